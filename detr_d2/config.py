@@ -1,0 +1,227 @@
+"""Every configuration key of the project, with its meaning, and the checks on their values."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode, get_cfg
+
+logger = logging.getLogger(__name__)
+
+STAGES = ("boxes", "masks", "joint")
+
+
+def add_detr_config(cfg: CfgNode) -> None:
+    """Adds the keys of DETR to a Detectron2 config, with the values of the reference (R50)."""
+    detr = cfg.MODEL.DETR = CfgNode()
+
+    # Classes of things and stuff together, without "no object". COCO panoptic has 80 + 53.
+    detr.NUM_CLASSES = 133
+    # Most segments an image can have; each query predicts one or "no object".
+    detr.NUM_QUERIES = 100
+
+    # --- Transformer (paper, section 3.2) ---
+    # Width of queries, memory and projected features. Divisible by NUM_HEADS and by 16.
+    detr.HIDDEN_DIM = 256
+    # Attention heads; also the number of attention maps that the mask head gets per query.
+    detr.NUM_HEADS = 8
+    detr.ENC_LAYERS = 6
+    detr.DEC_LAYERS = 6
+    # Width of the hidden layer in each feed-forward network.
+    detr.DIM_FEEDFORWARD = 2048
+    detr.DROPOUT = 0.1
+    # Layer norm before each block (trains faster from scratch) and not after it (the reference).
+    detr.PRE_NORM = False
+    # "sine" or "learned".
+    detr.POSITION_EMBEDDING = "sine"
+    # Names of the backbone's outputs, finest first, at strides 4, 8, 16 and 32 (16 when res5 is
+    # dilated). The last one feeds the transformer, the others the mask head's laterals.
+    detr.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+
+    # --- Two-step training ---
+    # Whether the model predicts masks. Without, it is the bare detector.
+    detr.MASK_ON = True
+    # Whether everything but the mask head is fixed: no gradients, no dropout, no batch statistics.
+    detr.FREEZE_DETECTOR = False
+    # A trained detector, path or URL, from which the stage "masks" starts. Empty: what the stage
+    # "boxes" of the same run left.
+    detr.FROZEN_WEIGHTS = ""
+
+    # --- Mask head (paper, section 4.2 and figure 8) ---
+    detr.MASK_HEAD = CfgNode()
+    # Name in DETR_MASK_HEAD_REGISTRY.
+    detr.MASK_HEAD.NAME = "AttentionMaskHead"
+    # What the attention maps of a query sum to one over: "joint" over all heads and pixels, as the
+    # released weights need, or "per_head" over the pixels of each head, which learns faster.
+    detr.MASK_HEAD.ATTENTION_SOFTMAX = "joint"
+
+    # --- Matching: the cost of giving a query to a target (paper, section 3.1) ---
+    detr.MATCHER = CfgNode()
+    detr.MATCHER.COST_CLASS = 1.0
+    detr.MATCHER.COST_L1 = 5.0
+    detr.MATCHER.COST_GIOU = 2.0
+
+    # --- Losses ---
+    # Losses after every decoder layer, not only after the last.
+    detr.AUX_LOSS = True
+    detr.LOSS = CfgNode()
+    detr.LOSS.CLASS_WEIGHT = 1.0
+    detr.LOSS.L1_WEIGHT = 5.0
+    detr.LOSS.GIOU_WEIGHT = 2.0
+    detr.LOSS.MASK_WEIGHT = 1.0
+    detr.LOSS.DICE_WEIGHT = 1.0
+    # Weight of "no object" in the cross-entropy: most queries have no target.
+    detr.LOSS.NO_OBJECT_WEIGHT = 0.1
+    detr.LOSS.FOCAL_ALPHA = 0.25
+    detr.LOSS.FOCAL_GAMMA = 2.0
+
+    # --- Inference ---
+    detr.TEST = CfgNode()
+    # Queries compete for pixels only with a class probability above this.
+    detr.TEST.SCORE_THRESH = 0.85
+    # What happens to several queries of one stuff class: "merged" keeps them as one segment;
+    # "reference" drops all but the first as the released code does, and its numbers need.
+    detr.TEST.STUFF_MERGING = "reference"
+    # Segments of at most this many pixels are dropped, and their pixels go to the others.
+    detr.TEST.MIN_AREA = 4
+    # Whether the output has "panoptic_seg" and "instances". Instances are the queries whose best
+    # class is a thing.
+    detr.TEST.PANOPTIC_ON = True
+    detr.TEST.INSTANCES_ON = True
+    # Instances need a probability above this. 0 keeps all, as average precision wants.
+    detr.TEST.INSTANCE_SCORE_THRESH = 0.0
+    # Run the images of a batch one by one, so that padding cannot move a result by rounding or
+    # through the borders of the convolutions. Slower on a GPU; no cost for single images.
+    detr.TEST.BATCH_INVARIANT = False
+    # Validation pictures (ground truth beside prediction) written at each evaluation.
+    detr.TEST.NUM_PICTURES = 4
+    # Whether evaluation writes its predictions as COCO panoptic JSON and PNG.
+    detr.TEST.SAVE_PREDICTIONS = False
+
+    # --- Training schedule. Detectron2's own SOLVER keys serve the stages "boxes" and "joint" ---
+    # The stages that a run goes through, in order: "boxes", "masks", "joint".
+    cfg.SOLVER.STAGES = ["boxes", "masks"]
+    # "ADAMW" or "SGD".
+    cfg.SOLVER.OPTIMIZER = "ADAMW"
+    # The backbone learns at BASE_LR times this.
+    cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
+    # These replace their namesakes in SOLVER during the stage "masks".
+    cfg.SOLVER.MASK_STAGE = CfgNode()
+    cfg.SOLVER.MASK_STAGE.IMS_PER_BATCH = 64
+    cfg.SOLVER.MASK_STAGE.BASE_LR = 1e-4
+    cfg.SOLVER.MASK_STAGE.MAX_ITER = 46200
+    cfg.SOLVER.MASK_STAGE.STEPS = [27720]
+
+    # --- Augmentation: with this probability a training image is cropped between two resizes ---
+    cfg.INPUT.CROP_PROB = 0.5
+    # Shortest sides before the crop, and the range of the crop's own sides, in pixels.
+    cfg.INPUT.CROP_RESIZE = [400, 500, 600]
+    cfg.INPUT.CROP_RANGE = [384, 600]
+
+
+def config_file(name: str) -> str:
+    """Path of a config that comes with the package, e.g. ``config_file("detr_panoptic.yaml")``.
+
+    Works in a checkout as well as in an installed wheel.
+
+    Raises:
+        FileNotFoundError: no such config; the message lists those there are.
+    """
+    package = Path(__file__).resolve().parent
+    roots = (package / "configs", package.parent / "configs")
+    root = next((folder for folder in roots if folder.is_dir()), roots[0])
+    path = root / name
+    if not path.is_file():
+        known = sorted(file.relative_to(root).as_posix() for file in root.rglob("*.yaml"))
+        raise FileNotFoundError(f"No config {name!r} in {root}; there are: {', '.join(known)}")
+    return str(path)
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> CfgNode:
+    """Reads a config file, applies ``KEY VALUE`` overrides, and checks the result.
+
+    Args:
+        path: a YAML file.
+        overrides: keys and values in turn, as on Detectron2's command lines.
+
+    Raises:
+        ValueError: a key has a value that cannot work; the message names the key.
+    """
+    cfg = get_cfg()
+    add_detr_config(cfg)
+    cfg.merge_from_file(path)
+    cfg.merge_from_list(list(overrides))
+    use_available_device(cfg)
+    check_config(cfg)
+    return cfg
+
+
+def use_available_device(cfg: CfgNode) -> None:
+    """Sets ``MODEL.DEVICE`` to the CPU, with one log line, where it asks for a GPU that isn't there."""
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        logger.info("No GPU found for MODEL.DEVICE %r: running on the CPU.", cfg.MODEL.DEVICE)
+        frozen = cfg.is_frozen()
+        cfg.defrost()
+        cfg.MODEL.DEVICE = "cpu"
+        if frozen:
+            cfg.freeze()
+
+
+def check_config(cfg: CfgNode) -> None:
+    """Refuses values that cannot work, before anything is built from them.
+
+    Raises:
+        ValueError: with the name of the key, its value and what it may be.
+    """
+    detr = cfg.MODEL.DETR
+    for key in ("NUM_CLASSES", "NUM_QUERIES", "HIDDEN_DIM", "NUM_HEADS", "DEC_LAYERS"):
+        _require(detr[key] >= 1, f"MODEL.DETR.{key}", detr[key], "at least 1")
+    _require(detr.ENC_LAYERS >= 0, "MODEL.DETR.ENC_LAYERS", detr.ENC_LAYERS, "at least 0")
+    _require(
+        detr.HIDDEN_DIM % detr.NUM_HEADS == 0,
+        "MODEL.DETR.HIDDEN_DIM",
+        detr.HIDDEN_DIM,
+        f"divisible by MODEL.DETR.NUM_HEADS ({detr.NUM_HEADS})",
+    )
+    _require(
+        detr.HIDDEN_DIM % 16 == 0,
+        "MODEL.DETR.HIDDEN_DIM",
+        detr.HIDDEN_DIM,
+        "divisible by 16, since the mask head halves it four times",
+    )
+    _require(0 <= detr.DROPOUT < 1, "MODEL.DETR.DROPOUT", detr.DROPOUT, "in [0, 1)")
+    _require(
+        len(detr.IN_FEATURES) == 4,
+        "MODEL.DETR.IN_FEATURES",
+        detr.IN_FEATURES,
+        "four names of backbone outputs, finest first",
+    )
+    _require_one_of(detr.POSITION_EMBEDDING, "MODEL.DETR.POSITION_EMBEDDING", ("sine", "learned"))
+    _require_one_of(
+        detr.MASK_HEAD.ATTENTION_SOFTMAX,
+        "MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX",
+        ("joint", "per_head"),
+    )
+    _require_one_of(
+        detr.TEST.STUFF_MERGING, "MODEL.DETR.TEST.STUFF_MERGING", ("reference", "merged")
+    )
+    for key in ("SCORE_THRESH", "INSTANCE_SCORE_THRESH"):
+        _require(0 <= detr.TEST[key] <= 1, f"MODEL.DETR.TEST.{key}", detr.TEST[key], "in [0, 1]")
+    _require(detr.TEST.MIN_AREA >= 0, "MODEL.DETR.TEST.MIN_AREA", detr.TEST.MIN_AREA, "at least 0")
+    _require(len(cfg.SOLVER.STAGES) > 0, "SOLVER.STAGES", cfg.SOLVER.STAGES, "a list of stages")
+    for stage in cfg.SOLVER.STAGES:
+        _require_one_of(stage, "SOLVER.STAGES", STAGES)
+    _require_one_of(cfg.SOLVER.OPTIMIZER, "SOLVER.OPTIMIZER", ("ADAMW", "SGD"))
+    _require_one_of(cfg.INPUT.FORMAT, "INPUT.FORMAT", ("RGB", "BGR"))
+
+
+def _require(condition: bool, key: str, value: object, wanted: str) -> None:
+    if not condition:
+        raise ValueError(f"{key} is {value!r}, but must be {wanted}.")
+
+
+def _require_one_of(value: str, key: str, allowed: Sequence[str]) -> None:
+    _require(value in allowed, key, value, "one of " + ", ".join(map(repr, allowed)))

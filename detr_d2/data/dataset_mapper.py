@@ -1,0 +1,176 @@
+"""From a dataset's dict to the model's input: one image, its panoptic PNG, and their augmentation.
+
+Axes: T segments of an image; H×W its pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import detection_utils
+from detectron2.data import transforms as T
+from detectron2.structures import BitMasks, Instances
+
+from detr_d2.config import check_config
+from detr_d2.data.categories import check_num_classes
+from detr_d2.data.panoptic_png import read_panoptic_png
+
+
+class PanopticDatasetMapper:
+    """Reads an image and, to train, its segments, things and stuff alike, from the PNG alone.
+
+    Crowd segments and void are left out: they are no targets. So are segments of which a crop
+    leaves nothing.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        is_train: bool,
+        augmentations: list[T.Augmentation],
+        image_format: str,
+        num_classes: int,
+    ) -> None:
+        """Takes whether to read the annotation, what to do to image and annotation, "RGB" or "BGR",
+        and the number of classes K that annotations may have."""
+        self.is_train = is_train
+        self.augmentations = T.AugmentationList(augmentations)
+        self.image_format = image_format
+        self.num_classes = num_classes
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool) -> dict:
+        check_config(cfg)
+        for name in cfg.DATASETS.TRAIN if is_train else cfg.DATASETS.TEST:
+            check_num_classes(cfg, name)
+        return {
+            "is_train": is_train,
+            "augmentations": build_augmentations(cfg, is_train),
+            "image_format": cfg.INPUT.FORMAT,
+            "num_classes": cfg.MODEL.DETR.NUM_CLASSES,
+        }
+
+    def __call__(self, dataset_dict: dict) -> dict:
+        """Reads one image.
+
+        Args:
+            dataset_dict: Detectron2's standard dict with ``pan_seg_file_name``, ``segments_info``.
+
+        Returns:
+            The dict with ``image``, a 3×H×W uint8 tensor, and to train ``instances`` with
+            ``gt_classes`` (contiguous), ``gt_boxes`` and ``gt_masks`` (``BitMasks``).
+
+        Raises:
+            FileNotFoundError, ValueError: a file is missing, damaged or at odds with its
+                annotation; the message names it.
+        """
+        result = dict(dataset_dict)
+        image = detection_utils.read_image(result["file_name"], format=self.image_format)
+        detection_utils.check_image_size(result, image)
+        augmented = T.AugInput(image)
+        transforms = self.augmentations(augmented)
+        image = np.ascontiguousarray(augmented.image.transpose(2, 0, 1))
+        result["image"] = torch.from_numpy(image)
+        if self.is_train:
+            segments_info = result.pop("segments_info")
+            result["instances"] = self._read_instances(result, segments_info, transforms)
+        return result
+
+    def _read_instances(
+        self, image_dict: dict, segments_info: list[dict], transforms: T.TransformList
+    ) -> Instances:
+        path = image_dict["pan_seg_file_name"]
+        ids = read_panoptic_png(path)
+        size = (image_dict["height"], image_dict["width"])
+        if ids.shape != size:
+            raise ValueError(
+                f"{path} has {ids.shape[0]}×{ids.shape[1]} pixels (height × width), but its image "
+                f"{image_dict['file_name']} has {size[0]}×{size[1]}."
+            )
+        index_map = transforms.apply_segmentation(segment_index_map(ids, segments_info, path))
+        classes, masks = [], []
+        for i, segment in enumerate(segments_info):
+            if not 0 <= segment["category_id"] < self.num_classes:
+                raise ValueError(
+                    f"{path}: segment {segment['id']} has class {segment['category_id']}, outside "
+                    f"0 … {self.num_classes - 1} (MODEL.DETR.NUM_CLASSES)."
+                )
+            mask = index_map == i + 1
+            if not segment.get("iscrowd", 0) and mask.any():
+                classes.append(segment["category_id"])
+                masks.append(mask)
+        return _instances(classes, masks, index_map.shape)
+
+
+def segment_index_map(ids: np.ndarray, segments_info: list[dict], path: str) -> np.ndarray:
+    """Numbers the segments of a PNG by their place in ``segments_info``.
+
+    Args:
+        ids: H×W segment ids.
+        segments_info: T dicts with ``id``.
+        path: the PNG's, for messages.
+
+    Returns:
+        H×W: 0 for void, i + 1 for segment i; uint8, or float32 where more than 255 are needed,
+        which are the types that Detectron2 resizes by nearest pixels.
+
+    Raises:
+        ValueError: the PNG has ids that no segment has.
+    """
+    known = np.array([0, *(segment["id"] for segment in segments_info)])
+    order = np.argsort(known, kind="stable")
+    place = np.searchsorted(known, ids, sorter=order).clip(max=len(known) - 1)
+    index = order[place]
+    unknown = np.unique(ids[known[index] != ids])
+    if len(unknown):
+        raise ValueError(
+            f"{path} has segment ids that its annotation lacks: {unknown[:5].tolist()}"
+            f"{' …' if len(unknown) > 5 else ''}"
+        )
+    return index.astype(np.uint8 if len(known) <= 256 else np.float32)
+
+
+def _instances(
+    classes: list[int], masks: list[np.ndarray], image_size: tuple[int, int]
+) -> Instances:
+    """T segments as Detectron2's ``Instances``; T may be 0."""
+    stacked = np.stack(masks) if masks else np.zeros((0, *image_size), bool)
+    instances = Instances(image_size)
+    instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
+    instances.gt_masks = BitMasks(torch.from_numpy(stacked))
+    instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+    return instances
+
+
+def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
+    """The reference's augmentation (paper, appendix A.4), or the resize that tests use.
+
+    To train: flip half of the time; with ``INPUT.CROP_PROB`` resize and crop a random window; then
+    resize the shortest side to one of ``INPUT.MIN_SIZE_TRAIN``.
+    """
+    if not is_train:
+        return [T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)]
+    augmentations = []
+    if cfg.INPUT.RANDOM_FLIP != "none":
+        augmentations.append(
+            T.RandomFlip(
+                horizontal=cfg.INPUT.RANDOM_FLIP == "horizontal",
+                vertical=cfg.INPUT.RANDOM_FLIP == "vertical",
+            )
+        )
+    if cfg.INPUT.CROP_PROB > 0:
+        resize_and_crop = T.AugmentationList(
+            [
+                T.ResizeShortestEdge(cfg.INPUT.CROP_RESIZE, sample_style="choice"),
+                T.RandomCrop("absolute_range", cfg.INPUT.CROP_RANGE),
+            ]
+        )
+        augmentations.append(T.RandomApply(resize_and_crop, cfg.INPUT.CROP_PROB))
+    augmentations.append(
+        T.ResizeShortestEdge(
+            cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
+        )
+    )
+    return augmentations

@@ -1,0 +1,98 @@
+"""Data loaders. Training draws can be repeated exactly, from any iteration on."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetFromList, build_detection_test_loader
+from detectron2.data.build import build_batch_data_loader
+from detectron2.utils import comm
+from torch.utils.data import Dataset, Sampler
+
+from detr_d2.data.dataset_mapper import PanopticDatasetMapper
+from detr_d2.data.panoptic_dataset import get_panoptic_dicts
+
+
+class RepeatableSampler(Sampler):
+    """An endless stream of draws, reshuffled at each pass over the data.
+
+    The stream depends on the seed alone: not on the number of processes, who take its items in
+    turn, and not on where it starts.
+    """
+
+    def __init__(self, size: int, seed: int, start: int = 0) -> None:
+        """Takes the number of images, the seed, and the number of draws (of all processes) to skip."""
+        self.size = size
+        self.seed = seed
+        self.start = start
+        # Known here, and not in a worker process, where the sampler is iterated.
+        self.rank, self.num_processes = comm.get_rank(), comm.get_world_size()
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Gives (index of the image, number of the draw)."""
+        mine = itertools.count(self.start + self.rank, self.num_processes)
+        order, order_pass = None, -1
+        for draw in mine:
+            data_pass, place = divmod(draw, self.size)
+            if data_pass != order_pass:
+                generator = torch.Generator().manual_seed(mix_seed(self.seed, data_pass))
+                order, order_pass = torch.randperm(self.size, generator=generator), data_pass
+            yield int(order[place]), draw
+
+
+class RepeatableDataset(Dataset):
+    """Maps draws of a ``RepeatableSampler``, augmenting each by a seed of its own."""
+
+    def __init__(self, dicts: Sequence[dict], mapper: Callable[[dict], dict], seed: int) -> None:
+        self.dicts = DatasetFromList(list(dicts), copy=False)
+        self.mapper = mapper
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.dicts)
+
+    def __getitem__(self, item: tuple[int, int]) -> dict:
+        index, draw = item
+        # Augmentations draw from these global generators.
+        seed = mix_seed(self.seed, draw)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        torch.manual_seed(seed)
+        return self.mapper(self.dicts[index])
+
+
+def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> Iterable[list[dict]]:
+    """An endless loader over ``DATASETS.TRAIN``.
+
+    Args:
+        cfg: the whole config; ``SEED`` fixes order and augmentation (a negative one draws a seed).
+        start_iter: number of batches that a run before this one has already taken.
+    """
+    mapper = PanopticDatasetMapper(cfg, is_train=True)
+    dicts = get_panoptic_dicts(cfg.DATASETS.TRAIN)
+    seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+    return build_batch_data_loader(
+        RepeatableDataset(dicts, mapper, seed),
+        RepeatableSampler(len(dicts), seed, start_iter * cfg.SOLVER.IMS_PER_BATCH),
+        cfg.SOLVER.IMS_PER_BATCH,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )
+
+
+def build_test_loader(cfg: CfgNode, dataset_name: str) -> Iterable[list[dict]]:
+    """A loader that goes over a dataset once, one image at a time, shared out over processes."""
+    return build_detection_test_loader(
+        get_panoptic_dicts([dataset_name]),
+        mapper=PanopticDatasetMapper(cfg, is_train=False),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )
+
+
+def mix_seed(seed: int, number: int) -> int:
+    """Spreads (seed, number) over 63 bits, so that neighbours give unrelated streams."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0]) >> 1

@@ -1,0 +1,56 @@
+"""Reading and writing panoptic PNGs: one segment id per pixel, stored in 24 bits of colour.
+
+The format is COCO's: ``id = R + 256·G + 256²·B``; id 0 is void (unlabelled).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from panopticapi.utils import id2rgb, rgb2id
+from PIL import Image, UnidentifiedImageError
+
+MAX_SEGMENT_ID = 256**3 - 1
+
+
+def read_panoptic_png(path: str | Path) -> np.ndarray:
+    """Reads the segment ids of a panoptic PNG.
+
+    Args:
+        path: an RGB image without loss (PNG).
+
+    Returns:
+        H×W int32 array of segment ids, 0 for void.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not a readable RGB image.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("RGB", "RGBA"):
+                raise ValueError(
+                    f"{path}: a panoptic PNG stores segment ids in its colours (RGB), this file "
+                    f"has mode {image.mode!r}. Was it saved as a grey or palette image?"
+                )
+            rgb = np.asarray(image.convert("RGB"))
+    except FileNotFoundError:
+        raise
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(f"{path}: cannot be read as a panoptic PNG ({error})") from error
+    return rgb2id(rgb).astype(np.int32)
+
+
+def write_panoptic_png(ids: np.ndarray, path: str | Path) -> None:
+    """Writes segment ids (H×W integers in 0 … 2²⁴−1) as a panoptic PNG.
+
+    Raises:
+        ValueError: an id does not fit the 24 bits of the format.
+    """
+    if ids.size and (ids.min() < 0 or ids.max() > MAX_SEGMENT_ID):
+        raise ValueError(
+            f"{path}: segment ids must lie in 0 … {MAX_SEGMENT_ID}, "
+            f"got {ids.min()} … {ids.max()}"
+        )
+    Image.fromarray(id2rgb(ids.astype(np.uint32))).save(path)

@@ -1,0 +1,86 @@
+"""Evaluation of a model on the datasets of a config, in figures and in pictures."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.data.detection_utils import read_image
+from detectron2.evaluation import inference_context, inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage, has_event_storage
+from torch import nn
+
+from detr_d2.data.dataset_mapper import PanopticDatasetMapper
+from detr_d2.data.loader import build_test_loader
+from detr_d2.data.panoptic_dataset import get_panoptic_dicts
+from detr_d2.evaluation.build import build_evaluators
+from detr_d2.visualization import beside, draw_ground_truth, draw_prediction
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(cfg: CfgNode, model: nn.Module) -> OrderedDict:
+    """Evaluates on every dataset of ``DATASETS.TEST`` and draws some of its images.
+
+    Returns:
+        On the main process: the results by task, as Detectron2 has them; by dataset and task where
+        there are several datasets. On others: empty.
+    """
+    results: OrderedDict = OrderedDict()
+    for name in cfg.DATASETS.TEST:
+        evaluators = build_evaluators(cfg, name)
+        if not evaluators:
+            logger.warning("Nothing to evaluate on %s: no masks, and no things.", name)
+            continue
+        results[name] = inference_on_dataset(model, build_test_loader(cfg, name), evaluators)
+        if comm.is_main_process():
+            print_csv_format(results[name])
+            write_pictures(cfg, model, name)
+    comm.synchronize()
+    if not comm.is_main_process():
+        return OrderedDict()
+    return next(iter(results.values())) if len(results) == 1 else results
+
+
+def write_pictures(cfg: CfgNode, model: nn.Module, dataset_name: str) -> None:
+    """Writes the first ``TEST.NUM_PICTURES`` images to ``OUTPUT_DIR/pictures``.
+
+    Each file shows image, ground truth and prediction. While training, TensorBoard gets them too.
+    """
+    folder = os.path.join(cfg.OUTPUT_DIR, "pictures")
+    os.makedirs(folder, exist_ok=True)
+    for image_id, picture in draw_pictures(cfg, model, dataset_name):
+        name = f"{dataset_name}_{os.path.basename(str(image_id))}"
+        cv2.imwrite(os.path.join(folder, f"{name}.png"), picture[:, :, ::-1])
+        if has_event_storage():
+            get_event_storage().put_image(name, picture.transpose(2, 0, 1))
+
+
+def draw_pictures(
+    cfg: CfgNode, model: nn.Module, dataset_name: str
+) -> Iterator[tuple[object, np.ndarray]]:
+    """Draws the first ``TEST.NUM_PICTURES`` images.
+
+    Gives:
+        (image id, h×w×3 uint8 RGB picture: image, ground truth, prediction side by side).
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    mapper = PanopticDatasetMapper(cfg, is_train=False)
+    # One process draws: without the wrapper that would wait for the others.
+    model = getattr(model, "module", model)
+    for dataset_dict in get_panoptic_dicts([dataset_name])[: cfg.MODEL.DETR.TEST.NUM_PICTURES]:
+        with inference_context(model), torch.no_grad():
+            prediction = model([mapper(dataset_dict)])[0]
+        image = read_image(dataset_dict["file_name"], format="RGB")
+        truth = draw_ground_truth(dataset_dict, metadata)
+        drawn = draw_prediction(image, prediction, metadata)
+        plain = cv2.resize(image, truth.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+        yield dataset_dict["image_id"], beside([plain, truth, drawn])

@@ -1,0 +1,81 @@
+"""The stages of a training run: what each of them changes in the config.
+
+A run goes through ``SOLVER.STAGES`` in order. "boxes" trains the detector on boxes of things and
+stuff; "masks" fixes it and trains the mask head alone; "joint" trains everything at once.
+"""
+
+from __future__ import annotations
+
+import os
+
+from detectron2.config import CfgNode
+from detectron2.utils.file_io import PathManager
+
+FINAL_WEIGHTS = "model_final.pth"
+
+
+def stage_config(cfg: CfgNode, stage: str) -> CfgNode:
+    """The config of one stage. Its output goes to a folder of the stage's name.
+
+    Args:
+        cfg: the config of the run; left as it is.
+        stage: "boxes", "masks" or "joint".
+    """
+    staged = cfg.clone()
+    staged.defrost()
+    staged.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, stage)
+    detr = staged.MODEL.DETR
+    detr.MASK_ON = stage != "boxes"
+    detr.FREEZE_DETECTOR = stage == "masks"
+    if stage == "masks":
+        for key, value in cfg.SOLVER.MASK_STAGE.items():
+            staged.SOLVER[key] = value
+        staged.MODEL.WEIGHTS = cfg.MODEL.DETR.FROZEN_WEIGHTS or final_weights(cfg, "boxes")
+    staged.freeze()
+    return staged
+
+
+def final_weights(cfg: CfgNode, stage: str) -> str:
+    """Where a finished stage leaves its model."""
+    return os.path.join(cfg.OUTPUT_DIR, stage, FINAL_WEIGHTS)
+
+
+def check_starting_point(cfg: CfgNode) -> None:
+    """Makes sure that the stage "masks" has a detector to start from.
+
+    Args:
+        cfg: the config of the run.
+
+    Raises:
+        FileNotFoundError: it hasn't; says where it was looked for.
+    """
+    weights = stage_config(cfg, "masks").MODEL.WEIGHTS
+    if not PathManager.exists(weights):
+        raise FileNotFoundError(
+            f"The stage 'masks' starts from a trained detector, but {weights} doesn't exist. Name "
+            "one in MODEL.DETR.FROZEN_WEIGHTS, or run the stage 'boxes' with the same OUTPUT_DIR."
+        )
+
+
+def evaluation_config(cfg: CfgNode) -> CfgNode:
+    """The config to evaluate with: ``MODEL.WEIGHTS``, or else what the last stage left.
+
+    Raises:
+        FileNotFoundError: ``MODEL.WEIGHTS`` is empty and no stage has finished.
+    """
+    evaluated = cfg.clone()
+    evaluated.defrost()
+    if not cfg.MODEL.WEIGHTS:
+        finished = [
+            path
+            for path in (final_weights(cfg, stage) for stage in reversed(cfg.SOLVER.STAGES))
+            if PathManager.exists(path)
+        ]
+        if not finished:
+            raise FileNotFoundError(
+                f"Nothing to evaluate: MODEL.WEIGHTS is empty and no stage of {cfg.OUTPUT_DIR} "
+                f"({', '.join(cfg.SOLVER.STAGES)}) has left a {FINAL_WEIGHTS}."
+            )
+        evaluated.MODEL.WEIGHTS = finished[0]
+    evaluated.freeze()
+    return evaluated

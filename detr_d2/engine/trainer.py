@@ -1,0 +1,160 @@
+"""Training: the loop of one stage, and a run through all of them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import OrderedDict
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import (
+    AMPTrainer,
+    HookBase,
+    SimpleTrainer,
+    create_ddp_model,
+    default_writers,
+    hooks,
+)
+from detectron2.modeling import build_model
+from detectron2.solver import build_lr_scheduler
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.file_io import PathManager
+from torch import nn
+
+from detr_d2.data.loader import build_train_loader, mix_seed
+from detr_d2.engine.checkpoint import StrictCheckpointer
+from detr_d2.engine.evaluate import evaluate
+from detr_d2.engine.solver import build_optimizer
+from detr_d2.engine.stages import (
+    check_starting_point,
+    evaluation_config,
+    final_weights,
+    stage_config,
+)
+
+logger = logging.getLogger(__name__)
+
+# Iterations between two lines of the log.
+LOG_PERIOD = 20
+
+
+def train(cfg: CfgNode, resume: bool = False) -> OrderedDict:
+    """Runs the stages of ``SOLVER.STAGES`` in order.
+
+    Args:
+        cfg: the config of the run.
+        resume: whether to go on where a run with the same ``OUTPUT_DIR`` stopped: finished stages
+            are left alone, an unfinished one continues from its last checkpoint.
+
+    Returns:
+        The last stage's evaluation; empty where that stage had finished before.
+    """
+    results: OrderedDict = OrderedDict()
+    for stage in cfg.SOLVER.STAGES:
+        if resume and PathManager.exists(final_weights(cfg, stage)):
+            logger.info("Stage %r has finished: %s", stage, final_weights(cfg, stage))
+            continue
+        if stage == "masks":
+            check_starting_point(cfg)
+        results = train_stage(stage_config(cfg, stage), stage, resume)
+        comm.synchronize()
+    return results
+
+
+def train_stage(cfg: CfgNode, stage: str, resume: bool) -> OrderedDict:
+    """Trains one stage to its end and evaluates it.
+
+    Args:
+        cfg: the stage's own config, see ``stage_config``.
+        stage: its name.
+        resume: whether to go on from the last checkpoint in ``OUTPUT_DIR``, if there is one.
+    """
+    PathManager.mkdirs(cfg.OUTPUT_DIR)
+    # So that a stage starts alike whether or not another ran before it in this process.
+    seed_all_rng(cfg.SEED if cfg.SEED >= 0 else None)
+    model = build_model(cfg)
+    log_parameters(stage, model)
+    optimizer = build_optimizer(cfg, model)
+    scheduler = build_lr_scheduler(cfg, optimizer)
+    model = wrap_for_processes(model)
+
+    trainer = make_trainer(cfg, model, optimizer)
+    checkpointer = StrictCheckpointer(
+        model, cfg.OUTPUT_DIR, mask_head_may_be_missing=True, trainer=trainer
+    )
+    results: OrderedDict = OrderedDict()
+
+    def evaluate_model() -> OrderedDict:
+        results.update(evaluate(cfg, model))
+        return results
+
+    trainer.register_hooks(
+        [
+            RepeatableRandomness(cfg.SEED) if cfg.SEED >= 0 else None,
+            hooks.IterationTimer(),
+            hooks.LRScheduler(optimizer, scheduler),
+            hooks.PeriodicCheckpointer(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
+            if comm.is_main_process()
+            else None,
+            # After the checkpointer: if evaluation fails, the weights are safe.
+            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, evaluate_model),
+            hooks.PeriodicWriter(
+                default_writers(cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER), period=LOG_PERIOD
+            )
+            if comm.is_main_process()
+            else None,
+        ]
+    )
+    resuming = resume and checkpointer.has_checkpoint()
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    start_iter = trainer.iter + 1 if resuming else 0
+    trainer.reset_data_loader(lambda: build_train_loader(cfg, start_iter))
+    logger.info("Stage %r: iterations %d to %d", stage, start_iter, cfg.SOLVER.MAX_ITER)
+    trainer.train(start_iter, cfg.SOLVER.MAX_ITER)
+    return results
+
+
+def evaluate_only(cfg: CfgNode) -> OrderedDict:
+    """Evaluates ``MODEL.WEIGHTS``, or where that is empty what the last stage left."""
+    cfg = evaluation_config(cfg)
+    model = build_model(cfg)
+    StrictCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    return evaluate(cfg, wrap_for_processes(model))
+
+
+def make_trainer(
+    cfg: CfgNode, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> SimpleTrainer:
+    """Detectron2's trainer, without data yet; with mixed precision where the config wants it."""
+    if cfg.SOLVER.AMP.ENABLED:
+        if torch.cuda.is_available():
+            return AMPTrainer(model, [], optimizer)
+        logger.warning("SOLVER.AMP.ENABLED needs a GPU: training in float32.")
+    return SimpleTrainer(model, [], optimizer)
+
+
+def wrap_for_processes(model: nn.Module) -> nn.Module:
+    """Wraps the model for distributed training where there are several processes."""
+    on_gpu = next(model.parameters()).is_cuda
+    options = {} if on_gpu else {"device_ids": None}
+    return create_ddp_model(model, broadcast_buffers=False, **options)
+
+
+def log_parameters(stage: str, model: nn.Module) -> None:
+    """Logs how many parameters are trained and how many are frozen."""
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    logger.info("Stage %r: %s parameters trainable, %s frozen", stage, f"{trainable:,}", f"{frozen:,}")
+
+
+class RepeatableRandomness(HookBase):
+    """Seeds each iteration by its number, so that a resumed run draws what an unbroken one does."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def before_step(self) -> None:
+        step = self.trainer.iter * comm.get_world_size() + comm.get_rank()
+        torch.manual_seed(mix_seed(self.seed, step))

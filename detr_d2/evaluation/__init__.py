@@ -1,0 +1,33 @@
+"""Evaluation: panoptic quality, and box and mask AP of the things."""
+
+from detr_d2.evaluation.panoptic_evaluator import PanopticEvaluator
+from detr_d2.evaluation.panoptic_quality import (
+    ClassQuality,
+    GroupQuality,
+    PanopticStats,
+    Segments,
+    class_quality,
+    compare_panoptic,
+    group_quality,
+)
+from detr_d2.evaluation.thing_instances import (
+    PanopticClasses,
+    ThingInstanceEvaluator,
+    build_instance_evaluator,
+    write_thing_instances,
+)
+
+__all__ = [
+    "ClassQuality",
+    "GroupQuality",
+    "PanopticClasses",
+    "PanopticEvaluator",
+    "PanopticStats",
+    "Segments",
+    "ThingInstanceEvaluator",
+    "build_instance_evaluator",
+    "class_quality",
+    "compare_panoptic",
+    "group_quality",
+    "write_thing_instances",
+]

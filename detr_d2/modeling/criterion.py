@@ -1,0 +1,194 @@
+"""The criterion: matches queries to targets, gathers what the losses compare, and weights them.
+
+Axes: B images, Q queries, K classes, L decoder layers, N matched (image, query) pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from detectron2.utils import comm
+from torch import nn
+
+from detr_d2.modeling.losses import box_losses, class_loss, dice_loss, mask_focal_loss
+from detr_d2.modeling.matcher import HungarianMatcher
+from detr_d2.modeling.targets import Target
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """``MODEL.DETR.LOSS``: the weight of each loss and the shape of two of them."""
+
+    class_weight: float = 1.0
+    l1_weight: float = 5.0
+    giou_weight: float = 2.0
+    mask_weight: float = 1.0
+    dice_weight: float = 1.0
+    no_object_weight: float = 0.1
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.0
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Matched queries and targets of a whole batch, as flat indices.
+
+    Attributes:
+        image_index: N int64, the image of each pair.
+        query_index: N int64, its query.
+        target_index: N int64, its target within the image.
+    """
+
+    image_index: torch.Tensor
+    query_index: torch.Tensor
+    target_index: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.image_index)
+
+    @classmethod
+    def from_pairs(
+        cls, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], device: torch.device
+    ) -> Matches:
+        """Flattens what the matcher returns, one pair of index tensors for each image."""
+        image_index = [torch.full_like(queries, i) for i, (queries, _) in enumerate(pairs)]
+        return cls(
+            torch.cat(image_index).to(device),
+            torch.cat([queries for queries, _ in pairs]).to(device),
+            torch.cat([targets for _, targets in pairs]).to(device),
+        )
+
+
+class SetCriterion(nn.Module):
+    """DETR's losses (paper, sections 3.1 and 4.2). Has no parameters; computes in float32."""
+
+    def __init__(self, matcher: HungarianMatcher, weights: LossWeights) -> None:
+        super().__init__()
+        self.matcher = matcher
+        self.weights = weights
+
+    def match(
+        self, logits: torch.Tensor, boxes_cxcywh: torch.Tensor, targets: Sequence[Target]
+    ) -> Matches:
+        """Matches B×Q×(K+1) logits and B×Q×4 boxes to B targets."""
+        return Matches.from_pairs(self.matcher(logits, boxes_cxcywh, targets), logits.device)
+
+    def detection_losses(
+        self,
+        logits: torch.Tensor,
+        boxes_cxcywh: torch.Tensor,
+        targets: Sequence[Target],
+        matches: Matches,
+        num_targets: float,
+    ) -> dict[str, torch.Tensor]:
+        """Weighted losses of classes and boxes after one decoder layer.
+
+        Args:
+            logits: B×Q×(K+1).
+            boxes_cxcywh: B×Q×4, relative.
+            targets: B targets.
+            matches: N pairs.
+            num_targets: what box losses are divided by.
+
+        Returns:
+            ``loss_class``, ``loss_l1`` and ``loss_giou``.
+        """
+        pairs = (matches.image_index, matches.query_index)
+        no_object = logits.shape[-1] - 1
+        target_classes = matches.image_index.new_full(logits.shape[:2], no_object)  # B×Q
+        target_classes[pairs] = _gather([t.classes for t in targets], matches)
+        target_boxes = _gather([t.boxes_cxcywh for t in targets], matches)  # N×4
+
+        l1, giou = box_losses(boxes_cxcywh[pairs].float(), target_boxes, num_targets)
+        classification = class_loss(
+            logits.float(), target_classes, self.weights.no_object_weight
+        )
+        return {
+            "loss_class": self.weights.class_weight * classification,
+            "loss_l1": self.weights.l1_weight * l1,
+            "loss_giou": self.weights.giou_weight * giou,
+        }
+
+    def mask_losses(
+        self,
+        mask_logits: torch.Tensor,
+        targets: Sequence[Target],
+        matches: Matches,
+        num_targets: float,
+        padded_size: tuple[int, int],
+    ) -> dict[str, torch.Tensor]:
+        """Weighted losses of the masks of matched queries.
+
+        Args:
+            mask_logits: N×H/4×W/4, in the order of ``matches``.
+            targets: B targets with masks.
+            matches: N pairs.
+            num_targets: what the losses are divided by.
+            padded_size: (H, W) of the padded batch, at which masks are compared.
+
+        Returns:
+            ``loss_mask`` (focal) and ``loss_dice``.
+        """
+        height, width = padded_size
+        masks = [
+            F.pad(t.masks, (0, width - t.masks.shape[2], 0, height - t.masks.shape[1]))
+            for t in targets
+        ]
+        target_masks = _gather(masks, matches).float()  # N×H×W
+        mask_logits = mask_logits.float()[:, None]
+        if len(matches):  # bilinear interpolation refuses an empty batch
+            mask_logits = F.interpolate(mask_logits, size=padded_size, mode="bilinear")
+        else:
+            mask_logits = mask_logits.sum() + mask_logits.new_zeros(0, 1, height, width)
+        mask_logits = mask_logits[:, 0]  # N×H×W
+        focal = mask_focal_loss(
+            mask_logits,
+            target_masks,
+            num_targets,
+            self.weights.focal_alpha,
+            self.weights.focal_gamma,
+        )
+        dice = dice_loss(mask_logits, target_masks, num_targets)
+        return {
+            "loss_mask": self.weights.mask_weight * focal,
+            "loss_dice": self.weights.dice_weight * dice,
+        }
+
+
+def count_targets(targets: Sequence[Target], device: torch.device) -> float:
+    """The number of targets averaged over all processes, at least 1: the losses' divisor."""
+    total = torch.tensor(float(sum(map(len, targets))), device=device)
+    if comm.get_world_size() > 1:
+        torch.distributed.all_reduce(total)
+    return max(total.item() / comm.get_world_size(), 1.0)
+
+
+@torch.no_grad()
+def detection_metrics(
+    logits: torch.Tensor, targets: Sequence[Target], matches: Matches
+) -> dict[str, float]:
+    """What one watches beside the losses.
+
+    Returns:
+        ``class_error``: percentage of matched queries with a wrong class; ``cardinality_error``:
+        mean absolute difference of the number of objects predicted and present.
+    """
+    predicted = logits.argmax(-1)  # B×Q
+    target_classes = _gather([t.classes for t in targets], matches)
+    correct = (predicted[matches.image_index, matches.query_index] == target_classes).float()
+    num_predicted = (predicted != logits.shape[-1] - 1).sum(1)
+    num_present = num_predicted.new_tensor([len(t) for t in targets])
+    return {
+        "class_error": 100 * (1 - correct.mean().item()) if len(matches) else 0.0,
+        "cardinality_error": (num_predicted - num_present).abs().float().mean().item(),
+    }
+
+
+def _gather(per_image: Sequence[torch.Tensor], matches: Matches) -> torch.Tensor:
+    """Takes the matched targets out of each image's tensor: B of T×… to N×…"""
+    counts = matches.image_index.bincount(minlength=len(per_image)).tolist()
+    chosen = matches.target_index.split(counts)  # pairs are ordered by image
+    return torch.cat([values[index] for values, index in zip(per_image, chosen, strict=True)])

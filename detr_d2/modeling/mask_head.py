@@ -1,0 +1,195 @@
+"""The mask head: attention maps of each query over the image, upsampled to masks at stride 4.
+
+Axes: B images, Q queries, N (image, query) pairs whose masks are wanted, D width, M heads,
+h×w the res5 grid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.utils.registry import Registry
+from torch import nn
+
+DETR_MASK_HEAD_REGISTRY = Registry("DETR_MASK_HEAD")
+DETR_MASK_HEAD_REGISTRY.__doc__ = """
+Mask heads, named by ``MODEL.DETR.MASK_HEAD.NAME``. A head is built as ``Head(cfg, lateral_channels)``
+and called like :class:`AttentionMaskHead`.
+"""
+
+
+def build_mask_head(cfg: CfgNode, lateral_channels: Sequence[int]) -> nn.Module:
+    """Builds ``MODEL.DETR.MASK_HEAD.NAME``.
+
+    Args:
+        cfg: the whole config.
+        lateral_channels: channels of the backbone's outputs at strides 16, 8 and 4.
+    """
+    return DETR_MASK_HEAD_REGISTRY.get(cfg.MODEL.DETR.MASK_HEAD.NAME)(cfg, lateral_channels)
+
+
+class AttentionMap(nn.Module):
+    """How much each head of each query looks at each grid point (paper, section 4.2)."""
+
+    def __init__(self, hidden_dim: int, num_heads: int, softmax: str) -> None:
+        """Takes D, M and the softmax, "joint" or "per_head" (see ``add_detr_config``)."""
+        super().__init__()
+        self.num_heads = num_heads
+        self.scale = (hidden_dim / num_heads) ** -0.5
+        # Dimensions of B×Q×M×S which together sum to one.
+        self.softmax_over = {"joint": 2, "per_head": 3}[softmax]
+        self.q_proj = nn.Linear(hidden_dim, hidden_dim)
+        self.k_proj = nn.Linear(hidden_dim, hidden_dim)
+        for projection in (self.q_proj, self.k_proj):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
+
+    def forward(
+        self, queries: torch.Tensor, memory: torch.Tensor, padding_mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Computes the attention maps of all queries.
+
+        Args:
+            queries: B×Q×D, the last decoder layer's output.
+            memory: B×D×h×w, the encoded image.
+            padding_mask: B×h×w bool, True = padding, which gets attention 0; None: no padding.
+
+        Returns:
+            B×Q×M×h×w; in float32, as every softmax here, also under autocast.
+        """
+        height, width = memory.shape[-2:]
+        q = self.q_proj(queries).unflatten(2, (self.num_heads, -1))  # B×Q×M×D/M
+        k = self.k_proj(memory.flatten(2).transpose(1, 2))  # B×S×D
+        k = k.unflatten(2, (self.num_heads, -1))  # B×S×M×D/M
+        logits = torch.einsum("bqmc,bsmc->bqms", q * self.scale, k).float()
+        if padding_mask is not None:
+            logits = logits.masked_fill(padding_mask.flatten(1)[:, None, None], -math.inf)
+        attention = logits.flatten(self.softmax_over).softmax(-1)
+        return attention.view(*logits.shape[:3], height, width)
+
+
+@DETR_MASK_HEAD_REGISTRY.register()
+class AttentionMaskHead(nn.Module):
+    """DETR's panoptic head: attention maps, then an FPN-style convolution head per query.
+
+    The convolutions see the projected res5 map and a query's M attention maps, and take in res4,
+    res3 and res2 on the way up. What depends on the image alone is computed once per image.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        hidden_dim: int,
+        num_heads: int,
+        attention_softmax: str,
+        lateral_channels: Sequence[int],
+    ) -> None:
+        """Builds the head.
+
+        Args:
+            hidden_dim: D, divisible by 16.
+            num_heads: M.
+            attention_softmax: "joint" or "per_head".
+            lateral_channels: channels of the backbone's outputs at strides 16, 8 and 4.
+        """
+        super().__init__()
+        self.attention_map = AttentionMap(hidden_dim, num_heads, attention_softmax)
+        widths = [hidden_dim + num_heads, *(hidden_dim // 2**k for k in range(1, 5))]
+        self.input_conv = _conv3x3(widths[0], widths[0])
+        self.input_norm = _group_norm(widths[0])
+        # Each step makes the next width; all but the first come after a lateral was added.
+        self.convs = nn.ModuleList(_conv3x3(i, o) for i, o in zip(widths, widths[1:], strict=False))
+        self.norms = nn.ModuleList(_group_norm(width) for width in widths[1:])
+        self.laterals = nn.ModuleList(
+            _kaiming(nn.Conv2d(channels, width, kernel_size=1))
+            for channels, width in zip(lateral_channels, widths[1:], strict=False)
+        )
+        self.output_conv = _conv3x3(widths[-1], 1)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, lateral_channels: Sequence[int]) -> dict:
+        return {
+            "hidden_dim": cfg.MODEL.DETR.HIDDEN_DIM,
+            "num_heads": cfg.MODEL.DETR.NUM_HEADS,
+            "attention_softmax": cfg.MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX,
+            "lateral_channels": lateral_channels,
+        }
+
+    def forward(
+        self,
+        queries: torch.Tensor,
+        memory: torch.Tensor,
+        projected: torch.Tensor,
+        laterals: Sequence[torch.Tensor],
+        padding_mask: torch.Tensor | None,
+        image_index: torch.Tensor,
+        query_index: torch.Tensor,
+    ) -> torch.Tensor:
+        """Predicts the masks of N chosen queries.
+
+        Args:
+            queries: B×Q×D, the last decoder layer's output.
+            memory: B×D×h×w, the encoded image.
+            projected: B×D×h×w, the projected res5.
+            laterals: the backbone's outputs at strides 16, 8 and 4, each B×C×H×W.
+            padding_mask: B×h×w bool, True = padding; None: no padding.
+            image_index: N int64, in 0 … B-1.
+            query_index: N int64, in 0 … Q-1.
+
+        Returns:
+            N×H/4×W/4 mask logits. Zero queries give a 0×H/4×W/4 tensor.
+        """
+        attention = self.attention_map(queries, memory, padding_mask)  # B×Q×M×h×w
+        attention = attention[image_index, query_index].to(projected.dtype)  # N×M×h×w
+        return self.upsample(projected, attention, laterals, image_index)
+
+    def upsample(
+        self,
+        projected: torch.Tensor,
+        attention: torch.Tensor,
+        laterals: Sequence[torch.Tensor],
+        image_index: torch.Tensor,
+    ) -> torch.Tensor:
+        """Turns N×M×h×w attention maps into N×H/4×W/4 mask logits; the rest as in ``forward``."""
+        # The first convolution is linear in its two inputs: the image's part is made once.
+        weight, bias = self.input_conv.weight, self.input_conv.bias
+        width = projected.shape[1]
+        image_part = F.conv2d(projected, weight[:, :width], bias, padding=1)  # B×(D+M)×h×w
+        query_part = F.conv2d(attention, weight[:, width:], padding=1)  # N×(D+M)×h×w
+        x = query_part + _per_query(image_part, image_index)
+        x = F.relu(self.input_norm(x))
+        x = F.relu(self.norms[0](self.convs[0](x)))  # N×D/2×h×w
+        steps = zip(self.laterals, laterals, self.convs[1:], self.norms[1:], strict=True)
+        for lateral_conv, feature, conv, norm in steps:
+            lateral = lateral_conv(feature)  # B×D/2ᵏ×H×W, twice the grid of x
+            x = F.interpolate(x, size=lateral.shape[-2:], mode="nearest")
+            x = x + _per_query(lateral, image_index)
+            x = F.relu(norm(conv(x)))  # N×D/2ᵏ⁺¹×H×W
+        return self.output_conv(x).squeeze(1)
+
+
+def _per_query(per_image: torch.Tensor, image_index: torch.Tensor) -> torch.Tensor:
+    """B×… to N×…, each query getting its image's part; a view where there is one image."""
+    if per_image.shape[0] == 1:
+        return per_image.expand(len(image_index), *per_image.shape[1:])
+    return per_image[image_index]
+
+
+def _conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
+    return _kaiming(nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1))
+
+
+def _kaiming(conv: nn.Conv2d) -> nn.Conv2d:
+    nn.init.kaiming_uniform_(conv.weight, a=1)
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
+def _group_norm(channels: int) -> nn.GroupNorm:
+    # Eight groups, as the reference has; fewer for the widths of tiny models that 8 doesn't divide.
+    return nn.GroupNorm(math.gcd(8, channels), channels)

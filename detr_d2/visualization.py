@@ -1,0 +1,86 @@
+"""Pictures of predictions, drawn by Detectron2's visualizer.
+
+Axes: H×W the image, h×w the picture, at least ``MIN_PICTURE_SIZE`` long.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from detectron2.data import Metadata
+from detectron2.data.detection_utils import read_image
+from detectron2.utils.visualizer import ColorMode, Visualizer
+
+from detr_d2.data.panoptic_png import read_panoptic_png
+
+# Smaller images are enlarged to this length, so that names are legible on them.
+MIN_PICTURE_SIZE = 480
+# Instances below this score are not drawn.
+MIN_INSTANCE_SCORE = 0.5
+
+
+def draw_prediction(image: np.ndarray, prediction: dict, metadata: Metadata) -> np.ndarray:
+    """Draws what the model returned for one image: its panoptic picture, or else its instances.
+
+    Args:
+        image: H×W×3 uint8, RGB.
+        prediction: ``panoptic_seg`` or ``instances``, at the image's size.
+        metadata: of the dataset that names the classes.
+
+    Returns:
+        h×w×3 uint8, RGB.
+    """
+    image = enlarge(image)
+    visualizer = Visualizer(image, metadata, instance_mode=ColorMode.IMAGE)
+    if "panoptic_seg" in prediction:
+        ids, segments_info = prediction["panoptic_seg"]
+        return _draw_panoptic(visualizer, ids.cpu(), segments_info, image.shape[:2])
+    instances = prediction["instances"].to("cpu")
+    instances = instances[instances.scores >= MIN_INSTANCE_SCORE]
+    names = metadata.thing_classes
+    boxes = instances.pred_boxes.tensor.numpy() * (image.shape[0] / instances.image_size[0])
+    classes = instances.pred_classes.tolist()
+    return visualizer.overlay_instances(
+        boxes=boxes,
+        labels=[
+            f"{names[c]} {score:.0%}"
+            for c, score in zip(classes, instances.scores.tolist(), strict=True)
+        ],
+        assigned_colors=[np.array(metadata.thing_colors[c]) / 255 for c in classes],
+    ).get_image()
+
+
+def draw_ground_truth(dataset_dict: dict, metadata: Metadata) -> np.ndarray:
+    """Draws the annotation of an image: Detectron2's standard dict to h×w×3 uint8, RGB."""
+    image = enlarge(read_image(dataset_dict["file_name"], format="RGB"))
+    ids = torch.from_numpy(read_panoptic_png(dataset_dict["pan_seg_file_name"]))
+    visualizer = Visualizer(image, metadata)
+    return _draw_panoptic(visualizer, ids, dataset_dict["segments_info"], image.shape[:2])
+
+
+def beside(pictures: list[np.ndarray]) -> np.ndarray:
+    """Puts pictures of one height side by side, a white gap between them."""
+    gap = np.full((pictures[0].shape[0], 8, 3), 255, np.uint8)
+    row = [part for picture in pictures for part in (picture, gap)]
+    return np.concatenate(row[:-1], axis=1)
+
+
+def enlarge(image: np.ndarray) -> np.ndarray:
+    """Enlarges a small H×W×3 image by a whole factor; leaves a large one as it is."""
+    factor = max(1, round(MIN_PICTURE_SIZE / max(image.shape[:2])))
+    if factor == 1:
+        return image
+    return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+
+
+def _draw_panoptic(
+    visualizer: Visualizer, ids: torch.Tensor, segments_info: list[dict], size: tuple[int, int]
+) -> np.ndarray:
+    if ids.shape != size:
+        factor = size[0] // ids.shape[0]
+        ids = ids.repeat_interleave(factor, 0).repeat_interleave(factor, 1)
+    # The visualizer wants at least one segment.
+    if not segments_info:
+        return visualizer.output.get_image()
+    return visualizer.draw_panoptic_seg(ids, segments_info).get_image()

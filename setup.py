@@ -1,0 +1,67 @@
+"""Packaging of detr_d2. The versions it is tested with are in requirements/."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+
+def read_version() -> str:
+    """The package's version, read rather than imported: importing needs Detectron2."""
+    source = (ROOT / "detr_d2" / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"', source, re.MULTILINE)
+    if match is None:
+        raise RuntimeError('detr_d2/__init__.py has no line __version__ = "…"')
+    return match.group(1)
+
+
+def read_long_description() -> str:
+    readme = ROOT / "README.md"
+    return readme.read_text(encoding="utf-8") if readme.is_file() else ""
+
+
+setup(
+    name="detr_d2",
+    version=read_version(),
+    description="Panoptic segmentation with DETR as a Detectron2 plugin",
+    long_description=read_long_description(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    author="detr_d2 contributors",
+    python_requires=">=3.10",
+    # Detectron2 is missing because it can't be declared: it isn't on PyPI under its own name.
+    # Importing detr_d2 without it says how to get it; tools/setup_env.sh does so.
+    install_requires=[
+        "fvcore>=0.1.5",
+        "iopath>=0.1.9",
+        "numpy>=1.23.5",
+        "opencv-python>=4.6",
+        "panopticapi-lite>=0.2.0",
+        "Pillow>=10.4",
+        "pycocotools>=2.0.7",
+        "scipy>=1.9",
+        "tabulate>=0.9",
+        "tensorboard>=2.10",
+        "termcolor>=1.1",
+        "torch>=2.2",
+        "torchvision>=0.17",
+        "tqdm>=4.60",
+    ],
+    extras_require={
+        "test": [
+            "hypothesis>=6.80",
+            "pytest>=8.0",
+            "ruff>=0.9",
+            "timm>=1.0",
+            "transformers>=5.0",
+        ],
+    },
+    # The configs lie at the top level, where Detectron2's users look for them, and go into the
+    # package, so that an installed detr_d2 has them as well.
+    packages=[*find_packages(include=["detr_d2", "detr_d2.*"]), "detr_d2.configs"],
+    package_dir={"detr_d2.configs": "configs"},
+    package_data={"detr_d2.configs": ["**/*.yaml"]},
+    zip_safe=False,
+)

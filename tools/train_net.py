@@ -1,0 +1,56 @@
+#!/usr/bin/env python
+"""Trains and evaluates: ``tools/train_net.py --config-file configs/detr_panoptic.yaml``.
+
+Runs the stages of SOLVER.STAGES one after the other: "boxes", then "masks".
+"""
+
+import logging
+
+from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from detr_d2 import load_config
+from detr_d2.config import STAGES
+from detr_d2.engine import evaluate_only, train
+
+
+def parse_args():
+    parser = default_argument_parser(epilog=None)
+    parser.description = __doc__
+    parser.add_argument(
+        "--stage",
+        choices=STAGES,
+        help="run this stage alone; 'joint' trains detector and mask head together",
+    )
+    return parser.parse_args()
+
+
+def main(args) -> None:
+    setup_logger(name="detr_d2", distributed_rank=comm.get_rank())
+    overrides = list(args.opts)
+    if args.stage:
+        overrides += ["SOLVER.STAGES", [args.stage]]
+    cfg = load_config(args.config_file, overrides)
+    cfg.freeze()
+    default_setup(cfg, args)
+    if args.eval_only:
+        evaluate_only(cfg)
+    else:
+        train(cfg, resume=args.resume)
+
+
+if __name__ == "__main__":
+    args = parse_args()
+    try:
+        launch(
+            main,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+    except (FileNotFoundError, ValueError) as error:
+        logging.getLogger("detr_d2").debug("", exc_info=True)
+        raise SystemExit(f"error: {error}") from None
