@@ -1,7 +1,8 @@
 """Panoptic segmentation with DETR as a Detectron2 plugin.
 
-Importing this package registers the meta-architecture ``DETR``, its backbone and mask head, and the
-embedded datasets. Call :func:`add_detr_config` on a Detectron2 config before merging a file into it.
+Importing this package registers the meta-architecture ``DETR``, its backbone and mask head, and
+the embedded datasets. Call :func:`add_detr_config` on a Detectron2 config before merging a file
+into it.
 """
 
 __version__ = "0.1.0"

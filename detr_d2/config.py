@@ -160,7 +160,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> CfgNode:
 
 
 def use_available_device(cfg: CfgNode) -> None:
-    """Sets ``MODEL.DEVICE`` to the CPU, with one log line, where it asks for a GPU that isn't there."""
+    """Sets ``MODEL.DEVICE`` to the CPU where it asks for a GPU that isn't there; logs one line."""
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         logger.info("No GPU found for MODEL.DEVICE %r: running on the CPU.", cfg.MODEL.DEVICE)
         frozen = cfg.is_frozen()

@@ -111,7 +111,7 @@ give_up() {
   end=$(tail -n 20 "$log")
   printf '%s\n' "$end" >&2
   if grep -qiE 'no space left on device|disk quota exceeded' <<<"$end"; then
-    fail "the disk is full: make room for 7 GB in $venv (or set DETR_D2_VENV to a folder elsewhere) and in the temporary folder, and call again"
+    fail "the disk is full: make room for 7 GB, or set DETR_D2_VENV to a folder on another disk, and call again"
   elif grep -qiE 'connection broken|from versions: none|timed out|client error \(connect\)' <<<"$end"; then
     # Installers download before they change anything, so what was whole still is.
     rm -f "$state/unfinished"
@@ -134,10 +134,8 @@ make_venv() {
 
 install_detectron2() {
   compgen -G "$venv/lib/python3.*/site-packages/sal_detectron2-$detectron2.dist-info" >/dev/null && return
-  local folder wheel sha256
-  folder=$(mktemp -d)
-  # shellcheck disable=SC2064  # the folder of now
-  trap "rm -rf '$folder'" EXIT
+  local folder=$state/download wheel sha256
+  rm -rf "$folder"
   say "installing Detectron2"
   # The wheel is tagged for Python 3.10 because of compiled operators that DETR has no use for, and
   # that Detectron2 does without. The rest of it is Python, hence the new name.
@@ -150,6 +148,7 @@ install_detectron2() {
     fail "the wheel sal-detectron2 $detectron2 that the package index gave is not the one tested: its sha256 should be $detectron2_sha256 and is $sha256; check which index pip uses"
   # Its declared dependencies are a subset of requirements/runtime.txt, but for black (see there).
   install --no-deps "$wheel" || give_up "installing Detectron2"
+  rm -r "$folder"
 }
 
 # Python compiles what it imports, once. An installer would compile all 14,000 files, most of which

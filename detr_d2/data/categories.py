@@ -1,42 +1,124 @@
-"""What a dataset's metadata says of its classes."""
+"""The classes of a dataset, as Detectron2's metadata describes them.
+
+Axes: K classes, n of them things.
+"""
 
 from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import Metadata, MetadataCatalog
 
+logger = logging.getLogger(__name__)
 
-def contiguous_ids(metadata: Metadata) -> tuple[set[int], set[int]]:
-    """The contiguous class ids of (things, stuff).
 
-    In a panoptic dataset both lists of names, ``thing_classes`` and ``stuff_classes``, hold all
-    classes, so that only the maps from dataset ids tell things from stuff.
+@dataclass(frozen=True)
+class PanopticClasses:
+    """The K classes of a panoptic dataset, things and stuff in one numbering.
+
+    Attributes:
+        names: K names.
+        dataset_ids: K category ids as the dataset's files have them.
+        is_thing: K flags.
     """
-    things = set(metadata.get("thing_dataset_id_to_contiguous_id", {}).values())
-    stuff = set(metadata.get("stuff_dataset_id_to_contiguous_id", {}).values())
-    return things, stuff - things
+
+    names: tuple[str, ...]
+    dataset_ids: tuple[int, ...]
+    is_thing: tuple[bool, ...]
+
+    @cached_property
+    def things(self) -> tuple[int, ...]:
+        """The n thing classes, by rising dataset id: the order in which COCO's API scores them."""
+        things = (k for k, is_thing in enumerate(self.is_thing) if is_thing)
+        return tuple(sorted(things, key=lambda k: self.dataset_ids[k]))
+
+    @classmethod
+    def from_metadata(cls, metadata: Metadata) -> PanopticClasses:
+        """Reads ``{thing,stuff}_dataset_id_to_contiguous_id`` and ``{thing,stuff}_classes``.
+
+        The stuff map may repeat things, as some datasets do, as long as both agree.
+
+        Raises:
+            ValueError: things and stuff use the same class numbers (as in Detectron2's
+                ``*_separated`` datasets), numbers have gaps, or names are missing.
+        """
+        thing_map = metadata.get("thing_dataset_id_to_contiguous_id") or {}
+        stuff_map = metadata.get("stuff_dataset_id_to_contiguous_id") or {}
+        where = f"dataset {metadata.name!r}"
+        dataset_ids: dict[int, int] = {}
+        for dataset_id, class_id in [*thing_map.items(), *stuff_map.items()]:
+            other = dataset_ids.setdefault(class_id, dataset_id)
+            if other != dataset_id or thing_map.get(dataset_id, class_id) != class_id:
+                raise ValueError(
+                    f"{where}: things and stuff are numbered separately (class {class_id} of "
+                    f"category {dataset_id}), as in Detectron2's '*_separated' datasets. Panoptic "
+                    "DETR needs one numbering of all classes, as 'coco_2017_val_panoptic' has."
+                )
+        count = len(dataset_ids)
+        if count == 0 or sorted(dataset_ids) != list(range(count)):
+            raise ValueError(
+                f"{where}: thing_ and stuff_dataset_id_to_contiguous_id together must number the "
+                f"classes 0 … K-1 without gaps, got {sorted(dataset_ids)}"
+            )
+        lists = [metadata.get("thing_classes") or [], metadata.get("stuff_classes") or []]
+        names = next((names for names in lists if len(names) == count), None)
+        if names is None:
+            raise ValueError(
+                f"{where}: thing_classes or stuff_classes must name all {count} classes, "
+                f"they have {len(lists[0])} and {len(lists[1])} names"
+            )
+        things = set(thing_map.values())
+        return cls(
+            names=tuple(names),
+            dataset_ids=tuple(dataset_ids[k] for k in range(count)),
+            is_thing=tuple(k in things for k in range(count)),
+        )
+
+
+def classes_of(dataset_name: str) -> PanopticClasses | None:
+    """The classes of a dataset; None where its metadata has none, as for unregistered names.
+
+    Raises:
+        ValueError: they can't be resolved, see ``PanopticClasses.from_metadata``.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    maps = ("thing_dataset_id_to_contiguous_id", "stuff_dataset_id_to_contiguous_id")
+    if not any(metadata.get(name) for name in maps):
+        return None
+    return PanopticClasses.from_metadata(metadata)
 
 
 def check_num_classes(cfg: CfgNode, dataset_name: str) -> None:
-    """Compares ``MODEL.DETR.NUM_CLASSES`` with a dataset's classes, where it has any.
+    """Compares ``MODEL.DETR.NUM_CLASSES`` with a dataset's classes, where they are known.
 
     Raises:
         ValueError: they disagree.
     """
-    things, stuff = contiguous_ids(MetadataCatalog.get(dataset_name))
-    count = len(things | stuff)
-    if count and count != cfg.MODEL.DETR.NUM_CLASSES:
+    classes = classes_of(dataset_name)
+    if classes is not None and len(classes.names) != cfg.MODEL.DETR.NUM_CLASSES:
         raise ValueError(
             f"MODEL.DETR.NUM_CLASSES is {cfg.MODEL.DETR.NUM_CLASSES}, but dataset "
-            f"{dataset_name!r} has {count} classes ({len(things)} things and {len(stuff)} stuff). "
-            f"Set MODEL.DETR.NUM_CLASSES to {count}."
+            f"{dataset_name!r} has {len(classes.names)} classes ({len(classes.things)} of them "
+            f"things). Set MODEL.DETR.NUM_CLASSES to {len(classes.names)}."
         )
 
 
-def thing_mask(metadata: Metadata, num_classes: int) -> torch.Tensor:
-    """K bool, True for things. Without metadata every class counts as a thing."""
-    things, stuff = contiguous_ids(metadata)
-    is_thing = torch.ones(num_classes, dtype=torch.bool)
-    is_thing[sorted(stuff)] = False
-    return is_thing
+def thing_mask(dataset_names: Sequence[str], num_classes: int) -> torch.Tensor:
+    """Which classes are things, by the first dataset that knows; without any, all are.
+
+    Returns:
+        K bool.
+    """
+    for name in dataset_names:
+        classes = classes_of(name)
+        if classes is not None:
+            return torch.tensor(classes.is_thing)
+    logger.warning(
+        "No dataset in DATASETS says which classes are things and which stuff: all count as things."
+    )
+    return torch.ones(num_classes, dtype=torch.bool)

@@ -34,7 +34,8 @@ class PanopticDatasetMapper:
         num_classes: int,
     ) -> None:
         """Takes whether to read the annotation, what to do to image and annotation, "RGB" or "BGR",
-        and the number of classes K that annotations may have."""
+        and the number of classes K that annotations may have.
+        """
         self.is_train = is_train
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format

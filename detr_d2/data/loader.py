@@ -26,7 +26,7 @@ class RepeatableSampler(Sampler):
     """
 
     def __init__(self, size: int, seed: int, start: int = 0) -> None:
-        """Takes the number of images, the seed, and the number of draws (of all processes) to skip."""
+        """Takes the number of images, the seed, and how many draws of all processes to skip."""
         self.size = size
         self.seed = seed
         self.start = start

@@ -6,9 +6,12 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.utils.file_io import PathManager
+
+from detr_d2.data.categories import PanopticClasses
 
 CONFIG_WITHOUT_DATA = "configs/shapes/detr_panoptic.yaml"
 
@@ -118,3 +121,30 @@ def _missing_files_message(name: str, error: Exception) -> str:
         "belongs into its sub-folder coco. To run without downloading anything, use "
         f"{CONFIG_WITHOUT_DATA}."
     )
+
+
+def load_panoptic_dataset(dataset_name: str) -> tuple[list[dict[str, Any]], PanopticClasses]:
+    """The dataset dicts and classes of a registered panoptic dataset.
+
+    Raises:
+        KeyError: no dataset is registered under that name.
+        FileNotFoundError: its files are missing.
+        ValueError: there are no images, the classes can't be resolved, an image has no panoptic
+            annotation, or a segment's class is out of range.
+    """
+    records = get_panoptic_dicts([dataset_name])
+    # After loading: some datasets fill in their metadata then.
+    classes = PanopticClasses.from_metadata(MetadataCatalog.get(dataset_name))
+    for record in records:
+        annotated_by = record.get("pan_seg_file_name") or record.get("file_name")
+        where = f"dataset {dataset_name!r}: {annotated_by}"
+        lacking = {"image_id", "pan_seg_file_name", "segments_info"} - record.keys()
+        if lacking:
+            raise ValueError(f"{where}: no panoptic annotation, {sorted(lacking)} missing")
+        for segment in record["segments_info"]:
+            if not 0 <= segment["category_id"] < len(classes.names):
+                raise ValueError(
+                    f"{where}: class {segment['category_id']} of segment {segment['id']} is "
+                    f"outside 0 … {len(classes.names) - 1} (a dataset id instead of a class?)"
+                )
+    return records, classes

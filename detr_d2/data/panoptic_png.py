@@ -50,7 +50,6 @@ def write_panoptic_png(ids: np.ndarray, path: str | Path) -> None:
     """
     if ids.size and (ids.min() < 0 or ids.max() > MAX_SEGMENT_ID):
         raise ValueError(
-            f"{path}: segment ids must lie in 0 … {MAX_SEGMENT_ID}, "
-            f"got {ids.min()} … {ids.max()}"
+            f"{path}: segment ids must lie in 0 … {MAX_SEGMENT_ID}, got {ids.min()} … {ids.max()}"
         )
     Image.fromarray(id2rgb(ids.astype(np.uint32))).save(path)

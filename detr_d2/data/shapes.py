@@ -122,8 +122,10 @@ def _draw_stuff(scene: Scene, rng: np.random.Generator, new_ids: Callable[[], in
     along = np.arange(length)[:, None]
     band = np.zeros((length, across), np.int64)
     for cut in cuts:
-        wave = rng.uniform(0, 0.05) * length * np.sin(
-            np.arange(across) * rng.uniform(0.02, 0.12) + rng.uniform(0, 2 * math.pi)
+        wave = (
+            rng.uniform(0, 0.05)
+            * length
+            * np.sin(np.arange(across) * rng.uniform(0.02, 0.12) + rng.uniform(0, 2 * math.pi))
         )
         tilt = rng.uniform(-0.15, 0.15) * (np.arange(across) - across / 2)
         band += along > cut + wave + tilt
@@ -235,7 +237,7 @@ def _surface(
     radius: float,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """H×W×3 uint8 pixels of a thing: its colour, shaded, with planks on crates and bands on cones."""
+    """H×W×3 uint8 pixels of a thing: its colour, shaded; planks on crates, bands on cones."""
     y, x = np.mgrid[: size[0], : size[1]]
     dx, dy = (x - centre[0]) / radius, (y - centre[1]) / radius
     shade = 1.1 - 0.25 * np.clip(np.hypot(dx + 0.4, dy + 0.4), 0, 2)
@@ -275,5 +277,3 @@ def _texture(
 
 def _jitter(color: tuple[int, int, int], rng: np.random.Generator) -> np.ndarray:
     return np.clip(np.array(color) + rng.uniform(-14, 14, 3), 0, 255)
-
-

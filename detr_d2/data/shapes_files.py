@@ -20,7 +20,7 @@ from detr_d2.data.shapes import CATEGORIES, VOID, Scene, draw_scene
 
 logger = logging.getLogger(__name__)
 
-# Part of the folder's name: changes whenever the scenes do, so that an old cache isn't taken for new.
+# Part of the folder's name: changes whenever the scenes do, so that no old cache is taken for new.
 VERSION = 1
 # Images of each split.
 NUM_IMAGES = {"train": 2000, "val": 200}

@@ -24,16 +24,18 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         base_lr=cfg.SOLVER.BASE_LR,
         weight_decay=cfg.SOLVER.WEIGHT_DECAY,
         weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
-        lr_factor_func=lambda name: backbone_lr if name.startswith("backbone.") else 1.0,
+        lr_factor_func=lambda name: backbone_lr if name.startswith("detector.backbone.") else 1.0,
     )
     lr = cfg.SOLVER.BASE_LR
     optimizer_class, options = {
-        "ADAMW": (torch.optim.AdamW, {}),
-        "SGD": (torch.optim.SGD, {"momentum": cfg.SOLVER.MOMENTUM}),
+        "ADAMW": (torch.optim.AdamW, {"foreach": True}),
+        "SGD": (torch.optim.SGD, {"momentum": cfg.SOLVER.MOMENTUM, "foreach": True}),
     }[cfg.SOLVER.OPTIMIZER]
     clip = cfg.SOLVER.CLIP_GRADIENTS
     if clip.ENABLED and clip.CLIP_TYPE == "full_model":
-        optimizer_class = _with_full_model_clipping(optimizer_class, clip.CLIP_VALUE, clip.NORM_TYPE)
+        optimizer_class = _with_full_model_clipping(
+            optimizer_class, clip.CLIP_VALUE, clip.NORM_TYPE
+        )
     else:
         optimizer_class = maybe_add_gradient_clipping(cfg, optimizer_class)
     return optimizer_class(parameters, lr=lr, **options)

@@ -1,5 +1,6 @@
 """Evaluation: panoptic quality, and box and mask AP of the things."""
 
+from detr_d2.evaluation.build import build_evaluators
 from detr_d2.evaluation.panoptic_evaluator import PanopticEvaluator
 from detr_d2.evaluation.panoptic_quality import (
     ClassQuality,
@@ -11,7 +12,6 @@ from detr_d2.evaluation.panoptic_quality import (
     group_quality,
 )
 from detr_d2.evaluation.thing_instances import (
-    PanopticClasses,
     ThingInstanceEvaluator,
     build_instance_evaluator,
     write_thing_instances,
@@ -20,11 +20,11 @@ from detr_d2.evaluation.thing_instances import (
 __all__ = [
     "ClassQuality",
     "GroupQuality",
-    "PanopticClasses",
     "PanopticEvaluator",
     "PanopticStats",
     "Segments",
     "ThingInstanceEvaluator",
+    "build_evaluators",
     "build_instance_evaluator",
     "class_quality",
     "compare_panoptic",

@@ -19,6 +19,9 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 
+from detr_d2.data.categories import PanopticClasses
+from detr_d2.data.json_file import write_json_atomically
+from detr_d2.data.panoptic_dataset import load_panoptic_dataset
 from detr_d2.data.panoptic_png import read_panoptic_png, write_panoptic_png
 from detr_d2.evaluation.panoptic_quality import (
     GroupQuality,
@@ -27,11 +30,6 @@ from detr_d2.evaluation.panoptic_quality import (
     class_quality,
     compare_panoptic,
     group_quality,
-)
-from detr_d2.evaluation.thing_instances import (
-    PanopticClasses,
-    load_panoptic_dataset,
-    write_json_atomically,
 )
 
 logger = logging.getLogger(__name__)

@@ -8,118 +8,27 @@ Axes: H×W pixels, K panoptic classes, n of them things.
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_util
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.catalog import Metadata
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
+from detr_d2.data.categories import PanopticClasses
+from detr_d2.data.json_file import write_json_atomically
+from detr_d2.data.panoptic_dataset import load_panoptic_dataset
 from detr_d2.data.panoptic_png import read_panoptic_png
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PanopticClasses:
-    """The K classes of a panoptic dataset, things and stuff in one numbering.
-
-    Attributes:
-        names: K names.
-        dataset_ids: K category ids as the dataset's files have them.
-        is_thing: K flags.
-    """
-
-    names: tuple[str, ...]
-    dataset_ids: tuple[int, ...]
-    is_thing: tuple[bool, ...]
-
-    @cached_property
-    def things(self) -> tuple[int, ...]:
-        """The n thing classes, by rising dataset id: the order in which COCO's API scores them."""
-        things = (k for k, is_thing in enumerate(self.is_thing) if is_thing)
-        return tuple(sorted(things, key=lambda k: self.dataset_ids[k]))
-
-    @classmethod
-    def from_metadata(cls, metadata: Metadata) -> PanopticClasses:
-        """Reads ``{thing,stuff}_dataset_id_to_contiguous_id`` and ``{thing,stuff}_classes``.
-
-        The stuff map may repeat things, as some datasets do, as long as both agree.
-
-        Raises:
-            ValueError: things and stuff use the same class numbers (as in Detectron2's
-                ``*_separated`` datasets), numbers have gaps, or names are missing.
-        """
-        thing_map = metadata.get("thing_dataset_id_to_contiguous_id") or {}
-        stuff_map = metadata.get("stuff_dataset_id_to_contiguous_id") or {}
-        where = f"dataset {metadata.name!r}"
-        dataset_ids: dict[int, int] = {}
-        for dataset_id, class_id in [*thing_map.items(), *stuff_map.items()]:
-            other = dataset_ids.setdefault(class_id, dataset_id)
-            if other != dataset_id or thing_map.get(dataset_id, class_id) != class_id:
-                raise ValueError(
-                    f"{where}: things and stuff are numbered separately (class {class_id} of "
-                    f"category {dataset_id}), as in Detectron2's '*_separated' datasets. Panoptic "
-                    "DETR needs one numbering of all classes, as 'coco_2017_val_panoptic' has."
-                )
-        count = len(dataset_ids)
-        if count == 0 or sorted(dataset_ids) != list(range(count)):
-            raise ValueError(
-                f"{where}: thing_ and stuff_dataset_id_to_contiguous_id together must number the "
-                f"classes 0 … K-1 without gaps, got {sorted(dataset_ids)}"
-            )
-        lists = [metadata.get("thing_classes") or [], metadata.get("stuff_classes") or []]
-        names = next((names for names in lists if len(names) == count), None)
-        if names is None:
-            raise ValueError(
-                f"{where}: thing_classes or stuff_classes must name all {count} classes, "
-                f"they have {len(lists[0])} and {len(lists[1])} names"
-            )
-        things = set(thing_map.values())
-        return cls(
-            names=tuple(names),
-            dataset_ids=tuple(dataset_ids[k] for k in range(count)),
-            is_thing=tuple(k in things for k in range(count)),
-        )
-
-
-def load_panoptic_dataset(dataset_name: str) -> tuple[list[dict[str, Any]], PanopticClasses]:
-    """The dataset dicts and classes of a registered panoptic dataset.
-
-    Raises:
-        KeyError: no dataset is registered under that name.
-        ValueError: the classes can't be resolved, an image has no panoptic annotation, or a
-            segment's class is out of range.
-    """
-    records = DatasetCatalog.get(dataset_name)
-    # After loading: some datasets fill in their metadata then.
-    classes = PanopticClasses.from_metadata(MetadataCatalog.get(dataset_name))
-    for record in records:
-        annotated_by = record.get("pan_seg_file_name") or record.get("file_name")
-        where = f"dataset {dataset_name!r}: {annotated_by}"
-        lacking = {"image_id", "pan_seg_file_name", "segments_info"} - record.keys()
-        if lacking:
-            raise ValueError(f"{where}: no panoptic annotation, {sorted(lacking)} missing")
-        for segment in record["segments_info"]:
-            if not 0 <= segment["category_id"] < len(classes.names):
-                raise ValueError(
-                    f"{where}: class {segment['category_id']} of segment {segment['id']} is "
-                    f"outside 0 … {len(classes.names) - 1} (a dataset id instead of a class?)"
-                )
-    return records, classes
 
 
 def write_thing_instances(dataset_name: str, path: str | Path) -> None:
@@ -175,17 +84,6 @@ def write_thing_instances(dataset_name: str, path: str | Path) -> None:
         },
         path,
     )
-
-
-def write_json_atomically(content: Any, path: str | Path) -> None:
-    """Writes JSON so that readers see the whole file or none of it."""
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "w") as file:
-            json.dump(content, file)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def _mask_fields(mask: np.ndarray) -> dict[str, Any]:

@@ -103,9 +103,7 @@ class SetCriterion(nn.Module):
         target_boxes = _gather([t.boxes_cxcywh for t in targets], matches)  # N×4
 
         l1, giou = box_losses(boxes_cxcywh[pairs].float(), target_boxes, num_targets)
-        classification = class_loss(
-            logits.float(), target_classes, self.weights.no_object_weight
-        )
+        classification = class_loss(logits.float(), target_classes, self.weights.no_object_weight)
         return {
             "loss_class": self.weights.class_weight * classification,
             "loss_l1": self.weights.l1_weight * l1,

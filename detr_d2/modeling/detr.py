@@ -1,19 +1,16 @@
-"""The meta-architecture: wires backbone, transformer, heads, criterion and inference together.
+"""The meta-architecture: wires detector, mask head, criterion and inference together.
 
-Axes: B images, Q queries, K classes, D width, M heads, L decoder layers, N (image, query) pairs;
-h×w the res5 grid, H×W the padded batch.
+Axes: B images, Q queries, K classes, N (image, query) pairs whose masks are wanted; H×W an image,
+H'×W' its output.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
-from detectron2.data import MetadataCatalog
-from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
+from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import ImageList
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import nn
@@ -26,6 +23,7 @@ from detr_d2.modeling.criterion import (
     count_targets,
     detection_metrics,
 )
+from detr_d2.modeling.detector import Detector, DetectorOutput
 from detr_d2.modeling.inference import (
     ImageSizes,
     InferenceOptions,
@@ -37,70 +35,21 @@ from detr_d2.modeling.inference import (
 )
 from detr_d2.modeling.mask_head import build_mask_head
 from detr_d2.modeling.matcher import HungarianMatcher
-from detr_d2.modeling.position_encoding import build_position_encoding
 from detr_d2.modeling.targets import Target
-from detr_d2.modeling.transformer import Transformer
-
-
-@dataclass(frozen=True)
-class DetectorOutput:
-    """Everything the detector computes for a batch.
-
-    Attributes:
-        features: the backbone's outputs, finest first, each B×C×·×·.
-        padding_mask: B×h×w bool, True = padding; None where no image is padded.
-        projected: B×D×h×w, the coarsest feature at the transformer's width.
-        memory: B×D×h×w, the encoded image.
-        hidden: L×B×Q×D, the output of every decoder layer.
-        logits: L'×B×Q×(K+1); L' is L where auxiliary losses want all layers, else 1 (the last).
-        boxes_cxcywh: L'×B×Q×4, relative to each image's own size, in [0, 1].
-    """
-
-    features: list[torch.Tensor]
-    padding_mask: torch.Tensor | None
-    projected: torch.Tensor
-    memory: torch.Tensor
-    hidden: torch.Tensor
-    logits: torch.Tensor
-    boxes_cxcywh: torch.Tensor
-
-
-class BoxHead(nn.Module):
-    """Three linear layers from a query to its box (paper, section 3.2)."""
-
-    def __init__(self, hidden_dim: int) -> None:
-        super().__init__()
-        widths = [hidden_dim, hidden_dim, hidden_dim, 4]
-        self.layers = nn.ModuleList(
-            nn.Linear(i, o) for i, o in zip(widths, widths[1:], strict=False)
-        )
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Maps …×D to …×4 boxes (cx, cy, w, h) in [0, 1]."""
-        *inner, last = self.layers
-        for layer in inner:
-            hidden = F.relu(layer(hidden))
-        return last(hidden).sigmoid()
 
 
 @META_ARCH_REGISTRY.register()
 class DETR(nn.Module):
     """DETR (Carion et al., 2020, arXiv:2005.12872), with its panoptic head where masks are on.
 
-    The parameters under ``mask_head`` are the mask head's; all others are the detector's.
+    All parameters are under ``detector`` or ``mask_head``.
     """
 
     @configurable
     def __init__(
         self,
         *,
-        backbone: Backbone,
-        in_features: Sequence[str],
-        position_encoding: nn.Module,
-        transformer: Transformer,
-        hidden_dim: int,
-        num_classes: int,
-        num_queries: int,
+        detector: Detector,
         mask_head: nn.Module | None,
         criterion: SetCriterion,
         aux_loss: bool,
@@ -113,13 +62,7 @@ class DETR(nn.Module):
         """Wires the parts.
 
         Args:
-            backbone: gives the features named in ``in_features``, finest first.
-            in_features: four names, the last being the transformer's input.
-            position_encoding: B×h×w padding mask → B×D×h×w.
-            transformer: encoder and decoder of width D.
-            hidden_dim: D.
-            num_classes: K, without "no object".
-            num_queries: Q.
+            detector: backbone, transformer, class and box heads.
             mask_head: see ``DETR_MASK_HEAD_REGISTRY``; None for the bare detector.
             criterion: matching and losses.
             aux_loss: whether every decoder layer is trained, or the last alone.
@@ -130,16 +73,7 @@ class DETR(nn.Module):
             options: thresholds and kinds of output.
         """
         super().__init__()
-        self.backbone = backbone
-        self.in_features = list(in_features)
-        self.input_proj = nn.Conv2d(
-            backbone.output_shape()[self.in_features[-1]].channels, hidden_dim, kernel_size=1
-        )
-        self.position_encoding = position_encoding
-        self.transformer = transformer
-        self.query_embed = nn.Embedding(num_queries, hidden_dim)
-        self.class_head = nn.Linear(hidden_dim, num_classes + 1)
-        self.box_head = BoxHead(hidden_dim)
+        self.detector = detector
         self.mask_head = mask_head
         self.criterion = criterion
         self.aux_loss = aux_loss
@@ -149,38 +83,21 @@ class DETR(nn.Module):
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
         if freeze_detector:
-            for name, parameter in self.named_parameters():
-                parameter.requires_grad_(name.startswith("mask_head."))
+            detector.requires_grad_(False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
         use_available_device(cfg)
         check_config(cfg)
-        for dataset_name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        dataset_names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+        for dataset_name in dataset_names:
             check_num_classes(cfg, dataset_name)
         detr = cfg.MODEL.DETR
-        backbone = build_backbone(cfg)
-        channels = _feature_channels(backbone, detr.IN_FEATURES)
-        dataset_names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST, "__unused")
+        detector = Detector(cfg)
+        lateral_channels = detector.feature_channels[-2::-1]
         return {
-            "backbone": backbone,
-            "in_features": detr.IN_FEATURES,
-            "position_encoding": build_position_encoding(
-                detr.POSITION_EMBEDDING, detr.HIDDEN_DIM
-            ),
-            "transformer": Transformer(
-                hidden_dim=detr.HIDDEN_DIM,
-                num_heads=detr.NUM_HEADS,
-                enc_layers=detr.ENC_LAYERS,
-                dec_layers=detr.DEC_LAYERS,
-                dim_feedforward=detr.DIM_FEEDFORWARD,
-                dropout=detr.DROPOUT,
-                pre_norm=detr.PRE_NORM,
-            ),
-            "hidden_dim": detr.HIDDEN_DIM,
-            "num_classes": detr.NUM_CLASSES,
-            "num_queries": detr.NUM_QUERIES,
-            "mask_head": build_mask_head(cfg, channels[-2::-1]) if detr.MASK_ON else None,
+            "detector": detector,
+            "mask_head": build_mask_head(cfg, lateral_channels) if detr.MASK_ON else None,
             "criterion": SetCriterion(
                 HungarianMatcher(
                     cost_class=detr.MATCHER.COST_CLASS,
@@ -191,7 +108,7 @@ class DETR(nn.Module):
             ),
             "aux_loss": detr.AUX_LOSS,
             "freeze_detector": detr.FREEZE_DETECTOR,
-            "is_thing": thing_mask(MetadataCatalog.get(dataset_names[0]), detr.NUM_CLASSES),
+            "is_thing": thing_mask(dataset_names, detr.NUM_CLASSES),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "options": InferenceOptions(
@@ -213,9 +130,7 @@ class DETR(nn.Module):
         """As every module; a frozen detector stays in evaluation mode, statistics and all."""
         super().train(mode)
         if self.freeze_detector:
-            for name, module in self.named_children():
-                if name != "mask_head":
-                    module.eval()
+            self.detector.eval()
         return self
 
     def forward(self, batched_inputs: list[dict]) -> dict[str, torch.Tensor] | list[dict]:
@@ -245,44 +160,9 @@ class DETR(nn.Module):
         ]
         return ImageList.from_tensors(
             images,
-            self.backbone.size_divisibility,
-            padding_constraints=self.backbone.padding_constraints,
+            self.detector.backbone.size_divisibility,
+            padding_constraints=self.detector.backbone.padding_constraints,
         )
-
-    def detect(self, images: ImageList, all_layers: bool = False) -> DetectorOutput:
-        """Runs backbone, transformer, class and box heads.
-
-        Args:
-            images: B×3×H×W, normalised and padded.
-            all_layers: whether to predict from every decoder layer, or from the last alone.
-        """
-        feature_maps = self.backbone(images.tensor)
-        features = [feature_maps[name] for name in self.in_features]
-        projected = self.input_proj(features[-1])  # B×D×h×w
-        padding_mask = self.padding_mask(images, projected.shape[-2:])  # B×h×w
-        positions = self.position_encoding(padding_mask)  # B×D×h×w
-        if not _is_padded(images):
-            padding_mask = None
-        hidden, memory = self.transformer(
-            projected, padding_mask, self.query_embed.weight, positions
-        )
-        heads_input = hidden if all_layers else hidden[-1:]
-        return DetectorOutput(
-            features=features,
-            padding_mask=padding_mask,
-            projected=projected,
-            memory=memory,
-            hidden=hidden,
-            logits=self.class_head(heads_input),
-            boxes_cxcywh=self.box_head(heads_input),
-        )
-
-    def padding_mask(self, images: ImageList, grid: Sequence[int]) -> torch.Tensor:
-        """B×h×w bool, True = padding: the mask of the full batch at the nearest pixels."""
-        mask = torch.ones((len(images), *images.tensor.shape[-2:]), device=images.tensor.device)
-        for image_mask, (height, width) in zip(mask, images.image_sizes, strict=True):
-            image_mask[:height, :width] = 0
-        return F.interpolate(mask[None], size=tuple(grid), mode="nearest")[0].bool()
 
     def masks_of(
         self, detected: DetectorOutput, image_index: torch.Tensor, query_index: torch.Tensor
@@ -290,7 +170,7 @@ class DETR(nn.Module):
         """Mask logits of N chosen queries.
 
         Args:
-            detected: what ``detect`` gave.
+            detected: what the detector gave.
             image_index: N int64.
             query_index: N int64.
 
@@ -316,7 +196,7 @@ class DETR(nn.Module):
             for x in batched_inputs
         ]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_detector):
-            detected = self.detect(images, all_layers=self.aux_loss and not self.freeze_detector)
+            detected = self.detector(images, all_layers=self.aux_loss and not self.freeze_detector)
         num_targets = count_targets(targets, self.device)
 
         losses = {}
@@ -349,7 +229,7 @@ class DETR(nn.Module):
     def predict(self, batched_inputs: list[dict]) -> list[dict]:
         """Predicts on a batch; see ``forward``."""
         images = self.preprocess(batched_inputs)
-        detected = self.detect(images)
+        detected = self.detector(images)
         results = []
         for i, x in enumerate(batched_inputs):
             network_size = tuple(images.image_sizes[i])
@@ -403,25 +283,3 @@ class DETR(nn.Module):
         mask_logits = self.masks_of(detected, torch.full_like(query_index, i), query_index)
         row_of_query = wanted.cumsum(0) - 1
         return lambda selection: mask_logits[row_of_query[selection.query_index]]
-
-
-def _is_padded(images: ImageList) -> bool:
-    padded_size = tuple(images.tensor.shape[-2:])
-    return any(tuple(size) != padded_size for size in images.image_sizes)
-
-
-def _feature_channels(backbone: Backbone, in_features: Sequence[str]) -> list[int]:
-    """Channels of the named features.
-
-    Raises:
-        ValueError: the backbone doesn't give one of them.
-    """
-    shapes = backbone.output_shape()
-    missing = [name for name in in_features if name not in shapes]
-    if missing:
-        raise ValueError(
-            f"MODEL.DETR.IN_FEATURES names {', '.join(missing)}, which the backbone doesn't give: "
-            f"it gives {', '.join(shapes)}. For a ResNet, MODEL.RESNETS.OUT_FEATURES must have "
-            "res2, res3, res4 and res5."
-        )
-    return [shapes[name].channels for name in in_features]

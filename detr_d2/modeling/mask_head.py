@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +18,8 @@ from torch import nn
 
 DETR_MASK_HEAD_REGISTRY = Registry("DETR_MASK_HEAD")
 DETR_MASK_HEAD_REGISTRY.__doc__ = """
-Mask heads, named by ``MODEL.DETR.MASK_HEAD.NAME``. A head is built as ``Head(cfg, lateral_channels)``
-and called like :class:`AttentionMaskHead`.
+Mask heads, named by ``MODEL.DETR.MASK_HEAD.NAME``. A head is built as
+``Head(cfg, lateral_channels)`` and called like :class:`AttentionMaskHead`.
 """
 
 
@@ -103,7 +104,7 @@ class AttentionMaskHead(nn.Module):
         self.input_conv = _conv3x3(widths[0], widths[0])
         self.input_norm = _group_norm(widths[0])
         # Each step makes the next width; all but the first come after a lateral was added.
-        self.convs = nn.ModuleList(_conv3x3(i, o) for i, o in zip(widths, widths[1:], strict=False))
+        self.convs = nn.ModuleList(_conv3x3(i, o) for i, o in pairwise(widths))
         self.norms = nn.ModuleList(_group_norm(width) for width in widths[1:])
         self.laterals = nn.ModuleList(
             _kaiming(nn.Conv2d(channels, width, kernel_size=1))

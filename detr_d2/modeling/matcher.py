@@ -45,9 +45,7 @@ class HungarianMatcher(nn.Module):
         """
         costs = [
             self.cost(image_logits, image_boxes, target).cpu()
-            for image_logits, image_boxes, target in zip(
-                logits, boxes_cxcywh, targets, strict=True
-            )
+            for image_logits, image_boxes, target in zip(logits, boxes_cxcywh, targets, strict=True)
         ]
         return [_assign(cost) for cost in costs]
 

@@ -77,7 +77,7 @@ class FeedForward(nn.Sequential):
 
 
 class Residual(nn.Module):
-    """The layer norm and dropout around each block; the norm comes after it, or before (pre-norm)."""
+    """Layer norm and dropout around each block; the norm comes after it, or before (pre-norm)."""
 
     def __init__(self, hidden_dim: int, dropout: float, pre_norm: bool) -> None:
         super().__init__()

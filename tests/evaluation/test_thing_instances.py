@@ -13,9 +13,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, Instances
 
+from detr_d2.data.categories import PanopticClasses
 from detr_d2.data.panoptic_png import write_panoptic_png
 from detr_d2.evaluation import (
-    PanopticClasses,
     build_instance_evaluator,
     write_thing_instances,
 )
