@@ -5,6 +5,8 @@ the embedded datasets. Call :func:`add_detr_config` on a Detectron2 config befor
 into it.
 """
 
+import warnings
+
 __version__ = "0.1.0"
 
 try:
@@ -16,7 +18,10 @@ except ImportError as error:
         "`pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2.git'`."
     ) from error
 
-from detr_d2 import data, modeling  # noqa: F401  (importing registers)
-from detr_d2.config import add_detr_config, config_file, load_config
+with warnings.catch_warnings():
+    # While it is imported, Detectron2 uses what newer versions of PyTorch deprecate.
+    warnings.simplefilter("ignore", FutureWarning)
+    from detr_d2 import data, modeling  # noqa: F401  (importing registers)
+    from detr_d2.config import add_detr_config, config_file, load_config
 
 __all__ = ["add_detr_config", "config_file", "load_config", "__version__"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode, get_cfg
+from detectron2.utils.file_io import PathManager
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,9 @@ def add_detr_config(cfg: CfgNode) -> None:
     detr.PRE_NORM = False
     # "sine" or "learned".
     detr.POSITION_EMBEDDING = "sine"
+    # Longest wavelength of the sines, as a multiple of the image's side. A low one (20, as DAB-DETR
+    # has) tells the cells of a small grid apart better; the reference has 10000.
+    detr.POSITION_TEMPERATURE = 10000.0
     # Names of the backbone's outputs, finest first, at strides 4, 8, 16 and 32 (16 when res5 is
     # dilated). The last one feeds the transformer, the others the mask head's laterals.
     detr.IN_FEATURES = ["res2", "res3", "res4", "res5"]
@@ -148,12 +152,18 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> CfgNode:
         overrides: keys and values in turn, as on Detectron2's command lines.
 
     Raises:
-        ValueError: a key has a value that cannot work; the message names the key.
+        FileNotFoundError: there is no such file.
+        ValueError: a key doesn't exist, or has a value that cannot work; the message names it.
     """
+    if not PathManager.isfile(path):
+        raise FileNotFoundError(f"There is no config file {path!r}.")
     cfg = get_cfg()
     add_detr_config(cfg)
-    cfg.merge_from_file(path)
-    cfg.merge_from_list(list(overrides))
+    try:
+        cfg.merge_from_file(path)
+        cfg.merge_from_list(list(overrides))
+    except (KeyError, AssertionError) as error:  # what yacs raises for unknown keys and odd lists
+        raise ValueError(f"{path}, {' '.join(map(str, overrides))}: {error.args[0]}") from error
     use_available_device(cfg)
     check_config(cfg)
     return cfg
@@ -198,6 +208,12 @@ def check_config(cfg: CfgNode) -> None:
         "MODEL.DETR.IN_FEATURES",
         detr.IN_FEATURES,
         "four names of backbone outputs, finest first",
+    )
+    _require(
+        detr.POSITION_TEMPERATURE > 0,
+        "MODEL.DETR.POSITION_TEMPERATURE",
+        detr.POSITION_TEMPERATURE,
+        "above 0",
     )
     _require_one_of(detr.POSITION_EMBEDDING, "MODEL.DETR.POSITION_EMBEDDING", ("sine", "learned"))
     _require_one_of(

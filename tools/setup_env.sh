@@ -160,10 +160,12 @@ check_imports() {
     give_up "importing what was installed"
 }
 
-if is_current "$level"; then
+stop_if_current() {
+  is_current "$level" || return 0
   say "$venv is up to date"
   exit
-fi
+}
+stop_if_current
 
 [[ -d $state || ! -e $venv || (-d $venv && -z $(ls -A "$venv")) ]] ||
   fail "$venv exists and was not made by this script; remove it, or set DETR_D2_VENV to another folder"
@@ -175,11 +177,8 @@ if command -v flock >/dev/null; then
   if ! flock -n 9; then
     say "waiting for another call that is at work on $venv"
     flock 9
-    if is_current "$level"; then
-      say "$venv is up to date"
-      exit
-    fi
   fi
+  stop_if_current
 fi
 
 trap 'fail "interrupted; call again to start afresh"' INT TERM

@@ -6,6 +6,9 @@ Runs the stages of SOLVER.STAGES one after the other: "boxes", then "masks".
 
 import logging
 
+import detr_d2  # noqa: F401  first, since it quiets the warnings of Detectron2's own imports
+
+# isort: split
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger

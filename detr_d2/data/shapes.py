@@ -1,6 +1,6 @@
 """The embedded dataset: synthetic scenes in COCO's panoptic format, drawn deterministically.
 
-A scene is a landscape of two or three kinds of stuff, divided by wavy borders, with up to six
+A scene is a landscape of two or three kinds of stuff, divided by wavy borders, with up to five
 things on it: different sizes, occluding each other, some tiny, some cut by the image's border. Some
 scenes have a crowd (a swarm of tiny things, annotated as one segment with ``iscrowd``) or a void
 region (unlabelled). Classes show in shape and in colour or texture.
@@ -57,7 +57,7 @@ THINGS = tuple(category for category in CATEGORIES if category.isthing)
 STUFF = tuple(category for category in CATEGORIES if not category.isthing)
 
 # Heights and widths of the scenes.
-SIZES = ((96, 96), (80, 112), (112, 80), (88, 104), (104, 88))
+SIZES = ((96, 96), (72, 96), (96, 72), (80, 88), (88, 80))
 
 
 @dataclass
@@ -94,7 +94,7 @@ def draw_scene(seed: tuple[int, int]) -> Scene:
     _draw_stuff(scene, rng, new_ids)
     if rng.random() < 0.12:
         _draw_crowd(scene, rng, new_ids)
-    for _ in range(rng.integers(1, 7)):
+    for _ in range(rng.integers(1, 6)):
         _draw_thing(scene, rng, new_ids)
     if rng.random() < 0.15:
         _draw_void(scene, rng)

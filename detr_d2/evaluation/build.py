@@ -19,13 +19,14 @@ def build_evaluators(cfg: CfgNode, dataset_name: str) -> list[DatasetEvaluator]:
     folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
     has_masks, options = cfg.MODEL.DETR.MASK_ON, cfg.MODEL.DETR.TEST
     evaluators: list[DatasetEvaluator] = []
-    if has_masks and options.PANOPTIC_ON:
-        evaluators.append(
-            PanopticEvaluator(dataset_name, folder, save_predictions=options.SAVE_PREDICTIONS)
-        )
     if options.INSTANCES_ON:
         tasks = ("bbox", "segm") if has_masks else ("bbox",)
         instances = build_instance_evaluator(dataset_name, folder, tasks)
         if instances is not None:
             evaluators.append(instances)
+    # Last, so that PQ is what a log ends with.
+    if has_masks and options.PANOPTIC_ON:
+        evaluators.append(
+            PanopticEvaluator(dataset_name, folder, save_predictions=options.SAVE_PREDICTIONS)
+        )
     return evaluators

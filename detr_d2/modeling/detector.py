@@ -106,7 +106,9 @@ class Detector(nn.Module):
         return {
             "backbone": backbone,
             "in_features": detr.IN_FEATURES,
-            "position_encoding": build_position_encoding(detr.POSITION_EMBEDDING, detr.HIDDEN_DIM),
+            "position_encoding": build_position_encoding(
+                detr.POSITION_EMBEDDING, detr.HIDDEN_DIM, detr.POSITION_TEMPERATURE
+            ),
             "transformer": Transformer(
                 hidden_dim=detr.HIDDEN_DIM,
                 num_heads=detr.NUM_HEADS,

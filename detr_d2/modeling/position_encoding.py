@@ -18,6 +18,7 @@ class SinePositionEncoding(nn.Module):
     """
 
     def __init__(self, hidden_dim: int, temperature: float = 10000.0) -> None:
+        """Takes D and the longest wavelength (see ``MODEL.DETR.POSITION_TEMPERATURE``)."""
         super().__init__()
         exponents = 2 * (torch.arange(hidden_dim // 2) // 2) / (hidden_dim // 2)  # D/2
         self.register_buffer("periods", temperature**exponents, persistent=False)
@@ -81,7 +82,8 @@ class LearnedPositionEncoding(nn.Module):
         return torch.cat([x, y], dim=-1).permute(2, 0, 1).expand(batch, -1, -1, -1)
 
 
-def build_position_encoding(kind: str, hidden_dim: int) -> nn.Module:
+def build_position_encoding(kind: str, hidden_dim: int, temperature: float) -> nn.Module:
     """Builds the encoding named by ``MODEL.DETR.POSITION_EMBEDDING``: "sine" or "learned"."""
-    encodings = {"sine": SinePositionEncoding, "learned": LearnedPositionEncoding}
-    return encodings[kind](hidden_dim)
+    if kind == "sine":
+        return SinePositionEncoding(hidden_dim, temperature)
+    return LearnedPositionEncoding(hidden_dim)

@@ -1,0 +1,100 @@
+"""Prediction on image files: finds them, reads them, draws what the model sees."""
+
+from __future__ import annotations
+
+import glob
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.data.detection_utils import read_image
+from detectron2.engine import DefaultPredictor
+from tqdm import tqdm
+
+from detr_d2.engine.stages import evaluation_config
+from detr_d2.visualization import draw_prediction
+
+logger = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+def find_images(inputs: Sequence[str]) -> list[Path]:
+    """Expands files, folders (with all below them) and globs to image files, in order.
+
+    A file that is named itself is taken whatever its suffix, also where it doesn't exist: reading
+    it then says so.
+
+    Raises:
+        FileNotFoundError: a folder or glob holds no image.
+    """
+    found: list[Path] = []
+    for name in inputs:
+        path = Path(name)
+        if path.is_dir():
+            candidates = sorted(path.rglob("*"))
+        elif glob.has_magic(name) and not path.exists():
+            candidates = [Path(match) for match in sorted(glob.glob(name, recursive=True))]
+        else:
+            found.append(path)
+            continue
+        images = [p for p in candidates if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+        if not images:
+            raise FileNotFoundError(f"No images in {name} (suffixes: {sorted(IMAGE_SUFFIXES)})")
+        found.extend(images)
+    return found
+
+
+def predict_files(cfg: CfgNode, inputs: Sequence[str], output_dir: str) -> int:
+    """Predicts on images and writes a picture of each to a folder.
+
+    An image that can't be read is logged, and the others go on.
+
+    Args:
+        cfg: the whole config; ``MODEL.WEIGHTS`` as for evaluation.
+        inputs: files, folders or globs.
+        output_dir: where pictures go, under the names of the images, as PNG.
+
+    Returns:
+        How many images failed.
+
+    Raises:
+        FileNotFoundError: no images, or no weights.
+    """
+    paths = find_images(inputs)
+    cfg = evaluation_config(cfg)
+    predictor = DefaultPredictor(cfg)
+    metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = _distinct_names(paths)
+    failed = 0
+    for path, name in tqdm(zip(paths, names, strict=True), total=len(paths), unit="image"):
+        try:
+            image = read_image(str(path), format="BGR")
+        except Exception as error:  # whatever a damaged file makes the readers raise
+            logger.error("%s: cannot be read as an image (%s)", path, error)
+            failed += 1
+            continue
+        prediction = predictor(image)
+        picture = draw_prediction(np.ascontiguousarray(image[:, :, ::-1]), prediction, metadata)
+        cv2.imwrite(str(folder / name), picture[:, :, ::-1])
+    logger.info("Wrote %d pictures to %s", len(paths) - failed, folder)
+    return failed
+
+
+def _distinct_names(paths: Sequence[Path]) -> list[str]:
+    """A PNG name for each image; images of one name in several folders are numbered."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for path in paths:
+        name, number = f"{path.stem}.png", 2
+        while name in taken:
+            name, number = f"{path.stem}_{number}.png", number + 1
+        taken.add(name)
+        names.append(name)
+    return names

@@ -1,0 +1,107 @@
+"""What all tests share: folders of their own, small datasets, and the config of a tiny model.
+
+Nothing here imports detr_d2, Detectron2 or PyTorch before the environment variables are set.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+# The embedded data goes here, and not into the user's cache.
+_session_folder = tempfile.TemporaryDirectory(prefix="detr_d2_tests_")
+os.environ["DETR_D2_CACHE"] = os.path.join(_session_folder.name, "cache")
+# No test finds COCO, also where the user has it.
+os.environ["DETECTRON2_DATASETS"] = os.path.join(_session_folder.name, "no_datasets")
+# One thread: the models are tiny, sums come out the same each time, and a pool of threads would
+# not survive the forks by which some tests start processes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Number of scenes in each of the small datasets.
+SMALL_SHAPES = {"small_shapes_train": 12, "small_shapes_val": 6}
+
+
+def pytest_unconfigure() -> None:
+    _session_folder.cleanup()
+
+
+@pytest.fixture(scope="session")
+def small_shapes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
+    """Embedded scenes, registered: the datasets' names and numbers of images."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    from detr_d2.data.panoptic_dataset import read_panoptic_json, set_panoptic_metadata
+    from detr_d2.data.shapes import CATEGORIES
+    from detr_d2.data.shapes_files import write_shapes
+
+    folder = tmp_path_factory.mktemp("small_shapes")
+    for name, num_images in SMALL_SHAPES.items():
+        root = folder / name
+        write_shapes(root, name.rsplit("_")[-1], num_images)
+        places = (root / "panoptic.json", root / "images", root / "panoptic")
+        metadata = set_panoptic_metadata(
+            name,
+            map(vars, CATEGORIES),
+            panoptic_json=str(places[0]),
+            image_root=str(places[1]),
+            panoptic_root=str(places[2]),
+            evaluator_type="coco_panoptic_seg",
+        )
+        DatasetCatalog.register(
+            name, lambda places=places, metadata=metadata: read_panoptic_json(*places, metadata)
+        )
+    yield SMALL_SHAPES
+    for name in SMALL_SHAPES:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+@pytest.fixture(scope="session")
+def make_tiny_cfg(small_shapes: dict[str, int]) -> Callable[..., CfgNode]:
+    """Makes configs of a tiny model on the small datasets: ``(output_dir, *overrides)``."""
+    from detr_d2 import config_file, load_config
+
+    train_name, val_name = small_shapes
+    settings = {
+        "MODEL.DEVICE": "cpu",
+        "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": 32,
+        "MODEL.RESNETS.WIDTH_PER_GROUP": 8,
+        "MODEL.DETR.HIDDEN_DIM": 32,
+        "MODEL.DETR.NUM_HEADS": 4,
+        "MODEL.DETR.NUM_QUERIES": 8,
+        "MODEL.DETR.ENC_LAYERS": 1,
+        "MODEL.DETR.DEC_LAYERS": 2,
+        "MODEL.DETR.DIM_FEEDFORWARD": 64,
+        "MODEL.DETR.TEST.NUM_PICTURES": 1,
+        "DATASETS.TRAIN": (train_name,),
+        "DATASETS.TEST": (val_name,),
+        "DATALOADER.NUM_WORKERS": 0,
+        "SOLVER.IMS_PER_BATCH": 2,
+        "SOLVER.WARMUP_ITERS": 2,
+        "SOLVER.MAX_ITER": 4,
+        "SOLVER.MASK_STAGE.IMS_PER_BATCH": 2,
+        "SOLVER.MASK_STAGE.MAX_ITER": 4,
+    }
+
+    def make(output_dir: Path | str, *overrides: object) -> CfgNode:
+        flat = [part for setting in settings.items() for part in setting]
+        return load_config(
+            config_file("shapes/detr_panoptic.yaml"),
+            [*flat, "OUTPUT_DIR", str(output_dir), *overrides],
+        )
+
+    return make
+
+
+@pytest.fixture
+def tiny_cfg(make_tiny_cfg: Callable[..., CfgNode], tmp_path: Path) -> CfgNode:
+    return make_tiny_cfg(tmp_path / "output")

@@ -1,0 +1,186 @@
+"""Datasets in COCO's panoptic format: their metadata, their dicts, and what can be wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
+from detectron2.data.datasets import register_coco_panoptic
+
+from detr_d2.data.categories import PanopticClasses
+from detr_d2.data.panoptic_dataset import (
+    get_panoptic_dicts,
+    load_panoptic_dataset,
+    read_panoptic_json,
+    set_panoptic_metadata,
+)
+
+NAME = "panoptic_dataset_test"
+CATEGORIES = [
+    {"id": 40, "name": "grass", "isthing": 0, "color": [1, 2, 3]},
+    {"id": 9, "name": "cat", "isthing": 1, "color": [4, 5, 6]},
+    {"id": 3, "name": "sky", "isthing": 0, "color": [7, 8, 9]},
+    {"id": 70, "name": "dog", "isthing": 1, "color": [10, 11, 12]},
+]
+
+
+@pytest.fixture(autouse=True)
+def registry():
+    yield
+    for catalog in (DatasetCatalog, MetadataCatalog):
+        if NAME in catalog.list():
+            catalog.remove(NAME)
+
+
+def content(**changes: list) -> dict:
+    segments = [
+        {"id": 5, "category_id": 9, "area": 3, "bbox": [0, 0, 1, 1], "iscrowd": 1},
+        {"id": 6, "category_id": 40, "area": 4, "bbox": [0, 0, 2, 2], "iscrowd": 0},
+    ]
+    return {
+        "images": [{"id": "b", "file_name": "b.png", "height": 4, "width": 6}],
+        "annotations": [{"image_id": "b", "file_name": "b_pan.png", "segments_info": segments}],
+        "categories": CATEGORIES,
+        **changes,
+    }
+
+
+def read(tmp_path: Path, json_content: dict) -> list[dict]:
+    path = tmp_path / "panoptic.json"
+    path.write_text(json.dumps(json_content))
+    metadata = set_panoptic_metadata(NAME, CATEGORIES)
+    return read_panoptic_json(path, tmp_path / "images", tmp_path / "pngs", metadata)
+
+
+def register(tmp_path: Path, json_content: dict) -> None:
+    DatasetCatalog.register(NAME, lambda: read(tmp_path, json_content))
+
+
+def test_contiguous_ids_count_things_first():
+    metadata = set_panoptic_metadata(NAME, CATEGORIES, evaluator_type="x")
+    assert isinstance(metadata, Metadata) and metadata is MetadataCatalog.get(NAME)
+    assert metadata.thing_dataset_id_to_contiguous_id == {9: 0, 70: 1}
+    assert metadata.stuff_dataset_id_to_contiguous_id == {3: 2, 40: 3}
+    assert metadata.thing_classes == metadata.stuff_classes == ["cat", "dog", "sky", "grass"]
+    assert metadata.thing_colors[3] == metadata.stuff_colors[3] == [1, 2, 3]
+    assert metadata.evaluator_type == "x"
+
+
+@pytest.mark.parametrize("isthing", [0, 1])
+def test_things_alone_and_stuff_alone(isthing):
+    chosen = [category for category in CATEGORIES if category["isthing"] == isthing]
+    classes = PanopticClasses.from_metadata(set_panoptic_metadata(NAME, chosen))
+    assert classes.names == (("cat", "dog") if isthing else ("sky", "grass"))
+    assert classes.is_thing == (bool(isthing),) * 2
+
+
+def test_dicts(tmp_path):
+    (image,) = read(tmp_path, content())
+    assert image == {
+        "file_name": str(tmp_path / "images" / "b.png"),
+        "image_id": "b",
+        "height": 4,
+        "width": 6,
+        "pan_seg_file_name": str(tmp_path / "pngs" / "b_pan.png"),
+        "segments_info": [
+            {
+                "id": 5,
+                "category_id": 0,
+                "area": 3,
+                "bbox": [0, 0, 1, 1],
+                "iscrowd": 1,
+                "isthing": True,
+            },
+            {
+                "id": 6,
+                "category_id": 3,
+                "area": 4,
+                "bbox": [0, 0, 2, 2],
+                "iscrowd": 0,
+                "isthing": False,
+            },
+        ],
+    }
+
+
+def test_an_image_without_segments_is_kept(tmp_path):
+    empty = [{"image_id": "b", "file_name": "b.png", "segments_info": []}]
+    (image,) = read(tmp_path, content(annotations=empty))
+    assert image["segments_info"] == []
+
+
+def test_an_unknown_category_is_refused(tmp_path):
+    wrong = content()
+    wrong["annotations"][0]["segments_info"][1]["category_id"] = 41
+    with pytest.raises(ValueError, match=r"panoptic\.json: image 'b' .* category 41"):
+        read(tmp_path, wrong)
+
+
+def test_an_annotation_without_its_image_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"panoptic\.json: .* id 'b'"):
+        read(tmp_path, content(images=[]))
+
+
+@pytest.mark.parametrize("folder", [None, "nowhere"])
+def test_missing_coco_says_where_it_was_looked_for_and_what_runs_without(
+    tmp_path, monkeypatch, folder
+):
+    # Relative paths of an unset DETECTRON2_DATASETS start here.
+    monkeypatch.chdir(tmp_path)
+    if folder is None:
+        monkeypatch.delenv("DETECTRON2_DATASETS")
+    else:
+        monkeypatch.setenv("DETECTRON2_DATASETS", folder)
+    with pytest.raises(FileNotFoundError) as caught:
+        get_panoptic_dicts(["coco_2017_val_panoptic"])
+    message = str(caught.value)
+    assert "'coco_2017_val_panoptic'" in message
+    assert "coco/annotations/panoptic_val2017.json does not exist" in message
+    assert "DETECTRON2_DATASETS names " in message
+    assert f"({folder or 'unset, so ./datasets'})" in message
+    assert "configs/shapes/detr_panoptic.yaml" in message
+    assert "\n" not in message
+
+
+def test_missing_pictures_are_named_too(tmp_path):
+    """Detectron2's own reader asserts that they exist."""
+    (tmp_path / "panoptic.json").write_text(json.dumps(content()))
+    maps = {"thing_dataset_id_to_contiguous_id": {9: 0}}
+    maps["stuff_dataset_id_to_contiguous_id"] = {40: 1}
+    paths = [str(tmp_path / name) for name in ("images", "pngs", "panoptic.json")]
+    wrong = content()
+    wrong["annotations"][0]["image_id"] = 1
+    Path(paths[2]).write_text(json.dumps(wrong))
+    register_coco_panoptic(NAME, maps, *paths)
+    with pytest.raises(FileNotFoundError, match=r"images.b_pan\.jpg does not exist"):
+        get_panoptic_dicts([NAME])
+
+
+def test_an_unregistered_dataset_is_named():
+    with pytest.raises(KeyError, match="no_such_dataset"):
+        get_panoptic_dicts(["no_such_dataset"])
+
+
+def test_no_images(tmp_path):
+    register(tmp_path, content(images=[], annotations=[]))
+    with pytest.raises(ValueError, match=f"No images in {NAME}"):
+        get_panoptic_dicts([NAME])
+    with pytest.raises(ValueError, match="No images in DATASETS"):
+        get_panoptic_dicts([])
+
+
+def test_datasets_are_joined_in_order(small_shapes):
+    train, val = small_shapes
+    dicts = get_panoptic_dicts([val, train, val])
+    first, last = DatasetCatalog.get(val), DatasetCatalog.get(train)
+    assert dicts == first + last + first
+
+
+def test_records_and_classes_come_together(tmp_path, small_shapes):
+    records, classes = load_panoptic_dataset("small_shapes_val")
+    assert len(records) == small_shapes["small_shapes_val"] and len(classes.names) == 12
+    wrong = content()
+    register(tmp_path, wrong)
+    records, classes = load_panoptic_dataset(NAME)
+    assert [segment["category_id"] for segment in records[0]["segments_info"]] == [0, 3]
+    assert classes.dataset_ids == (9, 70, 3, 40)
