@@ -45,8 +45,8 @@ setup(
         "tabulate>=0.9",
         "tensorboard>=2.10",
         "termcolor>=1.1",
-        "torch>=2.2",
-        "torchvision>=0.17",
+        "torch>=2.4",
+        "torchvision>=0.19",
         "tqdm>=4.60",
     ],
     extras_require={

@@ -66,6 +66,15 @@ def beside(pictures: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(row[:-1], axis=1)
 
 
+def below(pictures: list[np.ndarray]) -> np.ndarray:
+    """Puts pictures one below the other, left-aligned on white."""
+    width = max(picture.shape[1] for picture in pictures)
+    rows = [
+        np.pad(p, ((0, 8), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in pictures
+    ]
+    return np.concatenate(rows)[:-8]
+
+
 def enlarge(image: np.ndarray) -> np.ndarray:
     """Enlarges a small H×W×3 image by a whole factor; leaves a large one as it is."""
     factor = max(1, round(MIN_PICTURE_SIZE / max(image.shape[:2])))

@@ -5,10 +5,12 @@ Nothing here imports detr_d2, Detectron2 or PyTorch before the environment varia
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -105,3 +107,17 @@ def make_tiny_cfg(small_shapes: dict[str, int]) -> Callable[..., CfgNode]:
 @pytest.fixture
 def tiny_cfg(make_tiny_cfg: Callable[..., CfgNode], tmp_path: Path) -> CfgNode:
     return make_tiny_cfg(tmp_path / "output")
+
+
+@pytest.fixture(scope="session")
+def load_tool() -> Callable[[str], ModuleType]:
+    """Imports a script of tools/ by its name, without running it."""
+
+    def load(name: str) -> ModuleType:
+        path = Path(__file__).resolve().parents[1] / "tools" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(f"tools_{name}", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load

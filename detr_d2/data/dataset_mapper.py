@@ -68,7 +68,7 @@ class PanopticDatasetMapper:
                 annotation; the message names it.
         """
         result = dict(dataset_dict)
-        image = detection_utils.read_image(result["file_name"], format=self.image_format)
+        image = _read_image(result["file_name"], self.image_format)
         detection_utils.check_image_size(result, image)
         augmented = T.AugInput(image)
         transforms = self.augmentations(augmented)
@@ -103,6 +103,16 @@ class PanopticDatasetMapper:
                 classes.append(segment["category_id"])
                 masks.append(mask)
         return _instances(classes, masks, index_map.shape)
+
+
+def _read_image(path: str, image_format: str) -> np.ndarray:
+    """Detectron2's ``read_image``, with errors that name the file."""
+    try:
+        return detection_utils.read_image(path, format=image_format)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read as an image ({error})") from error
 
 
 def segment_index_map(ids: np.ndarray, segments_info: list[dict], path: str) -> np.ndarray:

@@ -62,8 +62,10 @@ class RepeatableDataset(Dataset):
         seed = mix_seed(self.seed, draw)
         np.random.seed(seed % 2**32)
         random.seed(seed)
-        torch.manual_seed(seed)
-        return self.mapper(self.dicts[index])
+        # Without workers this is the generator of the model's dropout, too: it gets its state back.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return self.mapper(self.dicts[index])
 
 
 def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> Iterable[list[dict]]:
@@ -81,6 +83,8 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> Iterable[list[dict]
         RepeatableSampler(len(dicts), seed, start_iter * cfg.SOLVER.IMS_PER_BATCH),
         cfg.SOLVER.IMS_PER_BATCH,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
+        # Else the loader would start with a draw from the generator of the model's dropout.
+        seed=seed,
     )
 
 

@@ -22,7 +22,7 @@ from detr_d2.data.dataset_mapper import PanopticDatasetMapper
 from detr_d2.data.loader import build_test_loader
 from detr_d2.data.panoptic_dataset import get_panoptic_dicts
 from detr_d2.evaluation.build import build_evaluators
-from detr_d2.visualization import beside, draw_ground_truth, draw_prediction
+from detr_d2.visualization import below, beside, draw_ground_truth, draw_prediction
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ def evaluate(cfg: CfgNode, model: nn.Module) -> OrderedDict:
         there are several datasets. On others: empty.
     """
     results: OrderedDict = OrderedDict()
+    share_buffers(model)
     for name in cfg.DATASETS.TEST:
         evaluators = build_evaluators(cfg, name)
         if not evaluators:
@@ -50,18 +51,33 @@ def evaluate(cfg: CfgNode, model: nn.Module) -> OrderedDict:
     return next(iter(results.values())) if len(results) == 1 else results
 
 
-def write_pictures(cfg: CfgNode, model: nn.Module, dataset_name: str) -> None:
-    """Writes the first ``TEST.NUM_PICTURES`` images to ``OUTPUT_DIR/pictures``.
+def share_buffers(model: nn.Module) -> None:
+    """Gives all processes the first one's buffers, which are those that checkpoints hold.
 
-    Each file shows image, ground truth and prediction. While training, TensorBoard gets them too.
+    Each process has batch statistics of its own: without this, images would be evaluated with
+    different ones.
     """
+    if comm.get_world_size() > 1:
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, src=0)
+
+
+def write_pictures(cfg: CfgNode, model: nn.Module, dataset_name: str) -> None:
+    """Draws the first ``TEST.NUM_PICTURES`` images: image, truth and prediction side by side.
+
+    They go, one below the other, to ``OUTPUT_DIR/pictures/<dataset>.png``; while training, each
+    goes to TensorBoard as well.
+    """
+    pictures = list(draw_pictures(cfg, model, dataset_name))
+    if not pictures:
+        return
     folder = os.path.join(cfg.OUTPUT_DIR, "pictures")
     os.makedirs(folder, exist_ok=True)
-    for image_id, picture in draw_pictures(cfg, model, dataset_name):
-        name = f"{dataset_name}_{os.path.basename(str(image_id))}"
-        cv2.imwrite(os.path.join(folder, f"{name}.png"), picture[:, :, ::-1])
-        if has_event_storage():
-            get_event_storage().put_image(name, picture.transpose(2, 0, 1))
+    sheet = below([picture for _, picture in pictures])
+    cv2.imwrite(os.path.join(folder, f"{dataset_name}.png"), sheet[:, :, ::-1])
+    if has_event_storage():
+        for image_id, picture in pictures:
+            get_event_storage().put_image(f"{dataset_name}/{image_id}", picture.transpose(2, 0, 1))
 
 
 def draw_pictures(

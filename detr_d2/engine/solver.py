@@ -27,9 +27,11 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         lr_factor_func=lambda name: backbone_lr if name.startswith("detector.backbone.") else 1.0,
     )
     lr = cfg.SOLVER.BASE_LR
+    # A fused step is the fastest, but takes scaled gradients under AMP: too early to clip them.
+    speed = {"foreach": True} if cfg.SOLVER.AMP.ENABLED else {"fused": True}
     optimizer_class, options = {
-        "ADAMW": (torch.optim.AdamW, {"foreach": True}),
-        "SGD": (torch.optim.SGD, {"momentum": cfg.SOLVER.MOMENTUM, "foreach": True}),
+        "ADAMW": (torch.optim.AdamW, speed),
+        "SGD": (torch.optim.SGD, {"momentum": cfg.SOLVER.MOMENTUM, **speed}),
     }[cfg.SOLVER.OPTIMIZER]
     clip = cfg.SOLVER.CLIP_GRADIENTS
     if clip.ENABLED and clip.CLIP_TYPE == "full_model":
@@ -52,7 +54,7 @@ def _with_full_model_clipping(
     class FullModelClipping(optimizer_class):
         def step(self, closure=None):
             parameters = itertools.chain.from_iterable(g["params"] for g in self.param_groups)
-            torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type)
+            torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type, foreach=True)
             return super().step(closure)
 
     FullModelClipping.__name__ = optimizer_class.__name__ + "WithFullModelClipping"

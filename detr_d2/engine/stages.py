@@ -60,12 +60,15 @@ def check_starting_point(cfg: CfgNode) -> None:
 def evaluation_config(cfg: CfgNode) -> CfgNode:
     """The config to evaluate with: ``MODEL.WEIGHTS``, or else what the last stage left.
 
+    A ``.pkl`` of Detectron2's model zoo is a backbone to train from, and nothing to evaluate. What
+    the stage "boxes" left is evaluated without masks.
+
     Raises:
-        FileNotFoundError: ``MODEL.WEIGHTS`` is empty and no stage has finished.
+        FileNotFoundError: ``MODEL.WEIGHTS`` names no model and no stage has finished.
     """
     evaluated = cfg.clone()
     evaluated.defrost()
-    if not cfg.MODEL.WEIGHTS:
+    if not cfg.MODEL.WEIGHTS or cfg.MODEL.WEIGHTS.endswith(".pkl"):
         finished = [
             path
             for path in (final_weights(cfg, stage) for stage in reversed(cfg.SOLVER.STAGES))
@@ -73,9 +76,11 @@ def evaluation_config(cfg: CfgNode) -> CfgNode:
         ]
         if not finished:
             raise FileNotFoundError(
-                f"Nothing to evaluate: MODEL.WEIGHTS is empty and no stage of {cfg.OUTPUT_DIR} "
-                f"({', '.join(cfg.SOLVER.STAGES)}) has left a {FINAL_WEIGHTS}."
+                "Nothing to evaluate: MODEL.WEIGHTS names no model, and no stage of "
+                f"{cfg.OUTPUT_DIR} ({', '.join(cfg.SOLVER.STAGES)}) has left a {FINAL_WEIGHTS}."
             )
         evaluated.MODEL.WEIGHTS = finished[0]
+        if finished[0] == final_weights(cfg, "boxes"):
+            evaluated.MODEL.DETR.MASK_ON = False
     evaluated.freeze()
     return evaluated

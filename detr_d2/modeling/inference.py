@@ -113,8 +113,8 @@ def make_instances(
     """
     height, width = sizes.output
     instances = Instances(sizes.output)
-    scale = boxes_cxcywh.new_tensor([width, height, width, height])
-    instances.pred_boxes = Boxes(box_convert(boxes_cxcywh.float(), "cxcywh", "xyxy") * scale)
+    boxes = box_convert(boxes_cxcywh.float(), "cxcywh", "xyxy")
+    instances.pred_boxes = Boxes(boxes * boxes.new_tensor([width, height, width, height]))
     instances.pred_boxes.clip(sizes.output)
     instances.scores = selection.scores
     instances.pred_classes = selection.classes

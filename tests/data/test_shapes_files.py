@@ -106,7 +106,7 @@ def test_images_are_the_scenes(root, content):
     for image in content["images"]:
         pixels = np.asarray(Image.open(root / "images" / image["file_name"])).astype(int)
         error = np.abs(pixels - draw_scene((0, image["id"])).image)
-        assert error.mean() < 15  # JPEG blurs noise; another scene is off by 40 and more
+        assert error.mean() < 15  # JPEG blurs noise; another scene is off by 30 and more
 
 
 def test_detectron2_reads_the_same_dicts(small_shapes):

@@ -27,7 +27,7 @@ def padded_grids() -> torch.Tensor:
     return mask
 
 
-def slow_sine(padding_mask: torch.Tensor, d: int) -> torch.Tensor:
+def slow_sine(padding_mask: torch.Tensor, d: int, temperature: float) -> torch.Tensor:
     """Sines and cosines of the share of valid points passed, one number at a time."""
     batch, height, width = padding_mask.shape
     valid = (~padding_mask).int().tolist()
@@ -41,18 +41,25 @@ def slow_sine(padding_mask: torch.Tensor, d: int) -> torch.Tensor:
                 x = sum(left[: column + 1]) / (sum(left) + 1e-6) * 2 * math.pi
                 for half, position in enumerate((y, x)):
                     for k in range(d // 2):
-                        angle = position / 10000 ** (2 * (k // 2) / (d // 2))
+                        angle = position / temperature ** (2 * (k // 2) / (d // 2))
                         wave = math.sin(angle) if k % 2 == 0 else math.cos(angle)
                         result[b, half * d // 2 + k, row, column] = wave
     return result
 
 
-def test_sine_equals_its_definition():
+@pytest.mark.parametrize("temperature", [10000, 20])
+def test_sine_equals_its_definition(temperature):
     mask = padded_grids()
-    actual = SinePositionEncoding(D)(mask)
+    actual = build_position_encoding("sine", D, temperature)(mask)
     assert actual.shape == (4, D, 5, 7)
     # Single precision of angles up to 2π.
-    torch.testing.assert_close(actual.double(), slow_sine(mask, D), rtol=0, atol=2e-6)
+    expected = slow_sine(mask, D, temperature)
+    torch.testing.assert_close(actual.double(), expected, rtol=0, atol=2e-6)
+
+
+def test_temperature_is_the_papers_unless_told():
+    mask = padded_grids()
+    assert torch.equal(SinePositionEncoding(D)(mask), SinePositionEncoding(D, 10000)(mask))
 
 
 def test_sine_of_the_valid_part_does_not_know_the_padding():
@@ -64,7 +71,7 @@ def test_sine_of_the_valid_part_does_not_know_the_padding():
 
 @pytest.mark.parametrize("kind", ["sine", "learned"])
 def test_encodings_are_float32_under_autocast(kind):
-    encode, mask = build_position_encoding(kind, D), padded_grids()
+    encode, mask = build_position_encoding(kind, D, 10000), padded_grids()
     expected = encode(mask)
     with torch.autocast("cpu", torch.bfloat16):
         actual = encode(mask)

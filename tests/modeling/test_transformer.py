@@ -16,9 +16,7 @@ BOTH_NORMS = pytest.mark.parametrize("pre_norm", [False, True], ids=["post-norm"
 def make_transformer(pre_norm: bool = False, **changes) -> Transformer:
     torch.manual_seed(0)
     sizes = dict(enc_layers=2, dec_layers=3, dim_feedforward=48, dropout=0.0)
-    model = Transformer(
-        hidden_dim=D, num_heads=HEADS, pre_norm=pre_norm, **{**sizes, **changes}
-    )
+    model = Transformer(hidden_dim=D, num_heads=HEADS, pre_norm=pre_norm, **{**sizes, **changes})
     for parameter in model.parameters():  # biases and norms that do something
         if parameter.ndim == 1:
             nn.init.uniform_(parameter, 0.5, 1.5)
@@ -169,7 +167,8 @@ def test_positions_reach_queries_and_keys_but_not_values():
 @pytest.mark.parametrize("which", ["query_embed", "positions"])
 def test_positions_matter(which):
     model = make_transformer().eval()
-    inputs = dict(zip(("features", "padding_mask", "query_embed", "positions"), make_inputs()))
+    names = ("features", "padding_mask", "query_embed", "positions")
+    inputs = dict(zip(names, make_inputs(), strict=True))
     hidden, _ = model(**inputs)
     assert not torch.allclose(hidden, model(**{**inputs, which: -inputs[which]})[0], atol=1e-2)
 

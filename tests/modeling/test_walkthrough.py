@@ -58,9 +58,7 @@ def walk() -> Walk:
     with torch.no_grad():
         images = model.preprocess([{"image": torch.rand(3, *s) * 255} for s in (PADDED, SMALLER)])
         detected = model.detector(images)
-        attention = head.attention_map(
-            detected.hidden[-1], detected.memory, detected.padding_mask
-        )
+        attention = head.attention_map(detected.hidden[-1], detected.memory, detected.padding_mask)
         # The convolution head in chunks of queries: all 200 at once would need many gigabytes.
         pred_masks = torch.stack(
             [
@@ -135,7 +133,9 @@ def test_move_6_classes_boxes_and_masks(walk):
     assert walk.detected.boxes_cxcywh.max() <= 1
 
 
-@pytest.mark.parametrize(("image", "size", "output"), [(0, PADDED, PADDED), (1, SMALLER, (480, 615))])
+@pytest.mark.parametrize(
+    ("image", "size", "output"), [(0, PADDED, PADDED), (1, SMALLER, (480, 615))]
+)
 def test_move_7_kept_masks_are_merged_by_a_pixelwise_argmax(walk, image, size, output):
     logits = walk.detected.logits[-1, image]
     # The weights are random: the threshold that keeps the ten surest queries.

@@ -1,0 +1,254 @@
+"""Image and panoptic PNG to the model's input, without and with augmentation.
+
+The images of these tests say by their grey value which segment a pixel belongs to, so that masks
+can be checked against the image that they come with.
+"""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import transforms as T
+from PIL import Image
+
+from detr_d2.data import PanopticDatasetMapper
+from detr_d2.data.panoptic_png import write_panoptic_png
+
+# Grey value of the i-th segment is (i + 1) · STEP; void is black.
+STEP = 40
+# 5×4 blocks of 10×10 pixels; 0 is void.
+LAYOUT = np.array(
+    [[0, 7, 7, 7], [300, 300, 70_000, 7], [300, 9, 9, 7], [300, 9, 0, 7], [300, 0, 0, 8_000_000]]
+)
+SEGMENTS = [
+    {"id": 8_000_000, "category_id": 11, "iscrowd": 0},
+    {"id": 7, "category_id": 3, "iscrowd": 1},
+    {"id": 300, "category_id": 2, "iscrowd": 0},
+    {"id": 9, "category_id": 3},
+    {"id": 70_000, "category_id": 0, "iscrowd": 0},
+]
+NOT_CROWD = [0, 2, 3, 4]
+
+
+def make_record(folder: Path, ids: np.ndarray, segments: list[dict]) -> dict:
+    place = {segment["id"]: i + 1 for i, segment in enumerate(segments)}
+    grey = np.vectorize(lambda i: STEP * place.get(i, 0) % 256, otypes=[np.uint8])(ids)
+    Image.fromarray(np.stack([grey, grey, 255 - grey], axis=2)).save(folder / "image.png")
+    write_panoptic_png(ids, folder / "panoptic.png")
+    return {
+        "file_name": str(folder / "image.png"),
+        "image_id": 1,
+        "height": ids.shape[0],
+        "width": ids.shape[1],
+        "pan_seg_file_name": str(folder / "panoptic.png"),
+        "segments_info": segments,
+    }
+
+
+@pytest.fixture
+def record(tmp_path) -> dict:
+    return make_record(tmp_path, np.kron(LAYOUT, np.ones((10, 10), int)), SEGMENTS)
+
+
+def make_mapper(*augmentations: T.Augmentation, **changes: object) -> PanopticDatasetMapper:
+    options = {"is_train": True, "image_format": "RGB", "num_classes": 12, **changes}
+    return PanopticDatasetMapper(augmentations=list(augmentations), **options)
+
+
+def box_of(mask: torch.Tensor) -> list[float]:
+    y, x = mask.nonzero().T
+    return [x.min(), y.min(), x.max() + 1, y.max() + 1]
+
+
+def assert_consistent(result: dict) -> None:
+    """Masks and boxes are those that the image shows."""
+    grey, instances = result["image"][0], result["instances"]
+    assert result["image"].dtype == torch.uint8 and result["image"].ndim == 3
+    assert instances.image_size == tuple(grey.shape)
+    shown = [i for i in NOT_CROWD if (grey == (i + 1) * STEP).any()]
+    assert instances.gt_classes.tolist() == [SEGMENTS[i]["category_id"] for i in shown]
+    for i, mask, box in zip(shown, instances.gt_masks.tensor, instances.gt_boxes, strict=True):
+        assert torch.equal(mask, grey == (i + 1) * STEP)
+        assert box.tolist() == box_of(mask)
+
+
+def test_targets_are_the_segments_of_the_png(record):
+    result = make_mapper()(record)
+    assert_consistent(result)
+    instances = result["instances"]
+    assert instances.gt_classes.tolist() == [11, 2, 3, 0]  # neither crowd nor void
+    assert instances.gt_classes.dtype == torch.int64
+    assert instances.gt_masks.tensor.dtype == torch.bool
+    assert instances.gt_boxes.tensor.tolist() == [
+        [30, 40, 40, 50],
+        [0, 10, 20, 50],
+        [10, 20, 30, 40],
+        [20, 10, 30, 20],
+    ]
+    assert instances.gt_masks.tensor.sum((1, 2)).tolist() == [100, 500, 300, 100]
+
+
+def test_scenes_by_brute_force(tiny_cfg):
+    """Things and stuff of real scenes, through the config."""
+    from detr_d2.data.panoptic_dataset import get_panoptic_dicts
+
+    tiny_cfg.INPUT.RANDOM_FLIP = "none"
+    mapper = PanopticDatasetMapper(tiny_cfg, is_train=True)
+    for image in get_panoptic_dicts(tiny_cfg.DATASETS.TRAIN):
+        instances = mapper(image)["instances"]
+        rgb = np.asarray(Image.open(image["pan_seg_file_name"])).astype(int)
+        ids = rgb @ [1, 256, 65536]
+        wanted = [s for s in image["segments_info"] if not s["iscrowd"]]
+        assert instances.gt_classes.tolist() == [s["category_id"] for s in wanted]
+        for segment, mask, box in zip(
+            wanted, instances.gt_masks.tensor, instances.gt_boxes, strict=True
+        ):
+            assert np.array_equal(mask, ids == segment["id"])
+            left, top, width, height = segment["bbox"]
+            assert box.tolist() == [left, top, left + width, top + height]
+
+
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")  # in fvcore
+@pytest.mark.parametrize(
+    "augmentations",
+    [
+        [T.RandomFlip(1.0)],
+        [T.RandomFlip(1.0, horizontal=False, vertical=True)],
+        [T.FixedSizeCrop((23, 31), pad=False)],
+        [T.RandomFlip(0.5), T.RandomCrop("absolute_range", (7, 25)), T.RandomFlip(0.5)],
+    ],
+    ids=["horizontal", "vertical", "crop", "all"],
+)
+def test_masks_move_as_the_image_does(record, augmentations):
+    np.random.seed(0)
+    mapper = make_mapper(*augmentations)
+    results = [mapper(record) for _ in range(20)]
+    for result in results:
+        assert_consistent(result)
+    plain = make_mapper()(record)
+    assert any(not torch.equal(result["image"], plain["image"]) for result in results)
+
+
+def test_masks_are_resized_by_nearest_pixels(record):
+    result = make_mapper(T.Resize((100, 120)))(record)
+    grey, instances = result["image"][0], result["instances"]
+    assert instances.image_size == (100, 120) == tuple(grey.shape)
+    # Every block is now 20×30 pixels; inside it the smoothed image still has the block's value.
+    for i, mask in zip(NOT_CROWD, instances.gt_masks.tensor, strict=True):
+        blocks = torch.from_numpy(LAYOUT == SEGMENTS[i]["id"])
+        expected = blocks.repeat_interleave(20, 0).repeat_interleave(30, 1)
+        assert torch.equal(mask, expected)
+        assert (grey == (i + 1) * STEP)[mask].float().mean() > 0.4
+
+
+def test_what_a_crop_removes_is_no_target(record):
+    result = make_mapper(T.CropTransform(0, 10, 20, 10))(record)
+    assert result["instances"].gt_classes.tolist() == [2]
+    assert result["instances"].gt_boxes.tensor.tolist() == [[0, 0, 20, 10]]
+    nothing = make_mapper(T.CropTransform(0, 0, 10, 10))(record)["instances"]
+    assert len(nothing) == 0 and nothing.image_size == (10, 10)
+    assert nothing.gt_masks.tensor.shape == (0, 10, 10)
+    assert nothing.gt_boxes.tensor.shape == (0, 4)
+
+
+@pytest.mark.parametrize("segments", [[], [{"id": 5, "category_id": 1, "iscrowd": 1}]])
+def test_no_targets_at_all(tmp_path, segments):
+    ids = np.zeros((6, 8), int)
+    ids[:3] = 5 if segments else 0
+    instances = make_mapper()(make_record(tmp_path, ids, segments))["instances"]
+    assert len(instances) == 0
+    assert instances.gt_classes.shape == (0,) and instances.gt_classes.dtype == torch.int64
+    assert instances.gt_masks.tensor.shape == (0, 6, 8)
+    assert instances.gt_boxes.tensor.shape == (0, 4)
+
+
+@pytest.mark.parametrize("num_segments", [255, 256, 300])
+def test_many_segments(tmp_path, num_segments):
+    """Beyond 255 segments, a byte doesn't hold their numbers."""
+    ids = 1 + np.arange(320).reshape(16, 20) % num_segments
+    segments = [{"id": int(i), "category_id": int(i % 12)} for i in np.unique(ids)[::-1]]
+    record = make_record(tmp_path, ids, segments)
+    for augmentation in ([], [T.RandomFlip(1.0)], [T.Resize((32, 40))]):
+        instances = make_mapper(*augmentation)(record)["instances"]
+        assert instances.gt_classes.tolist() == [s["category_id"] for s in segments]
+        expected = torch.from_numpy(np.stack([ids == s["id"] for s in segments]))
+        if augmentation and isinstance(augmentation[0], T.RandomFlip):
+            expected = expected.flip(2)
+        elif augmentation:
+            expected = expected.repeat_interleave(2, 1).repeat_interleave(2, 2)
+        assert torch.equal(instances.gt_masks.tensor, expected)
+
+
+def test_ids_that_the_annotation_lacks_are_named(record):
+    record["segments_info"] = SEGMENTS[2:]
+    with pytest.raises(ValueError, match=r"panoptic\.png has segment ids .* \[7, 8000000\]$"):
+        make_mapper()(record)
+
+
+def test_a_segment_that_the_png_lacks_is_no_target(record):
+    record["segments_info"] = [{"id": 12, "category_id": 5}, *SEGMENTS]
+    assert make_mapper()(record)["instances"].gt_classes.tolist() == [11, 2, 3, 0]
+
+
+@pytest.mark.parametrize("wrong", [-1, 12])
+def test_a_class_out_of_range_is_named(record, wrong):
+    record["segments_info"] = [{**SEGMENTS[0], "category_id": wrong}, *SEGMENTS[1:]]
+    message = rf"panoptic\.png: segment 8000000 has class {wrong}, outside 0 … 11 .*NUM_CLASSES"
+    with pytest.raises(ValueError, match=message):
+        make_mapper()(record)
+
+
+def test_sizes_that_disagree_are_named(record):
+    with pytest.raises(ValueError, match=r"image\.png, got \(40, 50\), expect \(41, 50\)"):
+        make_mapper()({**record, "width": 41})
+    write_panoptic_png(np.zeros((40, 50), int), record["pan_seg_file_name"])
+    with pytest.raises(ValueError, match=r"panoptic\.png has 40×50 .*image\.png has 50×40"):
+        make_mapper()(record)
+
+
+def test_files_that_cannot_be_read_are_named(record):
+    image, png = Path(record["file_name"]), Path(record["pan_seg_file_name"])
+    data = image.read_bytes()
+    for damaged in (b"", b"no picture", data[: len(data) // 2]):
+        image.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"image\.png: cannot be read"):
+            make_mapper()(record)
+    image.unlink()
+    with pytest.raises(FileNotFoundError, match=r"image\.png"):
+        make_mapper()(record)
+    image.write_bytes(data)
+    png.unlink()
+    with pytest.raises(FileNotFoundError, match=r"panoptic\.png"):
+        make_mapper()(record)
+
+
+def test_the_dict_is_left_alone(record):
+    kept = copy.deepcopy(record)
+    make_mapper(T.RandomFlip(1.0))(record)
+    make_mapper(is_train=False)(record)
+    assert record == kept
+
+
+def test_to_predict_no_annotation_is_read(record):
+    Path(record["pan_seg_file_name"]).unlink()
+    result = make_mapper(T.Resize((25, 20)), is_train=False, num_classes=1)(record)
+    assert "instances" not in result
+    assert result["image"].shape == (3, 25, 20)
+    assert (result["height"], result["width"]) == (50, 40)  # of the output, as Detectron2 has it
+
+
+def test_channels_are_in_the_order_asked_for(record):
+    rgb, bgr = (make_mapper(image_format=order)(record)["image"] for order in ("RGB", "BGR"))
+    assert torch.equal(rgb, bgr.flip(0)) and not torch.equal(rgb, bgr)
+    assert torch.equal(rgb[2], 255 - rgb[0])
+
+
+def test_the_config_chooses_the_order_and_is_checked(tiny_cfg):
+    tiny_cfg.INPUT.FORMAT = "BGR"
+    assert PanopticDatasetMapper(tiny_cfg, is_train=False).image_format == "BGR"
+    tiny_cfg.MODEL.DETR.NUM_CLASSES = 13
+    for is_train in (True, False):
+        with pytest.raises(ValueError, match=r"Set MODEL\.DETR\.NUM_CLASSES to 12"):
+            PanopticDatasetMapper(tiny_cfg, is_train=is_train)

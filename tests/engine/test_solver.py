@@ -1,0 +1,172 @@
+"""The optimizer: groups of parameters, and clipping."""
+
+import copy
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.solver import build_lr_scheduler
+from torch import nn
+
+from detr_d2.engine.solver import build_optimizer
+
+NORMS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
+SGD = ("SOLVER.OPTIMIZER", "SGD", "SOLVER.MOMENTUM", 0.0, "SOLVER.BASE_LR", 1.0)
+
+
+@pytest.fixture(scope="module")
+def model(make_tiny_cfg, tmp_path_factory) -> nn.Module:
+    return build_model(make_tiny_cfg(tmp_path_factory.mktemp("solver")))
+
+
+def settings(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, dict]:
+    """The group of each parameter that is optimized, by name."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    found = {names[p]: group for group in optimizer.param_groups for p in group["params"]}
+    assert len(found) == sum(len(group["params"]) for group in optimizer.param_groups)
+    return found
+
+
+def parameters_of_norms(model: nn.Module) -> set[str]:
+    return {
+        f"{name}.{parameter}"
+        for name, module in model.named_modules()
+        if isinstance(module, NORMS)
+        for parameter, _ in module.named_parameters(recurse=False)
+    }
+
+
+@pytest.mark.parametrize("optimizer", ["ADAMW", "SGD"])
+def test_learning_rates_and_weight_decay(model, tiny_cfg, optimizer):
+    solver = tiny_cfg.SOLVER
+    solver.OPTIMIZER, solver.BASE_LR, solver.BACKBONE_MULTIPLIER = optimizer, 2e-3, 0.25
+    solver.WEIGHT_DECAY, solver.WEIGHT_DECAY_NORM = 3e-4, 7e-5
+    found = settings(build_optimizer(tiny_cfg, model), model)
+    assert found.keys() == {name for name, _ in model.named_parameters()}
+    norms = parameters_of_norms(model)
+    assert len(norms) > 100 and any("mask_head" in name for name in norms)
+    for name, group in found.items():
+        in_backbone = name.startswith("detector.backbone.")
+        assert group["lr"] == (5e-4 if in_backbone else 2e-3), name
+        assert group["weight_decay"] == (7e-5 if name in norms else 3e-4), name
+
+
+def test_the_reference_decays_norms_as_all_else(model, tiny_cfg):
+    groups = settings(build_optimizer(tiny_cfg, model), model).values()
+    assert {group["weight_decay"] for group in groups} == {1e-4}
+    assert {group["lr"] for group in groups} == {tiny_cfg.SOLVER.BASE_LR}
+
+
+def test_the_kind_of_optimizer(model, tiny_cfg):
+    assert isinstance(build_optimizer(tiny_cfg, model), torch.optim.AdamW)
+    tiny_cfg.SOLVER.OPTIMIZER, tiny_cfg.SOLVER.MOMENTUM = "SGD", 0.8
+    optimizer = build_optimizer(tiny_cfg, model)
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert {group["momentum"] for group in optimizer.param_groups} == {0.8}
+
+
+def test_frozen_parameters_are_left_out(tiny_cfg):
+    tiny_cfg.MODEL.DETR.FREEZE_DETECTOR = True
+    frozen = build_model(tiny_cfg)
+    names = settings(build_optimizer(tiny_cfg, frozen), frozen).keys()
+    assert names == {n for n, _ in frozen.named_parameters() if n.startswith("mask_head.")}
+
+    tiny_cfg.MODEL.DETR.FREEZE_DETECTOR = False
+    tiny_cfg.MODEL.BACKBONE.FREEZE_AT = 2
+    partly = build_model(tiny_cfg)
+    names = settings(build_optimizer(tiny_cfg, partly), partly).keys()
+    assert not any(".stem." in name or ".res2." in name for name in names)
+    assert any(".res3." in name for name in names)
+
+
+def small_model_with_gradients(scale: float) -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.Linear(5, 3))
+    for parameter in model.parameters():
+        parameter.grad = scale * torch.randn_like(parameter)
+    return model
+
+
+def updates(cfg, model: nn.Module) -> list[torch.Tensor]:
+    """What one step subtracts from each parameter."""
+    before = copy.deepcopy(list(model.parameters()))
+    build_optimizer(cfg, model).step()
+    return [
+        old.detach() - new.detach() for old, new in zip(before, model.parameters(), strict=True)
+    ]
+
+
+@pytest.fixture
+def sgd_cfg(make_tiny_cfg, tmp_path):
+    """Steps that subtract the gradient itself."""
+    decay = ("SOLVER.WEIGHT_DECAY", 0.0, "SOLVER.WEIGHT_DECAY_NORM", 0.0)
+    return make_tiny_cfg(tmp_path, *SGD, *decay)
+
+
+@pytest.mark.parametrize("scale", [0.001, 1.0, 100.0])
+@pytest.mark.parametrize("norm_type", [1.0, 2.0])
+def test_gradients_are_clipped_over_the_whole_model(sgd_cfg, scale, norm_type):
+    clip = sgd_cfg.SOLVER.CLIP_GRADIENTS
+    assert clip.ENABLED and clip.CLIP_TYPE == "full_model"
+    clip.CLIP_VALUE, clip.NORM_TYPE = 0.1, norm_type
+    expected = small_model_with_gradients(scale)
+    nn.utils.clip_grad_norm_(expected.parameters(), 0.1, norm_type)
+    steps = updates(sgd_cfg, small_model_with_gradients(scale))
+    for step, parameter in zip(steps, expected.parameters(), strict=True):
+        torch.testing.assert_close(step, parameter.grad, rtol=1e-4, atol=1e-7)
+    total = torch.cat([step.flatten() for step in steps]).norm(norm_type)
+    assert total <= 0.1 * (1 + 1e-5)
+
+
+def test_adamw_is_clipped_too(sgd_cfg):
+    """Its second moments, and so all steps but the first, know the size of gradients."""
+    sgd_cfg.SOLVER.OPTIMIZER, sgd_cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = "ADAMW", 0.1
+    model, expected = small_model_with_gradients(10), small_model_with_gradients(10)
+    build_optimizer(sgd_cfg, model).step()
+    nn.utils.clip_grad_norm_(expected.parameters(), 0.1)
+    torch.optim.AdamW(expected.parameters(), lr=1.0, weight_decay=0).step()
+    for ours, theirs in zip(model.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_detectron2s_own_kinds_of_clipping_work(sgd_cfg):
+    clip = sgd_cfg.SOLVER.CLIP_GRADIENTS
+    clip.CLIP_VALUE = 0.5
+    gradients = [p.grad for p in small_model_with_gradients(1.0).parameters()]
+    clip.CLIP_TYPE = "value"
+    for step, gradient in zip(
+        updates(sgd_cfg, small_model_with_gradients(1.0)), gradients, strict=True
+    ):
+        torch.testing.assert_close(step, gradient.clamp(-0.5, 0.5))
+    clip.CLIP_TYPE = "norm"
+    for step, gradient in zip(
+        updates(sgd_cfg, small_model_with_gradients(1.0)), gradients, strict=True
+    ):
+        torch.testing.assert_close(
+            step, gradient * min(1.0, 0.5 / gradient.norm().item()), rtol=1e-4, atol=1e-6
+        )
+
+
+def test_clipping_can_be_turned_off(sgd_cfg):
+    sgd_cfg.SOLVER.CLIP_GRADIENTS.ENABLED = False
+    gradients = [p.grad for p in small_model_with_gradients(1.0).parameters()]
+    for step, gradient in zip(
+        updates(sgd_cfg, small_model_with_gradients(1.0)), gradients, strict=True
+    ):
+        torch.testing.assert_close(step, gradient)
+
+
+def test_schedules_and_saved_states_live_with_the_clipping_class(sgd_cfg):
+    model = small_model_with_gradients(1.0)
+    optimizer = build_optimizer(sgd_cfg, model)
+    scheduler = build_lr_scheduler(sgd_cfg, optimizer)
+    rates = []
+    for _ in range(sgd_cfg.SOLVER.MAX_ITER):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates[0] < rates[1] and rates[-1] < max(rates)  # warm-up, then decay
+    again = build_optimizer(sgd_cfg, model)
+    again.load_state_dict(optimizer.state_dict())
+    assert again.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"]

@@ -1,0 +1,187 @@
+"""From raw predictions to selections and instances, against slow versions of the same."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from detr_d2.modeling import inference
+from detr_d2.modeling.inference import (
+    ImageSizes,
+    QuerySelection,
+    make_instances,
+    resize_nearest,
+    select_instance_queries,
+    select_panoptic_queries,
+    upsample_to_network_size,
+)
+
+sides = st.integers(1, 1400)
+property_test = settings(deadline=None, max_examples=200, database=None)
+NO_OBJECT = 3
+# Probabilities of three classes and "no object" for five queries.
+PROBABILITIES = torch.tensor(
+    [
+        [0.90, 0.05, 0.03, 0.02],
+        [0.02, 0.03, 0.05, 0.90],
+        [0.20, 0.50, 0.20, 0.10],
+        [0.10, 0.02, 0.86, 0.02],
+        [0.30, 0.05, 0.05, 0.60],
+    ]
+)
+IS_THING = torch.tensor([True, False, True])
+
+
+def lowest_bit(number: int) -> int:
+    return number & -number
+
+
+def selection(n: int) -> QuerySelection:
+    return QuerySelection(torch.arange(n), torch.zeros(n, dtype=torch.int64), torch.ones(n))
+
+
+def pil_nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return np.asarray(Image.fromarray(values).resize(size[::-1], Image.Resampling.NEAREST))
+
+
+def slow_upsample(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """One h×w map to H×W, bilinearly: pixel centres to pixel centres, borders repeated."""
+
+    def neighbours(i: int, new: int, old: int):
+        place = max((i + 0.5) * old / new - 0.5, 0)
+        low = math.floor(place)
+        return low, min(low + 1, old - 1), place - low
+
+    result = np.zeros(size)
+    for row in range(size[0]):
+        top, bottom, down = neighbours(row, size[0], logits.shape[0])
+        for column in range(size[1]):
+            left, right, along = neighbours(column, size[1], logits.shape[1])
+            above = logits[top, left] * (1 - along) + logits[top, right] * along
+            below = logits[bottom, left] * (1 - along) + logits[bottom, right] * along
+            result[row, column] = above * (1 - down) + below * down
+    return result
+
+
+@pytest.mark.parametrize(
+    ("threshold", "expected"), [(0.85, [0, 3]), (0.88, [0]), (0.3, [0, 2, 3]), (0.95, [])]
+)
+def test_panoptic_queries_are_sure_of_an_object(threshold, expected):
+    kept = select_panoptic_queries(PROBABILITIES.log(), threshold)
+    assert kept.query_index.tolist() == expected
+    assert kept.classes.tolist() == [[0, None, 1, 2, None][q] for q in expected]
+    torch.testing.assert_close(kept.scores, PROBABILITIES.amax(1)[kept.query_index])
+    assert len(kept) == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "expected"), [(0.0, [0, 1, 3, 4]), (0.1, [0, 3, 4]), (0.87, [0]), (0.95, [])]
+)
+def test_instance_queries_are_things_whatever_no_object_says(threshold, expected):
+    kept = select_instance_queries(PROBABILITIES.log(), IS_THING, threshold)
+    assert kept.query_index.tolist() == expected
+    assert kept.classes.tolist() == [[0, 2, None, 2, 0][q] for q in expected]
+    best_object = PROBABILITIES[:, :NO_OBJECT].amax(1)
+    torch.testing.assert_close(kept.scores, best_object[kept.query_index])
+
+
+def test_selections_are_made_in_single_precision():
+    logits = PROBABILITIES.log().bfloat16()
+    kept = select_panoptic_queries(logits, 0.3)
+    assert kept.scores.dtype == torch.float32
+    assert torch.equal(kept.scores, select_panoptic_queries(logits.float(), 0.3).scores)
+
+
+@property_test
+@given(sides, sides)
+def test_resize_nearest_equals_pils(old, new):
+    """PIL adds up rounded steps: where a centre falls between two pixels, it may take the lower.
+
+    That needs ``old`` to be divisible by a higher power of two than ``new``.
+    """
+    values = np.arange(old, dtype=np.int32)
+    ours = resize_nearest(torch.from_numpy(values)[None], (1, new))[0].numpy()
+    pils = pil_nearest(values[None], (1, new))[0]
+    between = (2 * np.arange(new) + 1) * old % (2 * new) == 0
+    assert between.any() == (lowest_bit(old) > lowest_bit(new))
+    assert np.array_equal(ours[~between], pils[~between])
+    assert np.isin(ours[between] - pils[between], [0, 1]).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float32])
+@pytest.mark.parametrize("size", [(3, 10), (21, 5), (7, 9), (1, 1)])
+def test_resize_nearest_takes_stacks_of_any_type(dtype, size):
+    torch.manual_seed(0)
+    values = torch.randint(5, (2, 7, 9)).to(dtype)
+    resized = resize_nearest(values, size)
+    assert resized.dtype == dtype
+    for before, after in zip(values, resized, strict=True):
+        assert np.array_equal(after.numpy(), pil_nearest(before.int().numpy(), size))
+
+
+def test_upsampling_equals_a_slow_one_and_cuts_off_the_padding():
+    torch.manual_seed(0)
+    logits = torch.randn(2, 5, 7)
+    sizes = ImageSizes(padded=(20, 27), network=(17, 27), output=(30, 30))
+    upsampled = upsample_to_network_size(logits, sizes)
+    assert upsampled.shape == (2, 17, 27)
+    for actual, mask in zip(upsampled, logits, strict=True):
+        expected = slow_upsample(mask.double().numpy(), (20, 27))[:17]
+        np.testing.assert_allclose(actual.numpy(), expected, rtol=0, atol=1e-5)
+
+
+def test_boxes_are_scaled_to_the_output_and_clipped():
+    boxes = torch.tensor([[0.5, 0.5, 0.2, 0.4], [0.1, 0.9, 0.4, 0.4]])
+    sizes = ImageSizes(padded=(64, 64), network=(50, 40), output=(100, 200))
+    instances = make_instances(selection(2), boxes, None, sizes)
+    assert instances.image_size == (100, 200)
+    expected = torch.tensor([[80.0, 30.0, 120.0, 70.0], [0.0, 70.0, 60.0, 100.0]])
+    torch.testing.assert_close(instances.pred_boxes.tensor, expected, rtol=0, atol=1e-4)
+    assert not instances.has("pred_masks")
+
+
+def test_boxes_of_half_precision_reach_the_border():
+    """bfloat16 has no 801 and no 1065: the image's size must not be rounded to it."""
+    boxes = torch.tensor([[0.5, 0.5, 1.0, 1.0]], dtype=torch.bfloat16)
+    sizes = ImageSizes(padded=(1, 1), network=(1, 1), output=(801, 1065))
+    instances = make_instances(selection(1), boxes, None, sizes)
+    assert instances.pred_boxes.tensor.tolist() == [[0.0, 0.0, 1065.0, 801.0]]
+
+
+@pytest.mark.parametrize("output", [(17, 27), (34, 81), (11, 9)])
+def test_instance_masks_equal_a_slow_version(output):
+    torch.manual_seed(0)
+    logits = torch.randn(3, 5, 7)
+    sizes = ImageSizes(padded=(20, 28), network=(17, 27), output=output)
+    masks = make_instances(selection(3), torch.rand(3, 4), logits, sizes).pred_masks
+    assert masks.dtype == torch.bool
+    for actual, mask in zip(masks, logits, strict=True):
+        probability = 1 / (1 + np.exp(-slow_upsample(mask.double().numpy(), (20, 28))))
+        inside = (probability[:17, :27] > 0.5).astype(np.uint8)
+        assert np.array_equal(actual.numpy(), pil_nearest(inside, output) > 0)
+
+
+@pytest.mark.parametrize("masks_per_chunk", [1, 7, 100])
+def test_chunks_do_not_show_in_instance_masks(monkeypatch, masks_per_chunk):
+    torch.manual_seed(0)
+    logits, boxes = torch.randn(20, 5, 7), torch.rand(20, 4)
+    sizes = ImageSizes(padded=(20, 28), network=(17, 27), output=(40, 30))
+    expected = make_instances(selection(20), boxes, logits, sizes).pred_masks
+    monkeypatch.setattr(inference, "MASKS_PER_CHUNK", masks_per_chunk)
+    actual = make_instances(selection(20), boxes, logits, sizes).pred_masks
+    assert torch.equal(actual, expected)
+
+
+def test_no_queries_make_empty_instances():
+    sizes = ImageSizes(padded=(20, 28), network=(17, 27), output=(40, 30))
+    instances = make_instances(selection(0), torch.zeros(0, 4), torch.zeros(0, 5, 7), sizes)
+    assert len(instances) == 0
+    assert instances.pred_masks.shape == (0, 40, 30)
+    assert instances.pred_boxes.tensor.shape == (0, 4)
+    assert instances.scores.shape == instances.pred_classes.shape == (0,)

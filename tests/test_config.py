@@ -1,0 +1,208 @@
+"""Config keys, the configs that come with the package, and the checks on values."""
+
+import ast
+import inspect
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import CfgNode, get_cfg
+
+from detr_d2 import add_detr_config, config_file, load_config
+from detr_d2.config import check_config, use_available_device
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+NAMES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
+
+
+def default_cfg() -> CfgNode:
+    cfg = get_cfg()
+    add_detr_config(cfg)
+    return cfg
+
+
+def keys_and_values(cfg: CfgNode, prefix: str = "") -> dict[str, object]:
+    found = {}
+    for key, value in cfg.items():
+        inner = keys_and_values(value, f"{prefix}{key}.") if isinstance(value, CfgNode) else None
+        found |= {f"{prefix}{key}": value} if inner is None else inner
+    return found
+
+
+def test_every_key_is_explained():
+    """By a comment right above it, or above the run of keys that it belongs to."""
+    lines = textwrap.dedent(inspect.getsource(add_detr_config)).splitlines()
+    assignments = [n for n in ast.walk(ast.parse("\n".join(lines))) if isinstance(n, ast.Assign)]
+    keys = [node for node in assignments if ast.unparse(node.value) != "CfgNode()"]
+    assert len(keys) > 40
+    for key in keys:
+        above = [line.strip() for line in lines[: key.lineno - 1]]
+        while above[-1] and not above[-1].startswith("#"):
+            above.pop()
+        assert above[-1], f"no comment: {ast.unparse(key)}"
+
+
+def test_no_key_of_detectron2_is_changed():
+    plain, ours = keys_and_values(get_cfg()), keys_and_values(default_cfg())
+    assert {key: ours[key] for key in plain} == plain
+    assert all(
+        key.startswith(("MODEL.DETR.", "SOLVER.", "INPUT.")) for key in ours.keys() - plain.keys()
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_loads_and_passes_the_checks(name):
+    cfg = load_config(config_file(name))
+    assert cfg.MODEL.META_ARCHITECTURE == "DETR"
+    assert cfg.VERSION == 2
+    check_config(cfg)
+
+
+def test_there_are_configs():
+    assert {"Base-DETR.yaml", "detr_panoptic.yaml", "shapes/detr_panoptic.yaml"} <= set(NAMES)
+
+
+def test_the_coco_config_is_the_references():
+    """Its input, backbone, transformer, losses and schedule; see the paper, appendix A.4."""
+    cfg = load_config(config_file("detr_panoptic.yaml"))
+    expected = {
+        "INPUT.FORMAT": "RGB",
+        "MODEL.PIXEL_MEAN": [123.675, 116.280, 103.530],
+        "MODEL.PIXEL_STD": [58.395, 57.120, 57.375],
+        "INPUT.MIN_SIZE_TRAIN": list(range(480, 801, 32)),
+        "INPUT.MAX_SIZE_TRAIN": 1333,
+        "INPUT.MIN_SIZE_TEST": 800,
+        "INPUT.MAX_SIZE_TEST": 1333,
+        "MODEL.RESNETS.STRIDE_IN_1X1": False,
+        "MODEL.RESNETS.NORM": "FrozenBN",
+        "MODEL.BACKBONE.FREEZE_AT": 2,
+        "MODEL.DETR.NUM_CLASSES": 133,
+        "MODEL.DETR.NUM_QUERIES": 100,
+        "MODEL.DETR.HIDDEN_DIM": 256,
+        "MODEL.DETR.NUM_HEADS": 8,
+        "MODEL.DETR.ENC_LAYERS": 6,
+        "MODEL.DETR.DEC_LAYERS": 6,
+        "MODEL.DETR.DIM_FEEDFORWARD": 2048,
+        "MODEL.DETR.DROPOUT": 0.1,
+        "MODEL.DETR.PRE_NORM": False,
+        "MODEL.DETR.POSITION_EMBEDDING": "sine",
+        "MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX": "joint",
+        "MODEL.DETR.TEST.SCORE_THRESH": 0.85,
+        "MODEL.DETR.TEST.STUFF_MERGING": "reference",
+        "MODEL.DETR.TEST.MIN_AREA": 4,
+        "SOLVER.OPTIMIZER": "ADAMW",
+        "SOLVER.BASE_LR": 1e-4,
+        "SOLVER.WEIGHT_DECAY": 1e-4,
+        "SOLVER.WEIGHT_DECAY_NORM": 1e-4,
+        "SOLVER.CLIP_GRADIENTS.ENABLED": True,
+        "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": "full_model",
+        "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": 0.1,
+        "SOLVER.STAGES": ["boxes", "masks"],
+    }
+    values = keys_and_values(cfg)
+    assert {key: list(v) if isinstance(v := values[key], tuple) else v for key in expected} == (
+        expected
+    )
+    assert cfg.SOLVER.BASE_LR * cfg.SOLVER.BACKBONE_MULTIPLIER == pytest.approx(1e-5)
+    weights = {key: value for key, value in cfg.MODEL.DETR.LOSS.items() if key.endswith("WEIGHT")}
+    assert weights == {
+        "CLASS_WEIGHT": 1.0,
+        "L1_WEIGHT": 5.0,
+        "GIOU_WEIGHT": 2.0,
+        "MASK_WEIGHT": 1.0,
+        "DICE_WEIGHT": 1.0,
+        "NO_OBJECT_WEIGHT": 0.1,
+    }
+    # Epochs of COCO's 118,287 images: 300 with a drop after 200, 25 with a drop after 15.
+    for solver, epochs in ((cfg.SOLVER, (300, 200)), (cfg.SOLVER.MASK_STAGE, (25, 15))):
+        iterations = (solver.MAX_ITER, *solver.STEPS)
+        for count, wanted in zip(iterations, epochs, strict=True):
+            assert count * solver.IMS_PER_BATCH / 118_287 == pytest.approx(wanted, rel=0.01)
+
+
+def test_overrides_come_last():
+    path = config_file("shapes/detr_panoptic.yaml")
+    cfg = load_config(path, ["MODEL.DETR.NUM_QUERIES", "7", "SOLVER.STAGES", "['joint']"])
+    assert cfg.MODEL.DETR.NUM_QUERIES == 7 and cfg.SOLVER.STAGES == ["joint"]
+    assert cfg.MODEL.DETR.NUM_CLASSES == 12  # of the file
+    assert cfg.MODEL.DETR.NUM_HEADS == 8  # the default
+
+
+def test_an_unknown_config_lists_those_there_are():
+    with pytest.raises(FileNotFoundError) as caught:
+        config_file("detr.yaml")
+    assert "'detr.yaml'" in str(caught.value)
+    assert all(name in str(caught.value) for name in NAMES)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["MODEL.DETR.NO_SUCH_KEY", 1], "NO_SUCH_KEY"),
+        (["MODEL.DETR.NUM_QUERIES"], "NUM_QUERIES"),
+    ],
+)
+def test_overrides_that_make_no_sense_are_named(overrides, message):
+    with pytest.raises(ValueError, match=message):
+        load_config(config_file("shapes/detr_panoptic.yaml"), overrides)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"missing\.yaml"):
+        load_config(str(tmp_path / "missing.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("MODEL.DETR.NUM_CLASSES", 0),
+        ("MODEL.DETR.NUM_QUERIES", 0),
+        ("MODEL.DETR.NUM_HEADS", 0),
+        ("MODEL.DETR.DEC_LAYERS", 0),
+        ("MODEL.DETR.ENC_LAYERS", -1),
+        ("MODEL.DETR.HIDDEN_DIM", 132),
+        ("MODEL.DETR.HIDDEN_DIM", 24),
+        ("MODEL.DETR.DROPOUT", 1.0),
+        ("MODEL.DETR.IN_FEATURES", ["res4", "res5"]),
+        ("MODEL.DETR.POSITION_EMBEDDING", "cosine"),
+        ("MODEL.DETR.POSITION_TEMPERATURE", 0.0),
+        ("MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX", "all"),
+        ("MODEL.DETR.TEST.STUFF_MERGING", "none"),
+        ("MODEL.DETR.TEST.SCORE_THRESH", 1.5),
+        ("MODEL.DETR.TEST.INSTANCE_SCORE_THRESH", -0.1),
+        ("MODEL.DETR.TEST.MIN_AREA", -1),
+        ("SOLVER.STAGES", []),
+        ("SOLVER.STAGES", ["boxes", "segments"]),
+        ("SOLVER.OPTIMIZER", "ADAM"),
+        ("INPUT.FORMAT", "L"),
+    ],
+)
+def test_values_that_cannot_work_are_refused_by_name(key, value):
+    cfg = default_cfg()
+    cfg.MODEL.META_ARCHITECTURE, cfg.INPUT.FORMAT = "DETR", "RGB"
+    check_config(cfg)
+    cfg.merge_from_list([key, value])
+    with pytest.raises(ValueError) as caught:
+        check_config(cfg)
+    assert str(caught.value).startswith(f"{key} is ")
+    assert "but must be" in str(caught.value)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_without_a_gpu_the_cpu_is_used(monkeypatch, frozen):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    cfg = default_cfg()
+    cfg.MODEL.DEVICE = "cuda:1"
+    if frozen:
+        cfg.freeze()
+    use_available_device(cfg)
+    assert cfg.MODEL.DEVICE == "cpu" and cfg.is_frozen() is frozen
+
+
+def test_with_a_gpu_the_device_stays(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    cfg = default_cfg()
+    cfg.MODEL.DEVICE = "cuda:1"
+    use_available_device(cfg)
+    assert cfg.MODEL.DEVICE == "cuda:1"
