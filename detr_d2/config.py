@@ -29,10 +29,13 @@ def add_detr_config(cfg: CfgNode) -> None:
     detr.HIDDEN_DIM = 256
     # Attention heads; also the number of attention maps that the mask head gets per query.
     detr.NUM_HEADS = 8
+    # Layers of the encoder, over the image's grid. 0 leaves the encoder out.
     detr.ENC_LAYERS = 6
+    # Layers of the decoder, over the queries.
     detr.DEC_LAYERS = 6
     # Width of the hidden layer in each feed-forward network.
     detr.DIM_FEEDFORWARD = 2048
+    # Probability of dropout in attention, in feed-forward networks and after each block.
     detr.DROPOUT = 0.1
     # Layer norm before each block (trains faster from scratch) and not after it (the reference).
     detr.PRE_NORM = False
@@ -64,22 +67,32 @@ def add_detr_config(cfg: CfgNode) -> None:
 
     # --- Matching: the cost of giving a query to a target (paper, section 3.1) ---
     detr.MATCHER = CfgNode()
+    # Weight of minus the probability of the target's class.
     detr.MATCHER.COST_CLASS = 1.0
+    # Weight of the L1 distance of boxes (centre and size, relative to the image).
     detr.MATCHER.COST_L1 = 5.0
+    # Weight of minus the generalized IoU of boxes.
     detr.MATCHER.COST_GIOU = 2.0
 
     # --- Losses ---
     # Losses after every decoder layer, not only after the last.
     detr.AUX_LOSS = True
     detr.LOSS = CfgNode()
+    # Weight of the cross-entropy of classes.
     detr.LOSS.CLASS_WEIGHT = 1.0
+    # Weight of the L1 distance of boxes.
     detr.LOSS.L1_WEIGHT = 5.0
+    # Weight of 1 - generalized IoU of boxes.
     detr.LOSS.GIOU_WEIGHT = 2.0
+    # Weight of the focal loss of masks.
     detr.LOSS.MASK_WEIGHT = 1.0
+    # Weight of the dice loss of masks.
     detr.LOSS.DICE_WEIGHT = 1.0
     # Weight of "no object" in the cross-entropy: most queries have no target.
     detr.LOSS.NO_OBJECT_WEIGHT = 0.1
+    # Share of the focal loss that pixels inside a mask have; those outside have the rest.
     detr.LOSS.FOCAL_ALPHA = 0.25
+    # How much the focal loss plays down pixels that are right already.
     detr.LOSS.FOCAL_GAMMA = 2.0
 
     # --- Inference ---
@@ -91,9 +104,9 @@ def add_detr_config(cfg: CfgNode) -> None:
     detr.TEST.STUFF_MERGING = "reference"
     # Segments of at most this many pixels are dropped, and their pixels go to the others.
     detr.TEST.MIN_AREA = 4
-    # Whether the output has "panoptic_seg" and "instances". Instances are the queries whose best
-    # class is a thing.
+    # Whether the output has "panoptic_seg".
     detr.TEST.PANOPTIC_ON = True
+    # Whether the output has "instances": the queries whose best class is a thing.
     detr.TEST.INSTANCES_ON = True
     # Instances need a probability above this. 0 keeps all, as average precision wants.
     detr.TEST.INSTANCE_SCORE_THRESH = 0.0
@@ -112,17 +125,23 @@ def add_detr_config(cfg: CfgNode) -> None:
     cfg.SOLVER.OPTIMIZER = "ADAMW"
     # The backbone learns at BASE_LR times this.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
-    # These replace their namesakes in SOLVER during the stage "masks".
+    # The keys below replace their namesakes in SOLVER during the stage "masks".
     cfg.SOLVER.MASK_STAGE = CfgNode()
+    # Images in a batch of all processes.
     cfg.SOLVER.MASK_STAGE.IMS_PER_BATCH = 64
+    # Learning rate of the mask head.
     cfg.SOLVER.MASK_STAGE.BASE_LR = 1e-4
+    # Iterations: 25 epochs of COCO's 118,287 images.
     cfg.SOLVER.MASK_STAGE.MAX_ITER = 46200
+    # Iterations at which the learning rate is divided by 10: after 15 epochs.
     cfg.SOLVER.MASK_STAGE.STEPS = [27720]
 
-    # --- Augmentation: with this probability a training image is cropped between two resizes ---
+    # --- Augmentation, beside Detectron2's own INPUT keys ---
+    # How often a training image is cropped, between two resizes.
     cfg.INPUT.CROP_PROB = 0.5
-    # Shortest sides before the crop, and the range of the crop's own sides, in pixels.
+    # Shortest sides before the crop, of which one is drawn, in pixels.
     cfg.INPUT.CROP_RESIZE = [400, 500, 600]
+    # Shortest and longest side of the crop, in pixels.
     cfg.INPUT.CROP_RANGE = [384, 600]
 
 
@@ -164,7 +183,6 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> CfgNode:
         cfg.merge_from_list(list(overrides))
     except (KeyError, AssertionError) as error:  # what yacs raises for unknown keys and odd lists
         raise ValueError(f"{path}, {' '.join(map(str, overrides))}: {error.args[0]}") from error
-    use_available_device(cfg)
     check_config(cfg)
     return cfg
 

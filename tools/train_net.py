@@ -4,7 +4,7 @@
 Runs the stages of SOLVER.STAGES one after the other: "boxes", then "masks".
 """
 
-import logging
+import sys
 
 import detr_d2  # noqa: F401  first, since it quiets the warnings of Detectron2's own imports
 
@@ -15,7 +15,7 @@ from detectron2.utils.logger import setup_logger
 
 from detr_d2 import load_config
 from detr_d2.config import STAGES
-from detr_d2.engine import evaluate_only, train
+from detr_d2.engine import evaluate_only, prepare, train
 
 
 def parse_args():
@@ -30,11 +30,15 @@ def parse_args():
 
 
 def main(args) -> None:
-    setup_logger(name="detr_d2", distributed_rank=comm.get_rank())
     overrides = list(args.opts)
     if args.stage:
         overrides += ["SOLVER.STAGES", [args.stage]]
-    cfg = load_config(args.config_file, overrides)
+    try:
+        cfg = load_config(args.config_file, overrides)
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="detr_d2")
+        prepare(cfg, args.eval_only)
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        sys.exit(f"error: {error}")
     cfg.freeze()
     default_setup(cfg, args)
     if args.eval_only:
@@ -45,15 +49,11 @@ def main(args) -> None:
 
 if __name__ == "__main__":
     args = parse_args()
-    try:
-        launch(
-            main,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(args,),
-        )
-    except (FileNotFoundError, ValueError) as error:
-        logging.getLogger("detr_d2").debug("", exc_info=True)
-        raise SystemExit(f"error: {error}") from None
+    launch(
+        main,
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args,),
+    )

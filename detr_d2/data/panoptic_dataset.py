@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
+from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from detr_d2.data.categories import PanopticClasses
@@ -110,6 +111,24 @@ def get_panoptic_dicts(names: Sequence[str]) -> list[dict]:
     if not dicts:
         raise ValueError(f"No images in {', '.join(names) or 'DATASETS: no dataset is named'}.")
     return dicts
+
+
+def require_datasets(names: Sequence[str]) -> None:
+    """Fails at once where a dataset is missing, before anything slow has begun.
+
+    Embedded datasets are written if they aren't there yet: by the first process, for all of a
+    machine.
+
+    Raises:
+        KeyError, FileNotFoundError, ValueError: see ``get_panoptic_dicts``.
+    """
+    for rank in range(min(2, comm.get_world_size())):
+        if (comm.get_local_rank() == 0) == (rank == 0):
+            for name in names:
+                annotation = MetadataCatalog.get(name).get("panoptic_json")
+                if annotation is None or not PathManager.exists(annotation):
+                    get_panoptic_dicts([name])
+        comm.synchronize()
 
 
 def _missing_files_message(name: str, error: Exception) -> str:

@@ -139,7 +139,7 @@ def _draw_thing(scene: Scene, rng: np.random.Generator, new_ids: Callable[[], in
     height, width = scene.ids.shape
     side = min(height, width)
     # Mostly small and middling, sometimes tiny, sometimes a third of the image.
-    radius = rng.choice([0.055, 0.12, 0.22], p=[0.2, 0.5, 0.3]) * side * rng.uniform(0.8, 1.35)
+    radius = rng.choice([0.07, 0.13, 0.22], p=[0.2, 0.45, 0.35]) * side * rng.uniform(0.8, 1.35)
     centre = np.array([rng.uniform(0.03, 0.97) * width, rng.uniform(0.03, 0.97) * height])
     category = THINGS[rng.integers(len(THINGS))]
     mask = _outline(category.name, (height, width), centre, radius, rng)
@@ -199,8 +199,8 @@ def _outline(
     if name == "ball":
         cv2.circle(mask, point, max(int(radius), 1), 1, cv2.FILLED)
     elif name == "ring":
-        thickness = max(int(radius * 0.45), 1)
-        cv2.circle(mask, point, max(int(radius * 0.85), 1), 1, thickness)
+        thickness = max(int(radius * 0.6), 1)
+        cv2.circle(mask, point, max(int(radius * 0.8), 1), 1, thickness)
     elif name == "crate":
         stretch = rng.uniform(0.7, 1.3)
         corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [0.85 * stretch, 0.85 / stretch]

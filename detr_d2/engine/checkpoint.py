@@ -26,8 +26,11 @@ class StrictCheckpointer(DetectionCheckpointer):
         """Loads as ``DetectionCheckpointer`` does.
 
         Raises:
+            FileNotFoundError: there is no such file.
             ValueError: tensors are missing, left over, or of another shape.
         """
+        if path and "://" not in path and not self.path_manager.exists(path):
+            raise FileNotFoundError(f"There is no checkpoint {path}.")
         self._path = path
         return super().load(path, *args, **kwargs)
 

@@ -7,8 +7,10 @@ stuff; "masks" fixes it and trains the mask head alone; "joint" trains everythin
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from detectron2.config import CfgNode
+from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 FINAL_WEIGHTS = "model_final.pth"
@@ -40,8 +42,21 @@ def final_weights(cfg: CfgNode, stage: str) -> str:
     return os.path.join(cfg.OUTPUT_DIR, stage, FINAL_WEIGHTS)
 
 
+def set_aside_previous_run(cfg: CfgNode, stage: str) -> None:
+    """Makes sure that a run begun anew is never resumed from what an older one left.
+
+    The older run's model is kept, as ``model_previous.pth``.
+    """
+    if not comm.is_main_process():
+        return
+    folder = Path(cfg.OUTPUT_DIR, stage)
+    if (folder / FINAL_WEIGHTS).exists():
+        (folder / FINAL_WEIGHTS).replace(folder / "model_previous.pth")
+    (folder / "last_checkpoint").unlink(missing_ok=True)
+
+
 def check_starting_point(cfg: CfgNode) -> None:
-    """Makes sure that the stage "masks" has a detector to start from.
+    """Makes sure that the stage "masks", if it is run, has a detector to start from.
 
     Args:
         cfg: the config of the run.
@@ -49,8 +64,10 @@ def check_starting_point(cfg: CfgNode) -> None:
     Raises:
         FileNotFoundError: it hasn't; says where it was looked for.
     """
+    if "masks" not in cfg.SOLVER.STAGES:
+        return
     weights = stage_config(cfg, "masks").MODEL.WEIGHTS
-    if not PathManager.exists(weights):
+    if "://" not in weights and not PathManager.exists(weights):
         raise FileNotFoundError(
             f"The stage 'masks' starts from a trained detector, but {weights} doesn't exist. Name "
             "one in MODEL.DETR.FROZEN_WEIGHTS, or run the stage 'boxes' with the same OUTPUT_DIR."
@@ -58,29 +75,34 @@ def check_starting_point(cfg: CfgNode) -> None:
 
 
 def evaluation_config(cfg: CfgNode) -> CfgNode:
-    """The config to evaluate with: ``MODEL.WEIGHTS``, or else what the last stage left.
+    """The config to evaluate or predict with: ``MODEL.WEIGHTS``, or else what the last stage left.
 
-    A ``.pkl`` of Detectron2's model zoo is a backbone to train from, and nothing to evaluate. What
-    the stage "boxes" left is evaluated without masks.
+    A ``.pkl`` of Detectron2's model zoo is a backbone to train from, and no model. What the stage
+    "boxes" left is a model without masks.
 
     Raises:
-        FileNotFoundError: ``MODEL.WEIGHTS`` names no model and no stage has finished.
+        FileNotFoundError: ``MODEL.WEIGHTS`` doesn't exist, or names no model and no stage has
+            finished.
     """
     evaluated = cfg.clone()
     evaluated.defrost()
-    if not cfg.MODEL.WEIGHTS or cfg.MODEL.WEIGHTS.endswith(".pkl"):
-        finished = [
-            path
-            for path in (final_weights(cfg, stage) for stage in reversed(cfg.SOLVER.STAGES))
-            if PathManager.exists(path)
-        ]
-        if not finished:
-            raise FileNotFoundError(
-                "Nothing to evaluate: MODEL.WEIGHTS names no model, and no stage of "
-                f"{cfg.OUTPUT_DIR} ({', '.join(cfg.SOLVER.STAGES)}) has left a {FINAL_WEIGHTS}."
-            )
-        evaluated.MODEL.WEIGHTS = finished[0]
-        if finished[0] == final_weights(cfg, "boxes"):
+    weights = cfg.MODEL.WEIGHTS
+    if not weights or weights.endswith(".pkl"):
+        stage = _last_finished_stage(cfg)
+        evaluated.MODEL.WEIGHTS = final_weights(cfg, stage)
+        if stage == "boxes":
             evaluated.MODEL.DETR.MASK_ON = False
+    elif "://" not in weights and not PathManager.exists(weights):
+        raise FileNotFoundError(f"MODEL.WEIGHTS: {weights} doesn't exist.")
     evaluated.freeze()
     return evaluated
+
+
+def _last_finished_stage(cfg: CfgNode) -> str:
+    for stage in reversed(cfg.SOLVER.STAGES):
+        if PathManager.exists(final_weights(cfg, stage)):
+            return stage
+    raise FileNotFoundError(
+        f"No trained model: MODEL.WEIGHTS is {cfg.MODEL.WEIGHTS!r}, and no stage of "
+        f"{cfg.OUTPUT_DIR} ({', '.join(cfg.SOLVER.STAGES)}) has left a {FINAL_WEIGHTS}."
+    )

@@ -23,7 +23,9 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
+from detr_d2.config import use_available_device
 from detr_d2.data.loader import build_train_loader, mix_seed
+from detr_d2.data.panoptic_dataset import require_datasets
 from detr_d2.engine.checkpoint import StrictCheckpointer
 from detr_d2.engine.evaluate import evaluate
 from detr_d2.engine.solver import build_optimizer
@@ -31,6 +33,7 @@ from detr_d2.engine.stages import (
     check_starting_point,
     evaluation_config,
     final_weights,
+    set_aside_previous_run,
     stage_config,
 )
 
@@ -38,6 +41,22 @@ logger = logging.getLogger(__name__)
 
 # Iterations between two lines of the log.
 LOG_PERIOD = 20
+
+
+def prepare(cfg: CfgNode, eval_only: bool = False) -> None:
+    """Finds what would stop a run before anything slow has begun.
+
+    Raises:
+        KeyError, FileNotFoundError, ValueError: a dataset, its files or the weights are missing.
+    """
+    use_available_device(cfg)
+    if eval_only:
+        require_datasets(cfg.DATASETS.TEST)
+        evaluation_config(cfg)
+        return
+    require_datasets([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
+    if "boxes" not in cfg.SOLVER.STAGES or cfg.MODEL.DETR.FROZEN_WEIGHTS:
+        check_starting_point(cfg)
 
 
 def train(cfg: CfgNode, resume: bool = False) -> OrderedDict:
@@ -51,13 +70,17 @@ def train(cfg: CfgNode, resume: bool = False) -> OrderedDict:
     Returns:
         The last stage's evaluation; empty where that stage had finished before.
     """
+    prepare(cfg)
     results: OrderedDict = OrderedDict()
     for stage in cfg.SOLVER.STAGES:
+        if stage == "boxes" and cfg.MODEL.DETR.FROZEN_WEIGHTS and "masks" in cfg.SOLVER.STAGES:
+            logger.info("Stage 'boxes' is left out: FROZEN_WEIGHTS names a trained detector.")
+            continue
         if resume and PathManager.exists(final_weights(cfg, stage)):
             logger.info("Stage %r has finished: %s", stage, final_weights(cfg, stage))
             continue
-        if stage == "masks":
-            check_starting_point(cfg)
+        if not resume:
+            set_aside_previous_run(cfg, stage)
         results = train_stage(stage_config(cfg, stage), stage, resume)
         comm.synchronize()
     return results
@@ -119,6 +142,7 @@ def train_stage(cfg: CfgNode, stage: str, resume: bool) -> OrderedDict:
 
 def evaluate_only(cfg: CfgNode) -> OrderedDict:
     """Evaluates ``MODEL.WEIGHTS``, or where that is empty what the last stage left."""
+    prepare(cfg, eval_only=True)
     cfg = evaluation_config(cfg)
     model = build_model(cfg)
     StrictCheckpointer(model).load(cfg.MODEL.WEIGHTS)

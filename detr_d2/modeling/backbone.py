@@ -28,6 +28,6 @@ def build_detr_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
     for stage in backbone.stages:
         for block in stage:
             last_conv = getattr(block, "conv3", None) or block.conv2
-            if isinstance(last_conv.norm, nn.BatchNorm2d):
+            if isinstance(last_conv.norm, nn.modules.batchnorm._BatchNorm):
                 nn.init.zeros_(last_conv.norm.weight)
     return backbone

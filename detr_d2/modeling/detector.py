@@ -43,6 +43,19 @@ class DetectorOutput:
     logits: torch.Tensor
     boxes_cxcywh: torch.Tensor
 
+    def of_image(self, i: int) -> DetectorOutput:
+        """Views of what belongs to image i, as a batch of one."""
+        one = slice(i, i + 1)
+        return DetectorOutput(
+            features=[feature[one] for feature in self.features],
+            padding_mask=None if self.padding_mask is None else self.padding_mask[one],
+            projected=self.projected[one],
+            memory=self.memory[one],
+            hidden=self.hidden[:, one],
+            logits=self.logits[:, one],
+            boxes_cxcywh=self.boxes_cxcywh[:, one],
+        )
+
 
 class BoxHead(nn.Module):
     """Three linear layers from a query to its box (paper, section 3.2)."""

@@ -238,18 +238,19 @@ class DETR(nn.Module):
                 network=network_size,
                 output=(x.get("height", network_size[0]), x.get("width", network_size[1])),
             )
-            results.append(self._predict_image(detected, i, sizes))
+            results.append(self._predict_image(detected.of_image(i), sizes))
         return results
 
-    def _predict_image(self, detected: DetectorOutput, i: int, sizes: ImageSizes) -> dict:
-        logits, boxes_cxcywh = detected.logits[-1, i], detected.boxes_cxcywh[-1, i]
+    def _predict_image(self, detected: DetectorOutput, sizes: ImageSizes) -> dict:
+        """Turns what was detected in one image (B = 1) into its output."""
+        logits, boxes_cxcywh = detected.logits[-1, 0], detected.boxes_cxcywh[-1, 0]
         options, has_masks = self.options, self.mask_head is not None
         things = kept = None
         if options.instances_on:
             things = select_instance_queries(logits, self.is_thing, options.instance_score_thresh)
         if options.panoptic_on and has_masks:
             kept = select_panoptic_queries(logits, options.score_thresh)
-        masks = self._masks_of_selections(detected, i, things, kept) if has_masks else None
+        masks = self._masks_of_selections(detected, things, kept) if has_masks else None
 
         result = {}
         if things is not None:
@@ -271,15 +272,15 @@ class DETR(nn.Module):
         return result
 
     def _masks_of_selections(
-        self, detected: DetectorOutput, i: int, *selections: QuerySelection | None
+        self, detected: DetectorOutput, *selections: QuerySelection | None
     ) -> Callable[[QuerySelection], torch.Tensor]:
-        """Computes each wanted mask of an image once; the result looks up those of a selection."""
+        """Computes each wanted mask of one image once; the result looks up those of a selection."""
         num_queries = detected.hidden.shape[2]
         wanted = torch.zeros(num_queries, dtype=torch.bool, device=self.device)
         for selection in selections:
             if selection is not None:
                 wanted[selection.query_index] = True
         query_index = wanted.nonzero()[:, 0]
-        mask_logits = self.masks_of(detected, torch.full_like(query_index, i), query_index)
+        mask_logits = self.masks_of(detected, torch.zeros_like(query_index), query_index)
         row_of_query = wanted.cumsum(0) - 1
         return lambda selection: mask_logits[row_of_query[selection.query_index]]

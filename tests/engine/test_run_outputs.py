@@ -10,7 +10,7 @@ from detectron2.modeling import build_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from detr_d2.engine import train
-from detr_d2.engine.evaluate import write_pictures
+from detr_d2.engine.evaluate import draw_pictures, write_pictures
 from detr_d2.engine.stages import stage_config
 
 BOX_LOSSES = {
@@ -56,8 +56,8 @@ def test_tensorboard_gets_figures_of_every_evaluation(events):
 
 
 def test_tensorboard_gets_validation_pictures(events):
-    assert events.Tags()["images"] == ["small_shapes_val_1"]
-    for event in events.Images("small_shapes_val_1"):
+    assert events.Tags()["images"] == ["small_shapes_val/1"]
+    for event in events.Images("small_shapes_val/1"):
         picture = cv2.imdecode(np.frombuffer(event.encoded_image_string, np.uint8), 1)
         assert picture.shape == (event.height, event.width, 3)
         assert event.width > 2.2 * event.height  # three of them side by side
@@ -65,19 +65,42 @@ def test_tensorboard_gets_validation_pictures(events):
 
 def test_pictures_are_files_too(finished_run, stage, events):
     (path,) = (finished_run.folder / stage / "pictures").iterdir()
-    assert path.name == "small_shapes_val_1.png"
+    assert path.name == "small_shapes_val.png"
     picture = cv2.imread(str(path))
-    last = events.Images("small_shapes_val_1")[-1]
+    last = events.Images("small_shapes_val/1")[-1]
     np.testing.assert_array_equal(
         picture, cv2.imdecode(np.frombuffer(last.encoded_image_string, np.uint8), 1)
     )
 
 
-def test_as_many_pictures_as_wanted(make_tiny_cfg, tmp_path):
-    for wanted, expected in ((0, 0), (3, 3), (10, 6)):
-        cfg = make_tiny_cfg(tmp_path / str(wanted), "MODEL.DETR.TEST.NUM_PICTURES", wanted)
-        write_pictures(cfg, build_model(cfg), "small_shapes_val")
-        assert len(list(Path(cfg.OUTPUT_DIR, "pictures").iterdir())) == expected
+def test_pictures_come_one_below_the_other(make_tiny_cfg, tmp_path):
+    cfg = make_tiny_cfg(tmp_path, "MODEL.DETR.TEST.NUM_PICTURES", 2)
+    model = build_model(cfg)
+    np.random.seed(0)  # Detectron2's visualizer varies its colours
+    write_pictures(cfg, model, "small_shapes_val")
+    np.random.seed(0)
+    pictures = dict(draw_pictures(cfg, model, "small_shapes_val"))
+    assert list(pictures) == [1, 2]
+    (path,) = (tmp_path / "pictures").iterdir()
+    sheet = cv2.imread(str(path))[:, :, ::-1]
+    top = 0
+    for picture in pictures.values():
+        height, width, _ = picture.shape
+        np.testing.assert_array_equal(sheet[top : top + height, :width], picture)
+        assert (sheet[top : top + height, width:] == 255).all()
+        top += height + 8
+    assert top == len(sheet) + 8
+
+
+def test_no_more_pictures_than_images(make_tiny_cfg, tmp_path):
+    cfg = make_tiny_cfg(tmp_path, "MODEL.DETR.TEST.NUM_PICTURES", 7)
+    assert len(list(draw_pictures(cfg, build_model(cfg), "small_shapes_val"))) == 6
+
+
+def test_no_pictures_where_none_are_wanted(make_tiny_cfg, tmp_path):
+    cfg = make_tiny_cfg(tmp_path, "MODEL.DETR.TEST.NUM_PICTURES", 0)
+    write_pictures(cfg, build_model(cfg), "small_shapes_val")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_log_tells_what_is_trained(finished_run):

@@ -130,6 +130,21 @@ def test_adamw_is_clipped_too(sgd_cfg):
         torch.testing.assert_close(ours.grad, theirs.grad)
 
 
+@pytest.mark.parametrize("optimizer", ["ADAMW", "SGD"])
+def test_under_mixed_precision_the_true_gradients_are_clipped(sgd_cfg, optimizer):
+    """And not those that the scaler made 1024 times larger."""
+    sgd_cfg.SOLVER.OPTIMIZER, sgd_cfg.SOLVER.AMP.ENABLED = optimizer, True
+    scaled, plain = small_model_with_gradients(0.01), small_model_with_gradients(0.01)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    products = [(p * p.grad).sum() for p in scaled.parameters()]
+    scaled.zero_grad()
+    scaler.scale(sum(products)).backward()
+    scaler.step(build_optimizer(sgd_cfg, scaled))
+    build_optimizer(sgd_cfg, plain).step()
+    for ours, theirs in zip(scaled.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_detectron2s_own_kinds_of_clipping_work(sgd_cfg):
     clip = sgd_cfg.SOLVER.CLIP_GRADIENTS
     clip.CLIP_VALUE = 0.5

@@ -86,16 +86,19 @@ def test_what_is_evaluated(tiny_cfg):
     assert evaluation_config(tiny_cfg).MODEL.WEIGHTS == final_weights(tiny_cfg, "masks")
     tiny_cfg.SOLVER.STAGES = ["boxes"]
     assert evaluation_config(tiny_cfg).MODEL.WEIGHTS == final_weights(tiny_cfg, "boxes")
-    tiny_cfg.MODEL.WEIGHTS = "mine.pth"
+    mine = tiny_cfg.MODEL.WEIGHTS = touch(f"{tiny_cfg.OUTPUT_DIR}/mine.pth")
     evaluated = evaluation_config(tiny_cfg)
-    assert evaluated.MODEL.WEIGHTS == "mine.pth" and evaluated.is_frozen()
-    assert tiny_cfg.MODEL.WEIGHTS == "mine.pth" and not tiny_cfg.is_frozen()
+    assert evaluated.MODEL.WEIGHTS == mine and evaluated.is_frozen()
+    assert tiny_cfg.MODEL.WEIGHTS == mine and not tiny_cfg.is_frozen()
+    Path(mine).unlink()
+    with pytest.raises(FileNotFoundError, match="MODEL.WEIGHTS: .*mine.pth doesn't exist"):
+        evaluation_config(tiny_cfg)
 
 
 def test_a_backbone_is_nothing_to_evaluate(tiny_cfg):
     """COCO's config names one, from which training starts."""
     tiny_cfg.MODEL.WEIGHTS = "detectron2://ImageNetPretrained/torchvision/R-50.pkl"
-    with pytest.raises(FileNotFoundError, match="Nothing to evaluate"):
+    with pytest.raises(FileNotFoundError, match="No trained model"):
         evaluation_config(tiny_cfg)
     touch(final_weights(tiny_cfg, "masks"))
     assert evaluation_config(tiny_cfg).MODEL.WEIGHTS == final_weights(tiny_cfg, "masks")

@@ -98,7 +98,8 @@ def test_interrupted_runs_end_where_unbroken_ones_do(
 ):
     """Bit for bit, with dropout and augmentation, in both stages, and whatever loads the data."""
     cfg = make_random_cfg(tmp_path)
-    for steps.stop_before in (("boxes", 3), ("masks", 3)):
+    for interruption in (("boxes", 3), ("masks", 3)):
+        steps.stop_before = interruption
         with pytest.raises(Interruption):
             train(cfg, resume=True)
     cfg.DATALOADER.NUM_WORKERS = 1

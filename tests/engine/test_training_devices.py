@@ -16,7 +16,7 @@ from detectron2.utils import comm
 
 from detr_d2.data.panoptic_dataset import set_panoptic_metadata
 from detr_d2.data.shapes import CATEGORIES
-from detr_d2.engine import train
+from detr_d2.engine import evaluate_only, train
 from detr_d2.engine.stages import final_weights, stage_config
 from detr_d2.engine.trainer import leave_cores_to_loader, make_trainer
 
@@ -84,6 +84,24 @@ def test_two_processes_train_as_one(make_tiny_cfg, tmp_path, images_of_one_size,
     assert weights[0].keys() == weights[1].keys()
     for key in weights[0]:
         torch.testing.assert_close(weights[0][key], weights[1][key], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="would start the processes on GPUs")
+def test_two_processes_evaluate_one_model(make_tiny_cfg, tmp_path, forked):
+    """That which the checkpoint holds, though each has trained batch statistics of its own."""
+    cfg = make_tiny_cfg(
+        tmp_path,
+        *("SOLVER.STAGES", ["joint"], "SOLVER.MAX_ITER", 2, "MODEL.RESNETS.NORM", "BN"),
+        *("MODEL.DETR.TEST.SCORE_THRESH", 0.0, "MODEL.DETR.LOSS.NO_OBJECT_WEIGHT", 0.0),
+        *("MODEL.DETR.TEST.SAVE_PREDICTIONS", True, "MODEL.DETR.TEST.NUM_PICTURES", 0),
+    )
+    launch(_train, 2, dist_url=f"file://{tmp_path / 'store'}", args=(cfg,))
+    evaluate_only(cfg)
+    folders = (tmp_path / "joint" / "inference", tmp_path / "inference")
+    by_two, by_one = (json.loads(next(f.rglob("predictions.json")).read_text()) for f in folders)
+    assert [a["image_id"] for a in by_two["annotations"]] == [1, 2, 3, 4, 5, 6]
+    scores = [s["score"] for a in by_one["annotations"] for s in a["segments_info"]]
+    assert scores and by_two == by_one
 
 
 def test_without_a_gpu_mixed_precision_is_left_off(tiny_cfg, monkeypatch, caplog):

@@ -186,6 +186,15 @@ def test_the_image_is_worked_on_once_and_queries_only_as_asked(monkeypatch):
     assert convolved == {**per_image, **per_query}
 
 
+def test_prediction_works_on_each_image_of_a_batch_once(tiny_model, make_batch):
+    model, worked_on = tiny_model().eval(), []
+    model.mask_head.laterals[0].register_forward_hook(
+        lambda _module, _args, output: worked_on.append(len(output))
+    )
+    model(make_batch((64, 96), (50, 70), (40, 40)))
+    assert sum(worked_on) == 3
+
+
 def test_widths_and_groups_of_the_reference():
     head = AttentionMaskHead(
         hidden_dim=256,
@@ -205,6 +214,21 @@ def test_widths_and_groups_of_the_reference():
         (256, 32),
     ]
     assert {norm.num_groups for norm in (head.input_norm, *head.norms)} == {8}
+
+
+def test_the_model_gives_the_head_what_it_is_documented_to_take(tiny_model, make_batch):
+    model, given = tiny_model().eval(), {}
+    model.mask_head.register_forward_pre_hook(
+        lambda _module, _args, kwargs: given.update(kwargs), with_kwargs=True
+    )
+    detected = model.detector(model.preprocess(make_batch((64, 96), (50, 70))))
+    model.masks_of(detected, *PAIRS)
+    assert given["queries"].data_ptr() == detected.hidden[-1].data_ptr()
+    assert given["memory"] is detected.memory
+    assert given["projected"] is detected.projected
+    assert given["padding_mask"] is detected.padding_mask is not None
+    assert [x.shape[1] for x in given["laterals"]] == [128, 64, 32]
+    assert (given["image_index"], given["query_index"]) == PAIRS
 
 
 def test_another_head_can_be_registered(monkeypatch, tiny_config, tiny_model, make_batch):
