@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from detectron2.structures import Boxes, Instances
@@ -227,11 +228,16 @@ def upsample_to_network_size(mask_logits: torch.Tensor, sizes: ImageSizes) -> to
 
 
 def resize_nearest(values: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """…×H×W to …×H'×W', of any type, each output pixel taking the input pixel under its centre."""
+    """…×H×W to …×H'×W', of any type, each output pixel taking the input pixel under its centre.
+
+    Bit for bit what Pillow's nearest resize gives, by which the reference resizes segment ids:
+    Pillow adds up steps, whose rounding decides where a centre falls between two pixels.
+    """
     for axis, new in zip((-2, -1), size, strict=True):
         old = values.shape[axis]
         if new != old:
-            # ⌊(i + ½)·old / new⌋ in integers: no rounding can move a pixel.
-            centres = (2 * torch.arange(new, device=values.device) + 1) * old // (2 * new)
-            values = values.index_select(axis, centres)
+            steps = np.full(new, old / new)
+            steps[0] /= 2
+            centres = torch.from_numpy(steps.cumsum().astype(np.int64))
+            values = values.index_select(axis, centres.to(values.device))
     return values

@@ -128,13 +128,13 @@ def test_stem_and_res2_are_frozen(tiny_config):
     assert trained == {"res3", "res4", "res5"}
 
 
-@pytest.mark.parametrize("norm", ["BN", "FrozenBN"])
+@pytest.mark.parametrize("norm", ["BN", "SyncBN", "FrozenBN"])
 def test_residual_blocks_start_as_the_identity_where_batch_norm_is_trained(tiny_config, norm):
     cfg = tiny_config({"MODEL.RESNETS.NORM": norm, "MODEL.BACKBONE.FREEZE_AT": 0})
     backbone = build_backbone(cfg)
     weights = [block.conv3.norm.weight for stage in backbone.stages for block in stage]
     assert len(weights) == 16
-    assert all((weight == (0 if norm == "BN" else 1)).all() for weight in weights)
+    assert all((weight == (1 if norm == "FrozenBN" else 0)).all() for weight in weights)
 
 
 def test_another_backbone_of_detectron2_predicts(tiny_model, make_batch):

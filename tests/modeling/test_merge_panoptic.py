@@ -37,14 +37,6 @@ class Scene:
         return merge_panoptic(self.kept, self.mask_logits, IS_THING, self.sizes, **options)
 
 
-def output_side(rng: np.random.Generator, network_side: int) -> int:
-    """An output size up or down, at which every nearest pixel is one and not between two."""
-    while True:
-        side = int(rng.integers(1, 80))
-        if side & -side >= network_side & -network_side:
-            return side
-
-
 def random_scene(seed: int) -> Scene:
     """Up to seven queries: things, stuff, often repeated; some tiny, some seen nowhere."""
     rng = np.random.default_rng(seed)
@@ -60,7 +52,7 @@ def random_scene(seed: int) -> Scene:
         if rng.random() < 0.3:  # one spot, or none
             mask -= 8
             mask[tuple(rng.integers(grid))] += rng.uniform(0, 20)
-    network_to_output = tuple(output_side(rng, side) for side in network)
+    network_to_output = tuple(int(side) for side in rng.integers(1, 80, 2))
     output = network if rng.random() < 0.3 else network_to_output
     kept = QuerySelection(
         torch.from_numpy(rng.permutation(20)[:n]),
