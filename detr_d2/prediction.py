@@ -73,7 +73,9 @@ def predict_files(cfg: CfgNode, inputs: Sequence[str], output_dir: str) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     names = _distinct_names(paths)
     failed = 0
-    for path, name in tqdm(zip(paths, names, strict=True), total=len(paths), unit="image"):
+    pairs = zip(paths, names, strict=True)
+    # No bar where the output is no terminal, but a file.
+    for path, name in tqdm(pairs, total=len(paths), unit="image", disable=None):
         try:
             image = read_image(str(path), format="BGR")
         except Exception as error:  # whatever a damaged file makes the readers raise

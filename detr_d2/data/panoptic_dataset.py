@@ -132,13 +132,13 @@ def require_datasets(names: Sequence[str]) -> None:
 
 
 def _missing_files_message(name: str, error: Exception) -> str:
-    root = os.environ.get("DETECTRON2_DATASETS")
+    root = os.environ.get("DETECTRON2_DATASETS") or "unset, so ./datasets"
+    missing = getattr(error, "filename", None)
     return (
-        f"The files of dataset {name!r} are missing: {getattr(error, 'filename', None) or error} "
-        "does not exist. Detectron2 looks for its built-in datasets in the folder that the "
-        f"environment variable DETECTRON2_DATASETS names ({root or 'unset, so ./datasets'}); COCO "
-        "belongs into its sub-folder coco. To run without downloading anything, use "
-        f"{CONFIG_WITHOUT_DATA}."
+        f"Dataset {name!r} is not there: {f'{missing} does not exist' if missing else error}. "
+        "Detectron2 looks for its built-in datasets in the folder that the environment variable "
+        f"DETECTRON2_DATASETS names ({root}); COCO belongs into its sub-folder coco. To run "
+        f"without downloading anything, use {CONFIG_WITHOUT_DATA}."
     )
 
 

@@ -88,7 +88,9 @@ def _write_split(folder: Path, split_seed: int, num_images: int, split: str) -> 
     (folder / "images").mkdir()
     (folder / "panoptic").mkdir()
     images, annotations = [], []
-    for image_id in tqdm(range(1, num_images + 1), desc=f"drawing {split} scenes", leave=False):
+    logger.info("Drawing %d scenes of the embedded data (%s)", num_images, split)
+    # No bar where the output is no terminal, but a file.
+    for image_id in tqdm(range(1, num_images + 1), unit="scene", leave=False, disable=None):
         scene = draw_scene((split_seed, image_id))
         stem = f"{image_id:012d}"
         Image.fromarray(scene.image).save(folder / "images" / f"{stem}.jpg", quality=95)
