@@ -133,9 +133,12 @@ def require_datasets(names: Sequence[str]) -> None:
 
 def _missing_files_message(name: str, error: Exception) -> str:
     root = os.environ.get("DETECTRON2_DATASETS") or "unset, so ./datasets"
-    missing = getattr(error, "filename", None)
+    # Detectron2's assertions name either the missing file, or a folder without images.
+    reason = str(getattr(error, "filename", None) or error)
+    if not reason.startswith("No images"):
+        reason += " does not exist"
     return (
-        f"Dataset {name!r} is not there: {f'{missing} does not exist' if missing else error}. "
+        f"Dataset {name!r} is not there: {reason}. "
         "Detectron2 looks for its built-in datasets in the folder that the environment variable "
         f"DETECTRON2_DATASETS names ({root}); COCO belongs into its sub-folder coco. To run "
         f"without downloading anything, use {CONFIG_WITHOUT_DATA}."
