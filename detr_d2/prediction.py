@@ -64,7 +64,10 @@ def predict_files(cfg: CfgNode, inputs: Sequence[str], output_dir: str) -> int:
 
     Raises:
         FileNotFoundError: no images, or no weights.
+        ValueError: no dataset is named, whose classes the pictures show.
     """
+    if not cfg.DATASETS.TEST:
+        raise ValueError("DATASETS.TEST is empty: pictures take the names of classes from it.")
     paths = find_images(inputs)
     cfg = evaluation_config(cfg)
     predictor = DefaultPredictor(cfg)

@@ -38,7 +38,7 @@ def draw_prediction(image: np.ndarray, prediction: dict, metadata: Metadata) -> 
         return _draw_panoptic(visualizer, ids.cpu(), segments_info, image.shape[:2])
     instances = prediction["instances"].to("cpu")
     instances = instances[instances.scores >= MIN_INSTANCE_SCORE]
-    names = metadata.thing_classes
+    names, colors = metadata.thing_classes, metadata.get("thing_colors")
     boxes = instances.pred_boxes.tensor.numpy() * (image.shape[0] / instances.image_size[0])
     classes = instances.pred_classes.tolist()
     return visualizer.overlay_instances(
@@ -47,7 +47,7 @@ def draw_prediction(image: np.ndarray, prediction: dict, metadata: Metadata) -> 
             f"{names[c]} {score:.0%}"
             for c, score in zip(classes, instances.scores.tolist(), strict=True)
         ],
-        assigned_colors=[np.array(metadata.thing_colors[c]) / 255 for c in classes],
+        assigned_colors=colors and [np.array(colors[c]) / 255 for c in classes],
     ).get_image()
 
 

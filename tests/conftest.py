@@ -23,6 +23,8 @@ _session_folder = tempfile.TemporaryDirectory(prefix="detr_d2_tests_")
 os.environ["DETR_D2_CACHE"] = os.path.join(_session_folder.name, "cache")
 # No test finds COCO, also where the user has it.
 os.environ["DETECTRON2_DATASETS"] = os.path.join(_session_folder.name, "no_datasets")
+# Nor does Hypothesis leave its folder in the checkout.
+os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = os.path.join(_session_folder.name, "hypothesis")
 # One thread: the models are tiny, sums come out the same each time, and a pool of threads would
 # not survive the forks by which some tests start processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -6,6 +6,7 @@ Axes: B images, S grid points (h·w), Q queries, D width, M heads, L decoder lay
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -85,7 +86,10 @@ class Residual(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.pre_norm = pre_norm
 
-    def forward(self, x: torch.Tensor, block) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, block: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """Adds what a block makes of …×D to it."""
         if self.pre_norm:
             return x + self.dropout(block(self.norm(x)))
         return self.norm(x + self.dropout(block(x)))

@@ -113,6 +113,19 @@ def test_the_mask_head_may_be_missing_where_that_is_allowed(models, saved, caplo
     assert_loaded(models["masks"], {k: v for k, v in before.items() if k.startswith("mask_head.")})
 
 
+def test_half_a_mask_head_is_refused(models, saved):
+    path, _ = saved("masks", lambda weights: weights.pop("mask_head.output_conv.weight"))
+    with pytest.raises(ValueError, match=r"missing in the file: mask_head\.output_conv\.weight"):
+        StrictCheckpointer(models["masks"], mask_head_may_be_missing=True).load(path)
+
+
+def test_nothing_is_said_of_a_mask_head_that_is_there(models, saved, caplog):
+    path, _ = saved("masks")
+    with caplog.at_level(logging.INFO):
+        StrictCheckpointer(models["masks"], mask_head_may_be_missing=True).load(path)
+    assert "No mask head" not in caplog.text
+
+
 def test_no_part_of_the_detector_may_ever_be_missing(models, saved):
     path, _ = saved("boxes", lambda weights: weights.pop("detector.query_embed.weight"))
     with pytest.raises(ValueError, match=r"missing in the file: .*detector\.query_embed\.weight"):
