@@ -183,3 +183,36 @@ def test_a_detector_alone_is_evaluated_by_its_boxes(finished_run, make_random_cf
     Path(final_weights(cfg, "boxes")).parent.mkdir()
     shutil.copy(final_weights(finished_run.cfg, "boxes"), final_weights(cfg, "boxes"))
     assert evaluate_only(cfg).keys() == {"bbox"}
+
+
+def test_a_named_detector_replaces_the_box_stage(finished_run, make_tiny_cfg, tmp_path, steps):
+    detector = final_weights(finished_run.cfg, "boxes")
+    cfg = make_tiny_cfg(tmp_path, *FEW_STEPS, "MODEL.DETR.FROZEN_WEIGHTS", detector)
+    train(cfg)
+    assert steps == [("masks", 0), ("masks", 1)]
+
+
+def test_a_wrong_name_of_a_detector_is_noticed_at_once(make_tiny_cfg, tmp_path, steps):
+    cfg = make_tiny_cfg(tmp_path, *FEW_STEPS, "MODEL.DETR.FROZEN_WEIGHTS", "nowhere.pth")
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pth doesn't exist"):
+        train(cfg)
+    assert steps == []
+
+
+def test_a_run_begun_anew_is_not_resumed_from_an_older_one(make_tiny_cfg, tmp_path, steps):
+    cfg = make_tiny_cfg(tmp_path, *FEW_STEPS, "SOLVER.STAGES", ["boxes"])
+    train(cfg)
+    older = load_model(final_weights(cfg, "boxes"))
+    steps.clear()
+    steps.stop_before = ("boxes", 1)
+    cfg.SEED = 1
+    with pytest.raises(Interruption):
+        train(cfg)
+    steps.stop_before = None
+    train(cfg, resume=True)
+    assert steps == [("boxes", 0), ("boxes", 0), ("boxes", 1)]
+    assert not torch.equal(
+        older["detector.class_head.weight"],
+        load_model(final_weights(cfg, "boxes"))["detector.class_head.weight"],
+    )
+    assert_equal_bitwise(load_model(tmp_path / "boxes" / "model_previous.pth"), older)
