@@ -34,7 +34,7 @@ def main() -> int:
     setup_logger(name="detr_d2")
     try:
         failed = predict_files(load_config(args.config_file, args.opts), args.input, args.output)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, KeyError, ValueError) as error:
         sys.exit(f"error: {error}")
     return 1 if failed else 0
 

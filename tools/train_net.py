@@ -37,7 +37,7 @@ def main(args) -> None:
         cfg = load_config(args.config_file, overrides)
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="detr_d2")
         prepare(cfg, args.eval_only)
-    except (FileNotFoundError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError) as error:
         sys.exit(f"error: {error}")
     cfg.freeze()
     default_setup(cfg, args)
