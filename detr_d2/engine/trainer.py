@@ -47,13 +47,19 @@ def prepare(cfg: CfgNode, eval_only: bool = False) -> None:
     """Finds what would stop a run before anything slow has begun.
 
     Raises:
-        KeyError, FileNotFoundError, ValueError: a dataset, its files or the weights are missing.
+        KeyError, FileNotFoundError, ValueError: a dataset, its files or the weights are missing, or
+            stages train masks that the model is not to have.
     """
     use_available_device(cfg)
     if eval_only:
         require_datasets(cfg.DATASETS.TEST)
         evaluation_config(cfg)
         return
+    if not cfg.MODEL.DETR.MASK_ON and set(cfg.SOLVER.STAGES) != {"boxes"}:
+        raise ValueError(
+            "MODEL.DETR.MASK_ON is False, but SOLVER.STAGES "
+            f"({', '.join(cfg.SOLVER.STAGES)}) train masks: set SOLVER.STAGES to ['boxes']."
+        )
     require_datasets([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
     if "boxes" not in cfg.SOLVER.STAGES or cfg.MODEL.DETR.FROZEN_WEIGHTS:
         check_starting_point(cfg)

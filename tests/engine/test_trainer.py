@@ -216,3 +216,12 @@ def test_a_run_begun_anew_is_not_resumed_from_an_older_one(make_tiny_cfg, tmp_pa
         load_model(final_weights(cfg, "boxes"))["detector.class_head.weight"],
     )
     assert_equal_bitwise(load_model(tmp_path / "boxes" / "model_previous.pth"), older)
+
+
+def test_stages_that_train_masks_need_masks(make_tiny_cfg, tmp_path, steps):
+    cfg = make_tiny_cfg(tmp_path, *FEW_STEPS, "MODEL.DETR.MASK_ON", False)
+    with pytest.raises(ValueError, match="MASK_ON is False, but SOLVER.STAGES"):
+        train(cfg)
+    cfg.SOLVER.STAGES = ["boxes"]
+    train(cfg)
+    assert steps == [("boxes", 0), ("boxes", 1)]
