@@ -24,6 +24,7 @@ from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from detr_d2.config import use_available_device
+from detr_d2.data.categories import check_num_classes
 from detr_d2.data.loader import build_train_loader, mix_seed
 from detr_d2.data.panoptic_dataset import require_datasets
 from detr_d2.engine.checkpoint import StrictCheckpointer
@@ -47,12 +48,15 @@ def prepare(cfg: CfgNode, eval_only: bool = False) -> None:
     """Finds what would stop a run before anything slow has begun.
 
     Raises:
-        KeyError, FileNotFoundError, ValueError: a dataset, its files or the weights are missing, or
-            stages train masks that the model is not to have.
+        KeyError, FileNotFoundError, ValueError: a dataset, its files or the weights are missing,
+            classes disagree, or stages train masks that the model is not to have.
     """
     use_available_device(cfg)
+    dataset_names = [*cfg.DATASETS.TEST, *([] if eval_only else cfg.DATASETS.TRAIN)]
+    for name in dataset_names:
+        check_num_classes(cfg, name)
     if eval_only:
-        require_datasets(cfg.DATASETS.TEST)
+        require_datasets(dataset_names)
         evaluation_config(cfg)
         return
     if not cfg.MODEL.DETR.MASK_ON and set(cfg.SOLVER.STAGES) != {"boxes"}:
@@ -60,7 +64,7 @@ def prepare(cfg: CfgNode, eval_only: bool = False) -> None:
             "MODEL.DETR.MASK_ON is False, but SOLVER.STAGES "
             f"({', '.join(cfg.SOLVER.STAGES)}) train masks: set SOLVER.STAGES to ['boxes']."
         )
-    require_datasets([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
+    require_datasets(dataset_names)
     if "boxes" not in cfg.SOLVER.STAGES or cfg.MODEL.DETR.FROZEN_WEIGHTS:
         check_starting_point(cfg)
 
