@@ -42,26 +42,12 @@ def small_shapes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str,
     """Embedded scenes, registered: the datasets' names and numbers of images."""
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
-    from detr_d2.data.panoptic_dataset import read_panoptic_json, set_panoptic_metadata
-    from detr_d2.data.shapes import CATEGORIES
-    from detr_d2.data.shapes_files import write_shapes
+    from detr_d2.data.shapes_files import register_shapes_split
 
     folder = tmp_path_factory.mktemp("small_shapes")
     for name, num_images in SMALL_SHAPES.items():
-        root = folder / name
-        write_shapes(root, name.rsplit("_")[-1], num_images)
-        places = (root / "panoptic.json", root / "images", root / "panoptic")
-        metadata = set_panoptic_metadata(
-            name,
-            map(vars, CATEGORIES),
-            panoptic_json=str(places[0]),
-            image_root=str(places[1]),
-            panoptic_root=str(places[2]),
-            evaluator_type="coco_panoptic_seg",
-        )
-        DatasetCatalog.register(
-            name, lambda places=places, metadata=metadata: read_panoptic_json(*places, metadata)
-        )
+        register_shapes_split(name, folder / name, name.rsplit("_")[-1], num_images)
+        DatasetCatalog.get(name)  # writes the files
     yield SMALL_SHAPES
     for name in SMALL_SHAPES:
         DatasetCatalog.remove(name)

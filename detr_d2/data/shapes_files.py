@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from PIL import Image
 from tqdm import tqdm
 
@@ -34,29 +34,35 @@ def cache_folder() -> Path:
 
 def register_shapes() -> None:
     """Registers ``shapes_panoptic_train`` and ``shapes_panoptic_val``."""
-    categories = [vars(category) for category in CATEGORIES]
-    for split in NUM_IMAGES:
-        name = f"shapes_panoptic_{split}"
+    for split, num_images in NUM_IMAGES.items():
         root = cache_folder() / f"shapes_panoptic_v{VERSION}_{split}"
-        set_panoptic_metadata(
-            name,
-            categories,
-            image_root=str(root / "images"),
-            panoptic_root=str(root / "panoptic"),
-            panoptic_json=str(root / "panoptic.json"),
-            evaluator_type="coco_panoptic_seg",
-        )
-        DatasetCatalog.register(name, lambda name=name, split=split: _load(name, split))
+        register_shapes_split(f"shapes_panoptic_{split}", root, split, num_images)
 
 
-def _load(name: str, split: str) -> list[dict]:
-    metadata = MetadataCatalog.get(name)
-    root = Path(metadata.panoptic_json).parent
-    if not root.is_dir():
-        write_shapes(root, split, NUM_IMAGES[split])
-    return read_panoptic_json(
-        metadata.panoptic_json, metadata.image_root, metadata.panoptic_root, metadata
+def register_shapes_split(name: str, root: Path, split: str, num_images: int) -> None:
+    """Registers scenes under a name; they are written when they are first read.
+
+    Args:
+        name: in Detectron2's catalogs.
+        root, split, num_images: see ``write_shapes``.
+    """
+    metadata = set_panoptic_metadata(
+        name,
+        [vars(category) for category in CATEGORIES],
+        image_root=str(root / "images"),
+        panoptic_root=str(root / "panoptic"),
+        panoptic_json=str(root / "panoptic.json"),
+        evaluator_type="coco_panoptic_seg",
     )
+
+    def load() -> list[dict]:
+        if not root.is_dir():
+            write_shapes(root, split, num_images)
+        return read_panoptic_json(
+            metadata.panoptic_json, metadata.image_root, metadata.panoptic_root, metadata
+        )
+
+    DatasetCatalog.register(name, load)
 
 
 def write_shapes(root: Path, split: str, num_images: int) -> None:

@@ -103,8 +103,7 @@ class Detector(nn.Module):
         # Same weights in another order of memory: convolutions on a CPU are up to twice as fast.
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.in_features = list(in_features)
-        channels = backbone.output_shape()[self.in_features[-1]].channels
-        self.input_proj = nn.Conv2d(channels, hidden_dim, kernel_size=1)
+        self.input_proj = nn.Conv2d(self.feature_channels[-1], hidden_dim, kernel_size=1)
         self.position_encoding = position_encoding
         self.transformer = transformer
         self.query_embed = nn.Embedding(num_queries, hidden_dim)
