@@ -41,6 +41,7 @@ setup(
         "panopticapi-lite>=0.2.0",
         "Pillow>=10.4",
         "pycocotools>=2.0.7",
+        "safetensors>=0.4",
         "scipy>=1.9",
         "tabulate>=0.9",
         "tensorboard>=2.10",

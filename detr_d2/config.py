@@ -48,6 +48,11 @@ def add_detr_config(cfg: CfgNode) -> None:
     # dilated). The last one feeds the transformer, the others the mask head's laterals.
     detr.IN_FEATURES = ["res2", "res3", "res4", "res5"]
 
+    # --- Loading ---
+    # Whether MODEL.WEIGHTS may be a model of other classes, queries or settings, to train on from:
+    # classes keep their rows by name, queries the first ones, and the rest starts fresh.
+    detr.RESIZE_ON_LOAD = False
+
     # --- Two-step training ---
     # Whether the model predicts masks. Without, it is the bare detector.
     detr.MASK_ON = True
@@ -96,6 +101,10 @@ def add_detr_config(cfg: CfgNode) -> None:
     detr.LOSS.FOCAL_GAMMA = 2.0
 
     # --- Inference ---
+    # Predict the images of a batch one by one, so that padding cannot move a result by rounding or
+    # through the borders of the convolutions. Slower on a GPU; no cost for single images.
+    detr.BATCH_INVARIANT = False
+    cfg.register_renamed_key("MODEL.DETR.TEST.BATCH_INVARIANT", "MODEL.DETR.BATCH_INVARIANT")
     detr.TEST = CfgNode()
     # Queries compete for pixels only with a class probability above this.
     detr.TEST.SCORE_THRESH = 0.85
@@ -110,9 +119,6 @@ def add_detr_config(cfg: CfgNode) -> None:
     detr.TEST.INSTANCES_ON = True
     # Instances need a probability above this. 0 keeps all, as average precision wants.
     detr.TEST.INSTANCE_SCORE_THRESH = 0.0
-    # Run the images of a batch one by one, so that padding cannot move a result by rounding or
-    # through the borders of the convolutions. Slower on a GPU; no cost for single images.
-    detr.TEST.BATCH_INVARIANT = False
     # Validation pictures (ground truth beside prediction) written at each evaluation.
     detr.TEST.NUM_PICTURES = 4
     # Whether evaluation writes its predictions as COCO panoptic JSON and PNG.

@@ -15,12 +15,34 @@ from detectron2.data.detection_utils import read_image
 from detectron2.engine import DefaultPredictor
 from tqdm import tqdm
 
+from detr_d2.engine.checkpoint import StrictCheckpointer
 from detr_d2.engine.stages import evaluation_config
 from detr_d2.visualization import draw_prediction
 
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+class Predictor(DefaultPredictor):
+    """Detectron2's predictor, for weights of every kind that training and evaluation take.
+
+    ``DefaultPredictor`` itself takes those that are one file of PyTorch; this one also folders of
+    Hugging Face and files of safetensors. Files that don't fit are refused.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        """Builds the model of a config.
+
+        Raises:
+            FileNotFoundError, ValueError: ``MODEL.WEIGHTS`` can't be read, or doesn't fit.
+        """
+        without_weights = cfg.clone()
+        without_weights.defrost()
+        without_weights.MODEL.WEIGHTS = ""
+        super().__init__(without_weights)
+        self.cfg = cfg.clone()
+        StrictCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
 
 
 def find_images(inputs: Sequence[str]) -> list[Path]:
@@ -70,7 +92,7 @@ def predict_files(cfg: CfgNode, inputs: Sequence[str], output_dir: str) -> int:
         raise ValueError("DATASETS.TEST is empty: pictures take the names of classes from it.")
     paths = find_images(inputs)
     cfg = evaluation_config(cfg)
-    predictor = DefaultPredictor(cfg)
+    predictor = Predictor(cfg)
     metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)

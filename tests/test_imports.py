@@ -14,10 +14,11 @@ PACKAGE = ROOT / "detr_d2"
 LAYERS = {
     "config": set(),
     "data": {"config"},
-    "modeling": {"config", "data"},
+    "checkpoint": {"config", "data"},
+    "modeling": {"config", "data", "checkpoint"},
     "evaluation": {"config", "data"},
     "visualization": {"config", "data"},
-    "engine": {"config", "data", "evaluation", "visualization"},
+    "engine": {"config", "data", "checkpoint", "evaluation", "visualization"},
 }
 # Length in lines that no file may exceed.
 MAX_LINES = 300

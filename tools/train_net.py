@@ -14,6 +14,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from detr_d2 import load_config
+from detr_d2.checkpoint import CheckpointError
 from detr_d2.config import STAGES
 from detr_d2.engine import evaluate_only, prepare, train
 
@@ -41,10 +42,13 @@ def main(args) -> None:
         sys.exit(f"error: {error}")
     cfg.freeze()
     default_setup(cfg, args)
-    if args.eval_only:
-        evaluate_only(cfg)
-    else:
-        train(cfg, resume=args.resume)
+    try:
+        if args.eval_only:
+            evaluate_only(cfg)
+        else:
+            train(cfg, resume=args.resume)
+    except CheckpointError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -108,16 +108,20 @@ def check_num_classes(cfg: CfgNode, dataset_name: str) -> None:
         )
 
 
+def first_classes(dataset_names: Sequence[str]) -> PanopticClasses | None:
+    """The classes of the first of several datasets that has any."""
+    return next((c for c in map(classes_of, dataset_names) if c is not None), None)
+
+
 def thing_mask(dataset_names: Sequence[str], num_classes: int) -> torch.Tensor:
     """Which classes are things, by the first dataset that knows; without any, all are.
 
     Returns:
         K bool.
     """
-    for name in dataset_names:
-        classes = classes_of(name)
-        if classes is not None:
-            return torch.tensor(classes.is_thing)
+    classes = first_classes(dataset_names)
+    if classes is not None:
+        return torch.tensor(classes.is_thing)
     logger.warning(
         "No dataset in DATASETS says which classes are things and which stuff: all count as things."
     )

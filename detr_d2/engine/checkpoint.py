@@ -1,22 +1,35 @@
-"""Checkpoints that load completely or not at all."""
+"""Loads and saves the model of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from typing import Any
 
 from detectron2.checkpoint import DetectionCheckpointer
-from fvcore.common.checkpoint import _IncompatibleKeys
 from torch import nn
 
-MASK_HEAD_PREFIX = "mask_head."
+from detr_d2.checkpoint import (
+    DESCRIPTION,
+    check_pickle,
+    describe,
+    fetch,
+    fit,
+    log_loaded,
+    read_checkpoint,
+)
+
+logger = logging.getLogger(__name__)
+
+# Ends of paths whose files Detectron2 alone can read: they hold backbones, whose names it matches
+# by heuristics.
+DETECTRON2_FORMATS = (".pkl", ".pyth", "?matching_heuristics=True")
 
 
 class StrictCheckpointer(DetectionCheckpointer):
-    """Refuses a file that doesn't fit the model, where Detectron2 would warn and go on.
+    """Loads any kind of checkpoint, completely or not at all, where Detectron2 would warn.
 
-    A detector's file may lack the whole mask head, which then keeps its initial values, if
-    ``mask_head_may_be_missing``; and a bare detector ignores a file's mask head. Files of
-    Detectron2's own model zoo (``.pkl``) hold backbones: they load as Detectron2 loads them.
+    Files of Detectron2's own model zoo (``.pkl``) load as Detectron2 loads them, but nothing is
+    unpickled beyond arrays and plain values.
     """
 
     def __init__(
@@ -24,57 +37,51 @@ class StrictCheckpointer(DetectionCheckpointer):
         model: nn.Module,
         save_dir: str = "",
         *,
-        mask_head_may_be_missing: bool = False,
+        to_train: bool = False,
         **checkpointables: object,
     ) -> None:
-        super().__init__(model, save_dir, **checkpointables)
-        self.mask_head_may_be_missing = mask_head_may_be_missing
-        self._path = ""
+        """Takes what ``DetectionCheckpointer`` takes.
 
-    def load(self, path: str, *args: object, **kwargs: object) -> dict:
-        """Loads as ``DetectionCheckpointer`` does.
+        Args:
+            model: a DETR, perhaps wrapped for distributed training.
+            save_dir: where checkpoints are saved.
+            to_train: whether the model is trained from here on, so that files may lack the mask
+                head, or hold a backbone alone.
+            **checkpointables: what is saved and loaded beside the model.
+        """
+        super().__init__(model, save_dir, **checkpointables)
+        self.to_train = to_train
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict:
+        """Loads a checkpoint of any kind.
+
+        Args:
+            path: see ``fetch``; nothing is loaded where it is empty.
+            checkpointables: names of those to load; None: all that the file has.
+
+        Returns:
+            What else the file holds.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: tensors are missing, left over, or of another shape.
+            CheckpointNotFoundError: there is nothing at the path.
+            CheckpointError: it can't be read, or doesn't fit the model.
         """
-        if path and "://" not in path and not self.path_manager.exists(path):
-            raise FileNotFoundError(f"There is no checkpoint {path}.")
-        self._path = path
-        return super().load(path, *args, **kwargs)
+        if not path or path.endswith(DETECTRON2_FORMATS):
+            if path.endswith(".pkl"):
+                check_pickle(fetch(path))
+            return super().load(path, checkpointables)
+        checkpoint = read_checkpoint(path)
+        model = self.model
+        fitted = fit(checkpoint, model.state_dict(), model.loading_rules, to_train=self.to_train)
+        model.load_state_dict(fitted.weights, strict=False)
+        log_loaded(logger, fitted)
+        rest = {key: value for key, value in checkpoint.content.items() if key != "model"}
+        for key in self.checkpointables if checkpointables is None else checkpointables:
+            if key in rest:
+                self.checkpointables[key].load_state_dict(rest.pop(key))
+        return rest
 
-    def _log_incompatible_keys(self, incompatible: _IncompatibleKeys) -> None:
-        if self._path.endswith(".pkl"):
-            return super()._log_incompatible_keys(incompatible)
-        missing, unexpected = incompatible.missing_keys, incompatible.unexpected_keys
-        mismatched = {key for key, _, _ in incompatible.incorrect_shapes}
-        missing = [key for key in missing if key not in mismatched]
-        mask_head = [key for key in self.model.state_dict() if _in_mask_head(key)]
-        if missing and self.mask_head_may_be_missing and set(missing) == set(mask_head):
-            self.logger.info("No mask head in %s: it starts untrained.", self._path)
-            missing = []
-        unexpected = [key for key in unexpected if not _in_mask_head(key)]
-        problems = [
-            f"{key}: {in_file} in the file, {in_model} in the model"
-            for key, in_file, in_model in (
-                (key, tuple(a), tuple(b)) for key, a, b in incompatible.incorrect_shapes
-            )
-        ]
-        if missing:
-            problems.append(f"missing in the file: {_shorten(missing)}")
-        if unexpected:
-            problems.append(f"in the file, but not in the model: {_shorten(unexpected)}")
-        if problems:
-            raise ValueError(
-                f"{self._path} doesn't fit the model that the config describes:\n  "
-                + "\n  ".join(problems)
-            )
-
-
-def _in_mask_head(key: str) -> bool:
-    return key.startswith(MASK_HEAD_PREFIX)
-
-
-def _shorten(keys: Iterable[str]) -> str:
-    keys = list(keys)
-    return ", ".join(keys[:6]) + (f" and {len(keys) - 6} more" if len(keys) > 6 else "")
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Saves the model, and what its classes and settings are."""
+        rules = self.model.loading_rules
+        super().save(name, **{DESCRIPTION: describe(rules.classes, rules.settings)}, **kwargs)

@@ -13,6 +13,8 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
+from detr_d2.checkpoint import TorchvisionHandler
+
 FINAL_WEIGHTS = "model_final.pth"
 
 
@@ -77,8 +79,8 @@ def check_starting_point(cfg: CfgNode) -> None:
 def evaluation_config(cfg: CfgNode) -> CfgNode:
     """The config to evaluate or predict with: ``MODEL.WEIGHTS``, or else what the last stage left.
 
-    A ``.pkl`` of Detectron2's model zoo is a backbone to train from, and no model. What the stage
-    "boxes" left is a model without masks.
+    ImageNet weights are a backbone to train from, and no model. What the stage "boxes" left is a
+    model without masks.
 
     Raises:
         FileNotFoundError: ``MODEL.WEIGHTS`` doesn't exist, or names no model and no stage has
@@ -87,7 +89,7 @@ def evaluation_config(cfg: CfgNode) -> CfgNode:
     evaluated = cfg.clone()
     evaluated.defrost()
     weights = cfg.MODEL.WEIGHTS
-    if not weights or weights.endswith(".pkl"):
+    if not weights or weights.endswith(".pkl") or weights.startswith(TorchvisionHandler.PREFIX):
         stage = _last_finished_stage(cfg)
         evaluated.MODEL.WEIGHTS = final_weights(cfg, stage)
         if stage == "boxes":

@@ -53,19 +53,19 @@ def prepare(cfg: CfgNode, eval_only: bool = False) -> None:
     """
     use_available_device(cfg)
     dataset_names = [*cfg.DATASETS.TEST, *([] if eval_only else cfg.DATASETS.TRAIN)]
-    for name in dataset_names:
-        check_num_classes(cfg, name)
-    if eval_only:
-        require_datasets(dataset_names)
-        evaluation_config(cfg)
-        return
-    if not cfg.MODEL.DETR.MASK_ON and set(cfg.SOLVER.STAGES) != {"boxes"}:
+    if not eval_only and not cfg.MODEL.DETR.MASK_ON and set(cfg.SOLVER.STAGES) != {"boxes"}:
         raise ValueError(
             "MODEL.DETR.MASK_ON is False, but SOLVER.STAGES "
             f"({', '.join(cfg.SOLVER.STAGES)}) train masks: set SOLVER.STAGES to ['boxes']."
         )
+    for name in dataset_names:
+        check_num_classes(cfg, name)
     require_datasets(dataset_names)
-    if "boxes" not in cfg.SOLVER.STAGES or cfg.MODEL.DETR.FROZEN_WEIGHTS:
+    for name in dataset_names:  # again, for the datasets whose files alone tell their classes
+        check_num_classes(cfg, name)
+    if eval_only:
+        evaluation_config(cfg)
+    elif "boxes" not in cfg.SOLVER.STAGES or cfg.MODEL.DETR.FROZEN_WEIGHTS:
         check_starting_point(cfg)
 
 
@@ -115,9 +115,7 @@ def train_stage(cfg: CfgNode, stage: str, resume: bool) -> OrderedDict:
     model = wrap_for_processes(model)
 
     trainer = make_trainer(cfg, model, optimizer)
-    checkpointer = StrictCheckpointer(
-        model, cfg.OUTPUT_DIR, mask_head_may_be_missing=True, trainer=trainer
-    )
+    checkpointer = StrictCheckpointer(model, cfg.OUTPUT_DIR, to_train=True, trainer=trainer)
     results: OrderedDict = OrderedDict()
 
     def evaluate_model() -> OrderedDict:

@@ -15,8 +15,9 @@ from detectron2.structures import ImageList
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import nn
 
+from detr_d2.checkpoint import LoadingRules, Settings, TakesAnyDETR
 from detr_d2.config import check_config, use_available_device
-from detr_d2.data.categories import check_num_classes, thing_mask
+from detr_d2.data.categories import check_num_classes, first_classes, thing_mask
 from detr_d2.modeling.criterion import (
     LossWeights,
     SetCriterion,
@@ -39,7 +40,7 @@ from detr_d2.modeling.targets import Target
 
 
 @META_ARCH_REGISTRY.register()
-class DETR(nn.Module):
+class DETR(TakesAnyDETR):
     """DETR (Carion et al., 2020, arXiv:2005.12872), with its panoptic head where masks are on.
 
     All parameters are under ``detector`` or ``mask_head``.
@@ -58,6 +59,7 @@ class DETR(nn.Module):
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         options: InferenceOptions,
+        loading_rules: LoadingRules,
     ) -> None:
         """Wires the parts.
 
@@ -71,6 +73,7 @@ class DETR(nn.Module):
             pixel_mean: per channel, in 0 … 255, in the channel order of the input.
             pixel_std: likewise.
             options: thresholds and kinds of output.
+            loading_rules: what is wanted of checkpoints.
         """
         super().__init__()
         self.detector = detector
@@ -79,6 +82,7 @@ class DETR(nn.Module):
         self.aux_loss = aux_loss
         self.freeze_detector = freeze_detector
         self.options = options
+        self.loading_rules = loading_rules
         self.register_buffer("is_thing", is_thing, persistent=False)
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
@@ -118,7 +122,13 @@ class DETR(nn.Module):
                 panoptic_on=detr.TEST.PANOPTIC_ON,
                 instances_on=detr.TEST.INSTANCES_ON,
                 instance_score_thresh=detr.TEST.INSTANCE_SCORE_THRESH,
-                batch_invariant=detr.TEST.BATCH_INVARIANT,
+                batch_invariant=detr.BATCH_INVARIANT,
+            ),
+            "loading_rules": LoadingRules(
+                classes=first_classes(dataset_names),
+                settings=Settings.from_config(cfg),
+                resize=detr.RESIZE_ON_LOAD,
+                frozen=detr.FREEZE_DETECTOR,
             ),
         }
 

@@ -205,7 +205,7 @@ def test_padding_moves_results_unless_batches_are_taken_apart(tiny_model, make_b
     # The convolutions see the padding beyond the border, and grids round up differently. With
     # these random weights that moves one score by 0.045.
     assert 1e-5 < largest_difference(default(batch), alone) < 0.1
-    invariant = tiny_model({"MODEL.DETR.TEST.BATCH_INVARIANT": True}).eval()
+    invariant = tiny_model({"MODEL.DETR.BATCH_INVARIANT": True}).eval()
     for a, b in zip(invariant(batch), alone, strict=True):
         assert torch.equal(a["instances"].pred_boxes.tensor, b["instances"].pred_boxes.tensor)
         assert torch.equal(a["instances"].scores, b["instances"].scores)

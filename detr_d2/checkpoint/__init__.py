@@ -1,0 +1,42 @@
+"""Checkpoints of all kinds: read without trust, recognised by their names, fitted strictly."""
+
+from detr_d2.checkpoint.checkpoint import (
+    DESCRIPTION,
+    Checkpoint,
+    describe,
+    from_content,
+    read_checkpoint,
+)
+from detr_d2.checkpoint.convert import convert_file
+from detr_d2.checkpoint.errors import CheckpointError, CheckpointNotFoundError
+from detr_d2.checkpoint.files import check_pickle
+from detr_d2.checkpoint.fitting import Fitted, LoadingRules, fit
+from detr_d2.checkpoint.formats import OWN, recognise
+from detr_d2.checkpoint.module import TakesAnyDETR
+from detr_d2.checkpoint.report import loading_table, log_loaded, tensor_table
+from detr_d2.checkpoint.settings import Settings
+from detr_d2.checkpoint.sources import TorchvisionHandler, fetch
+
+__all__ = [
+    "DESCRIPTION",
+    "OWN",
+    "Checkpoint",
+    "CheckpointError",
+    "CheckpointNotFoundError",
+    "Fitted",
+    "LoadingRules",
+    "Settings",
+    "TakesAnyDETR",
+    "TorchvisionHandler",
+    "check_pickle",
+    "convert_file",
+    "describe",
+    "fetch",
+    "fit",
+    "from_content",
+    "loading_table",
+    "log_loaded",
+    "read_checkpoint",
+    "recognise",
+    "tensor_table",
+]

@@ -1,0 +1,128 @@
+"""A checkpoint of any kind, under the names used here and with all that it says of itself."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from detr_d2.checkpoint import formats
+from detr_d2.checkpoint.class_rows import ClassHead, named
+from detr_d2.checkpoint.errors import CheckpointError
+from detr_d2.checkpoint.files import read_file
+from detr_d2.checkpoint.formats import NamedWeights, StateDict, to_own_names
+from detr_d2.checkpoint.names import BACKBONE, CLASS_HEAD, MASK_HEAD
+from detr_d2.checkpoint.settings import Settings
+from detr_d2.checkpoint.sources import fetch
+from detr_d2.data.categories import PanopticClasses
+
+# Under this key the project's own checkpoints describe themselves.
+DESCRIPTION = "detr_d2"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint.
+
+    Attributes:
+        origin: path or URL.
+        named: its tensors.
+        class_names: one for each class of its head, None for rows without one; None: unknown.
+        settings: what it was made with.
+        content: all that the file holds, e.g. the state of the training.
+    """
+
+    origin: str
+    named: NamedWeights
+    class_names: tuple[str | None, ...] | None = None
+    settings: Settings = field(default_factory=Settings)
+    content: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def class_head(self) -> ClassHead | None:
+        """What is known of the class head; None where there is none."""
+        bias = self.named.weights.get(f"{CLASS_HEAD}bias")
+        return None if bias is None else ClassHead(len(bias), self.class_names)
+
+    @property
+    def has_mask_head(self) -> bool:
+        return any(name.startswith(MASK_HEAD) for name in self.named.weights)
+
+    @property
+    def is_backbone(self) -> bool:
+        """Whether it is nothing but a backbone."""
+        return all(name.startswith(BACKBONE) for name in self.named.weights)
+
+    @property
+    def title(self) -> str:
+        """What was recognised, in a few words."""
+        parts = "a backbone" if self.is_backbone else "a detector"
+        if self.has_mask_head:
+            parts = "detector and mask head" if not self.is_backbone else parts
+        return f"{self.named.format.title}: {parts}"
+
+
+def read_checkpoint(path: str) -> Checkpoint:
+    """Reads a checkpoint of any known kind.
+
+    Args:
+        path: see ``fetch``.
+
+    Raises:
+        CheckpointNotFoundError: there is nothing at the path.
+        CheckpointError: it can't be downloaded or read, or is of no known kind.
+    """
+    if path.endswith(".pkl"):
+        raise CheckpointError(
+            f"{path} is of Detectron2's model zoo. Such backbones load as they are, by "
+            "Detectron2's own rules."
+        )
+    content = read_file(fetch(path))
+    try:
+        return from_content(content, path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def from_content(content: Mapping[str, Any], origin: str) -> Checkpoint:
+    """Takes what a file holds, at least ``model``, a state dict.
+
+    Raises:
+        CheckpointError: the state dict is of no known kind.
+    """
+    weights = to_own_names(content["model"])
+    class_names, settings = None, Settings()
+    if weights.format is formats.OWN:
+        description = _mapping(content.get(DESCRIPTION))
+        class_names = named(description.get("class_names") or ())
+        settings = Settings.from_dict(_mapping(description.get("settings")))
+    elif weights.format is formats.REFERENCE:
+        args = content.get("args")
+        settings = Settings.from_reference(args if isinstance(args, argparse.Namespace) else None)
+    elif weights.format is formats.HUGGING_FACE:
+        config = content.get("config")  # none where the file was taken out of its folder
+        settings = Settings.from_hugging_face(config)
+        class_names = _hugging_face_names(config, weights.weights)
+    return Checkpoint(origin, weights, class_names, settings, content)
+
+
+def _hugging_face_names(
+    config: Mapping | None, weights: StateDict
+) -> tuple[str | None, ...] | None:
+    """The classes' names from ``id2label``, whose keys are the rows of the class head."""
+    labels = _mapping(_mapping(config).get("id2label"))
+    num_classes = len(weights.get(f"{CLASS_HEAD}bias", [0])) - 1
+    return named([labels.get(str(row)) for row in range(num_classes)])
+
+
+def _mapping(value: object) -> Mapping:
+    """A value of a file, if it is what it should be."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def describe(classes: PanopticClasses | None, settings: Settings) -> dict[str, Any]:
+    """What a checkpoint of this project says of itself, in plain containers."""
+    names = [] if classes is None else list(classes.names)
+    ids = [] if classes is None else list(classes.dataset_ids)
+    return {"class_names": names, "dataset_ids": ids, "settings": settings.to_dict()}

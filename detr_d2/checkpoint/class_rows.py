@@ -1,0 +1,202 @@
+"""Which row of a file's class head serves which class of the dataset.
+
+Axes: K classes of the model, R rows of the file's head; the last row of both is "no object".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+
+from detr_d2.checkpoint.errors import CheckpointError
+from detr_d2.checkpoint.formats import shorten
+from detr_d2.data.categories import PanopticClasses
+
+# Rows of the released heads, one for each category id of COCO up to the largest, used or not:
+# 0 … 90 for detection, 0 … 249 for panoptic segmentation.
+COCO_HEADS = (92, 251)
+COCO_NAMES: Mapping[int, str] = {c["id"]: c["name"] for c in COCO_CATEGORIES}
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """Where the K + 1 rows of the model's class head come from.
+
+    Attributes:
+        rows: for each row of the model that of the file, or None to keep the initial values.
+        reason: in a few words, for the log; empty where all rows are taken as they are.
+        warning: what the user should know, or empty.
+    """
+
+    rows: list[int | None]
+    reason: str = ""
+    warning: str = ""
+
+
+@dataclass(frozen=True)
+class ClassHead:
+    """What is known of a file's class head.
+
+    Attributes:
+        num_rows: R.
+        names: the R - 1 classes' names, None where a row has none; or None where none is known.
+    """
+
+    num_rows: int
+    names: tuple[str | None, ...] | None = None
+
+    @property
+    def has_coco_ids(self) -> bool:
+        """Whether rows are COCO's category ids: by their number, unless most names deny it."""
+        if self.num_rows not in COCO_HEADS:
+            return False
+        agree = [
+            _same(name, COCO_NAMES[i])
+            for i, name in enumerate(self.names or ())
+            if name is not None and i in COCO_NAMES
+        ]
+        return 2 * sum(agree) >= len(agree)
+
+    @property
+    def row_names(self) -> tuple[str | None, ...] | None:
+        """``names``, or those that COCO has for the ids."""
+        if self.has_coco_ids:
+            return tuple(COCO_NAMES.get(i) for i in range(self.num_rows - 1))
+        return self.names
+
+
+def plan_rows(
+    head: ClassHead,
+    num_classes: int,
+    classes: PanopticClasses | None,
+    *,
+    resize: bool,
+    frozen: bool,
+) -> RowPlan:
+    """Finds the rows for the K classes of a model.
+
+    A head by COCO's ids gives the rows of the dataset's ids. A head of K + 1 rows is taken as it
+    is, in the order of the dataset's names where both sides have the same names. Any other is
+    refused, or with ``resize`` matched by name.
+
+    Args:
+        head: the file's.
+        num_classes: K.
+        classes: of the dataset; None where no dataset is known.
+        resize: ``MODEL.DETR.RESIZE_ON_LOAD``.
+        frozen: whether the detector stays as it is loaded; then nothing is ever matched by name.
+
+    Raises:
+        CheckpointError: the classes don't fit.
+    """
+    last = head.num_rows - 1
+    if last == num_classes:
+        misfit = _different_names(head, classes)
+        if not misfit:
+            return _in_order_of_dataset(head, classes)
+        if not (resize or frozen):
+            warning = f"The classes of the file and of the dataset differ: {misfit}."
+            return RowPlan(list(range(head.num_rows)), warning=warning)
+    elif head.has_coco_ids:
+        misfit = _not_coco(head, classes)
+        if not misfit:
+            return RowPlan([*classes.dataset_ids, last], f"by the dataset's ids, of {last + 1}")
+    else:
+        misfit = f"the file has {last} classes, MODEL.DETR.NUM_CLASSES is {num_classes}"
+    if frozen:
+        raise CheckpointError(
+            f"its classes don't fit the dataset: {misfit}. The detector is frozen "
+            "(MODEL.DETR.FREEZE_DETECTOR, stage 'masks') and could never learn the dataset's: "
+            "train the stage 'boxes' first."
+        )
+    if not resize:
+        raise CheckpointError(
+            f"its classes don't fit the dataset: {misfit}. To start training from it all the same, "
+            "set MODEL.DETR.RESIZE_ON_LOAD True: classes of the same name keep their rows, the "
+            "others start fresh."
+        )
+    return _by_name(head, num_classes, classes)
+
+
+def _in_order_of_dataset(head: ClassHead, classes: PanopticClasses | None) -> RowPlan:
+    """All rows, put in the dataset's order where both sides' names are known."""
+    in_order = list(range(head.num_rows))
+    if head.names is None or classes is None:
+        return RowPlan(in_order)
+    rows = _by_name(head, head.num_rows - 1, classes).rows
+    if rows == in_order or len(set(rows)) < len(rows):  # names that differ by signs alone
+        return RowPlan(in_order)
+    return RowPlan(rows, "put in the dataset's order")
+
+
+def _by_name(head: ClassHead, num_classes: int, classes: PanopticClasses | None) -> RowPlan:
+    """The rows of the dataset's names; the other classes start fresh."""
+    row_of = {_plain(name): i for i, name in enumerate(head.row_names or ()) if name is not None}
+    names = [None] * num_classes if classes is None else classes.names
+    rows = [None if name is None else row_of.get(_plain(name)) for name in names]
+    kept = [str(name) for name, row in zip(names, rows, strict=True) if row is not None]
+    fresh = [str(name) for name, row in zip(names, rows, strict=True) if row is None]
+    reason = f"by name: {len(kept)} classes kept" + (f" ({shorten(kept)})" if kept else "")
+    if fresh:
+        reason += f", {len(fresh)} fresh" + (f" ({shorten(fresh)})" if classes else "")
+    return RowPlan([*rows, head.num_rows - 1], reason)
+
+
+def _different_names(head: ClassHead, classes: PanopticClasses | None) -> str:
+    """How the names of two lists of equal length differ; empty where they don't or are unknown."""
+    if head.names is None or classes is None:
+        return ""
+    in_file = {_plain(name): name for name in head.names if name is not None}
+    in_dataset = {_plain(name): name for name in classes.names}
+    only_file = [name for key, name in in_file.items() if key not in in_dataset]
+    only_dataset = [name for key, name in in_dataset.items() if key not in in_file]
+    if not only_dataset:
+        return ""
+    return (
+        f"only the file has {shorten(only_file) or 'rows without a name'}; "
+        f"only the dataset has {shorten(only_dataset)}"
+    )
+
+
+def _not_coco(head: ClassHead, classes: PanopticClasses | None) -> str:
+    """Why a dataset can't take rows of a head by COCO's ids; empty where it can."""
+    what = f"the file's {head.num_rows} rows are COCO's category ids"
+    if classes is None:
+        return f"{what}, and no dataset in DATASETS says which of them are wanted"
+    pairs = list(zip(classes.dataset_ids, classes.names, strict=True))
+    foreign = [f"{i} ({name!r})" for i, name in pairs if i not in COCO_NAMES]
+    if foreign:
+        return f"{what}, and {len(foreign)} of the dataset's ids are not: {shorten(foreign)}"
+    renamed = [
+        f"{i} ({name!r}, in COCO {COCO_NAMES[i]!r})"
+        for i, name in pairs
+        if not _same(name, COCO_NAMES[i])
+    ]
+    if renamed:
+        return f"{what}, and the dataset's ids mean something else: {shorten(renamed)}"
+    beyond = [f"{i} ({name!r})" for i, name in pairs if i >= head.num_rows - 1]
+    if beyond:
+        return f"{what} up to {head.num_rows - 2}: it has none for {shorten(beyond)}"
+    return ""
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", " ", name).strip().lower()
+
+
+def _same(name: str, other: str) -> bool:
+    return _plain(name) == _plain(other)
+
+
+def named(names: Sequence[object]) -> tuple[str | None, ...] | None:
+    """Names as files have them, without placeholders such as "LABEL_3"; None where none is left."""
+    meant = tuple(
+        name
+        if isinstance(name, str) and not re.fullmatch(r"(LABEL_)?\d+|N/?A|", name, re.IGNORECASE)
+        else None
+        for name in names
+    )
+    return meant if any(meant) else None

@@ -1,0 +1,85 @@
+"""Writes a checkpoint of any kind as one of this project's."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from detr_d2.checkpoint.checkpoint import DESCRIPTION, Checkpoint, describe, read_checkpoint
+from detr_d2.checkpoint.class_rows import plan_rows
+from detr_d2.checkpoint.errors import CheckpointError
+from detr_d2.checkpoint.fitting import Fitted
+from detr_d2.checkpoint.names import CLASS_HEAD
+from detr_d2.checkpoint.report import loading_table, tensor_table
+from detr_d2.data.categories import PanopticClasses, classes_of
+
+
+def convert_file(
+    source: str, output: str | Path, dataset_name: str | None = None, every_tensor: bool = False
+) -> str:
+    """Reads a checkpoint and writes its model under the names used here.
+
+    Args:
+        source: path or URL, see ``read_checkpoint``.
+        output: a ``.pth`` file; written whole or not at all.
+        dataset_name: a dataset to whose classes a head by COCO's ids is cut; None: all rows stay.
+        every_tensor: whether the table has a line for each tensor, and not for each module.
+
+    Returns:
+        What was recognised, and what became of the tensors, as a table.
+
+    Raises:
+        FileExistsError: output is there already.
+        CheckpointError: source can't be read, or its classes aren't the dataset's.
+        ValueError: output has another suffix, or the dataset no classes.
+    """
+    output = Path(output)
+    if output.suffix != ".pth":
+        raise ValueError(f"{output}: the name of a checkpoint has to end in .pth.")
+    if output.exists():
+        raise FileExistsError(f"{output} is there already; it is left as it is.")
+    classes = None if dataset_name is None else classes_of(dataset_name)
+    if dataset_name is not None and classes is None:
+        raise ValueError(f"No classes are known of a dataset {dataset_name!r}.")
+    checkpoint = read_checkpoint(source)
+    fitted = Fitted(checkpoint, dict(checkpoint.named.weights))
+    fitted.ignored = list(checkpoint.named.ignored)
+    description = describe(None, checkpoint.settings)
+    description["class_names"] = list(checkpoint.class_names or ())
+    if classes is not None:
+        _cut_to(fitted, classes)
+        description = describe(classes, checkpoint.settings)
+    _write(output, {"model": fitted.weights, DESCRIPTION: description})
+    table = tensor_table(fitted) if every_tensor else loading_table(fitted)
+    return f"{source}: {checkpoint.title}\n{table}"
+
+
+def _cut_to(fitted: Fitted, classes: PanopticClasses) -> None:
+    checkpoint: Checkpoint = fitted.checkpoint
+    if checkpoint.class_head is None:
+        raise CheckpointError(f"{checkpoint.origin} has no class head that could be cut.")
+    try:
+        plan = plan_rows(
+            checkpoint.class_head, len(classes.names), classes, resize=False, frozen=False
+        )
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint.origin}: {error}") from None
+    for name in (f"{CLASS_HEAD}weight", f"{CLASS_HEAD}bias"):
+        fitted.weights[name] = fitted.weights[name][plan.rows]
+        if plan.reason:
+            fitted.resized[name] = plan.reason
+
+
+def _write(path: Path, content: dict) -> None:
+    """Saves a file under another name first, so that none is ever half written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Views of larger tensors would be saved whole.
+    content["model"] = {name: tensor.clone() for name, tensor in content["model"].items()}
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    try:
+        torch.save(content, unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,222 @@
+"""Fits the tensors of a checkpoint to a model: all of them, or an error that says why not.
+
+Axes: K classes of the model, Q queries of the model, D its width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from detr_d2.checkpoint.checkpoint import Checkpoint
+from detr_d2.checkpoint.class_rows import plan_rows
+from detr_d2.checkpoint.errors import CheckpointError
+from detr_d2.checkpoint.formats import shorten
+from detr_d2.checkpoint.names import BACKBONE, CLASS_HEAD, MASK_HEAD, QUERIES
+from detr_d2.checkpoint.settings import Settings, different_settings
+from detr_d2.data.categories import PanopticClasses
+
+
+@dataclass(frozen=True)
+class LoadingRules:
+    """What a model wants of checkpoints.
+
+    Attributes:
+        classes: of the dataset, if one is known.
+        settings: of the model.
+        resize: ``MODEL.DETR.RESIZE_ON_LOAD``: whether classes, queries and settings may differ.
+        frozen: whether the detector stays as it is loaded.
+    """
+
+    classes: PanopticClasses | None
+    settings: Settings
+    resize: bool = False
+    frozen: bool = False
+
+
+@dataclass
+class Fitted:
+    """What to load.
+
+    Attributes:
+        checkpoint: where it is from.
+        weights: own name → tensor of the model's shape.
+        resized: own name → what was done to it.
+        initial: names that keep the model's initial values.
+        ignored: names, in the file, of tensors that the model has no use for.
+        warnings: what the user should know.
+    """
+
+    checkpoint: Checkpoint
+    weights: dict[str, torch.Tensor]
+    resized: dict[str, str] = field(default_factory=dict)
+    initial: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def fit(
+    checkpoint: Checkpoint,
+    model: Mapping[str, torch.Tensor],
+    rules: LoadingRules,
+    *,
+    to_train: bool,
+) -> Fitted:
+    """Fits a checkpoint to a model.
+
+    A model without masks ignores a mask head. To train, the file may be a detector without a mask
+    head or, where nothing is frozen, a backbone alone; the rest keeps its initial values.
+
+    Args:
+        checkpoint: of any kind.
+        model: the state dict of the model.
+        rules: what the model wants.
+        to_train: whether the model is trained from here on.
+
+    Raises:
+        CheckpointError: the file doesn't fit; all that is wrong is said at once.
+    """
+    fitted = Fitted(checkpoint, dict(checkpoint.named.weights))
+    fitted.ignored = list(checkpoint.named.ignored)
+    _leave_out_unused(fitted, model)
+    misfits = [*_choose_class_rows(fitted, model, rules), *_choose_queries(fitted, model, rules)]
+    problems = [
+        *_check_settings(fitted, rules),
+        *misfits,
+        *_check_names(fitted, model, to_train, rules.frozen),
+        *_check_tensors(fitted, model, rows_are_told=bool(misfits)),
+    ]
+    if problems:
+        raise CheckpointError(
+            f"{checkpoint.origin} doesn't fit the model that the config describes. Recognised as "
+            f"{checkpoint.title}:\n  " + "\n  ".join(problems)
+        )
+    return fitted
+
+
+def _leave_out_unused(fitted: Fitted, model: Mapping[str, torch.Tensor]) -> None:
+    """Leaves out what some models have and others do without."""
+    model_has_masks = any(name.startswith(MASK_HEAD) for name in model)
+    for name in list(fitted.weights):
+        unused_mask = name.startswith(MASK_HEAD) and not model_has_masks
+        if unused_mask or (name.endswith(".num_batches_tracked") and name not in model):
+            del fitted.weights[name]
+            fitted.ignored.append(fitted.checkpoint.named.source[name])
+
+
+def _check_settings(fitted: Fitted, rules: LoadingRules) -> list[str]:
+    has_mask_head = any(name.startswith(MASK_HEAD) for name in fitted.weights)
+    differences = different_settings(fitted.checkpoint.settings, rules.settings, has_mask_head)
+    of_detector = differences.keys() - {"attention_softmax"}
+    if differences and not rules.resize or of_detector and rules.frozen:
+        advice = "Set the keys accordingly"
+        if not (of_detector and rules.frozen):
+            advice += ", or MODEL.DETR.RESIZE_ON_LOAD True to train on from it all the same"
+        told = "; ".join(differences.values())
+        return [f"it was made with other settings: {told}. {advice}."]
+    fitted.warnings += [f"Other settings: {phrase}." for phrase in differences.values()]
+    return []
+
+
+def _choose_class_rows(
+    fitted: Fitted, model: Mapping[str, torch.Tensor], rules: LoadingRules
+) -> list[str]:
+    head = fitted.checkpoint.class_head
+    if head is None:
+        return []  # found missing later, unless it may be
+    num_classes = len(model[f"{CLASS_HEAD}bias"]) - 1
+    try:
+        plan = plan_rows(head, num_classes, rules.classes, resize=rules.resize, frozen=rules.frozen)
+    except CheckpointError as error:
+        return [str(error)]
+    if plan.warning:
+        fitted.warnings.append(plan.warning)
+    if plan.reason:
+        _take_rows(fitted, model, f"{CLASS_HEAD}weight", plan.rows, plan.reason)
+        _take_rows(fitted, model, f"{CLASS_HEAD}bias", plan.rows, plan.reason)
+    return []
+
+
+def _choose_queries(
+    fitted: Fitted, model: Mapping[str, torch.Tensor], rules: LoadingRules
+) -> list[str]:
+    if QUERIES not in fitted.weights:
+        return []
+    in_file, in_model = len(fitted.weights[QUERIES]), len(model[QUERIES])
+    if in_file == in_model:
+        return []
+    differ = f"it has {in_file} queries, MODEL.DETR.NUM_QUERIES is {in_model}"
+    if rules.frozen:
+        return [f"{differ}. A frozen detector keeps its queries: set {in_file}."]
+    what = "keep the first of them" if in_model < in_file else "add new ones"
+    if not rules.resize:
+        return [f"{differ}. Set {in_file}, or MODEL.DETR.RESIZE_ON_LOAD True to {what}."]
+    rows = [row if row < in_file else None for row in range(in_model)]
+    reason = "the first" if in_model < in_file else f"{in_model - in_file} added"
+    _take_rows(fitted, model, QUERIES, rows, f"{reason}, of {in_file}")
+    return []
+
+
+def _take_rows(
+    fitted: Fitted,
+    model: Mapping[str, torch.Tensor],
+    name: str,
+    rows: list[int | None],
+    reason: str,
+) -> None:
+    """Takes rows of a tensor; None is a row that keeps the model's initial values."""
+    in_file, result = fitted.weights.get(name), model[name].clone()
+    kept = [i for i, row in enumerate(rows) if row is not None]
+    if (
+        in_file is None
+        or in_file.shape[1:] != result.shape[1:]
+        or len(in_file) <= max(rows[i] for i in kept)
+    ):
+        return  # found out by the checks that follow
+    result[kept] = in_file[[rows[i] for i in kept]].to(result)
+    fitted.weights[name] = result
+    fitted.resized[name] = reason
+
+
+def _check_names(
+    fitted: Fitted, model: Mapping[str, torch.Tensor], to_train: bool, frozen: bool
+) -> list[str]:
+    checkpoint = fitted.checkpoint
+
+    def may_be_missing(name: str) -> bool:
+        if name.endswith(".num_batches_tracked"):
+            return True
+        if to_train and name.startswith(MASK_HEAD):
+            return not checkpoint.has_mask_head
+        return to_train and not frozen and checkpoint.is_backbone and not name.startswith(BACKBONE)
+
+    missing = [name for name in model if name not in fitted.weights]
+    fitted.initial = [name for name in missing if may_be_missing(name)]
+    missing = [name for name in missing if not may_be_missing(name)]
+    left_over = [checkpoint.named.source[name] for name in fitted.weights if name not in model]
+    problems = []
+    if missing:
+        problems.append(f"missing in the file: {shorten(missing)}")
+    if left_over:
+        problems.append(f"in the file, but not in the model: {shorten(left_over)}")
+    return problems
+
+
+def _check_tensors(
+    fitted: Fitted, model: Mapping[str, torch.Tensor], rows_are_told: bool
+) -> list[str]:
+    """Shapes and values; the number of classes and queries not where it is told already."""
+    problems = []
+    for name, tensor in fitted.weights.items():
+        if name not in model:
+            continue
+        has_rows = name.startswith(CLASS_HEAD) or name == QUERIES
+        first = 1 if has_rows and rows_are_told else 0
+        in_file, in_model = tuple(tensor.shape), tuple(model[name].shape)
+        if in_file[first:] != in_model[first:]:
+            problems.append(f"{name}: {in_file} in the file, {in_model} in the model")
+        if not tensor.isfinite().all():
+            problems.append(f"{name}: NaN or infinite in the file")
+    return problems

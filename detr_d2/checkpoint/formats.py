@@ -1,0 +1,169 @@
+"""Recognises whose state dict it is by its names, and gives its tensors the names used here.
+
+Axes: D the transformer's width.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+
+from detr_d2.checkpoint import names
+from detr_d2.checkpoint.errors import CheckpointError
+
+StateDict = Mapping[str, torch.Tensor]
+
+# What the tensors of a module are called.
+LEAVES = {"weight", "bias", "running_mean", "running_var", "in_proj_weight", "in_proj_bias"}
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of state dict.
+
+    Attributes:
+        title: what logs call it.
+        marker: pattern of names that only this kind has.
+        modules: its modules' names → ours, see ``names``.
+        prefix: pattern of what may come before all names.
+        ignored: pattern of names without meaning here.
+    """
+
+    title: str
+    marker: str
+    modules: Mapping[str, str]
+    prefix: str = ""
+    ignored: str = r".*\.num_batches_tracked"
+
+    @cached_property
+    def patterns(self) -> list[tuple[re.Pattern, str]]:
+        return [
+            (re.compile(re.escape(theirs).replace(r"\#", r"(\d+)")), own)
+            for theirs, own in self.modules.items()
+        ]
+
+    def own_module(self, module: str) -> str | None:
+        """The name here of a module; None where it has none."""
+        for pattern, own in self.patterns:
+            match = pattern.fullmatch(module)
+            if match:
+                return own.replace("#", "{}").format(*match.groups())
+        return None
+
+
+OWN = Format("detr_d2", r"detector\..*|mask_head\.(attention_map|input_conv)\..*", {})
+REFERENCE = Format(
+    "the reference DETR",
+    r"(detr\.)*transformer\.(encoder|decoder)\.layers\.\d+\.linear1\.weight",
+    names.REFERENCE,
+    prefix=r"(detr\.)*",
+    # The loss's class weights, which the reference's Detectron2 wrapper saves with the model.
+    ignored=r".*\.num_batches_tracked|criterion\.empty_weight",
+)
+HUGGING_FACE = Format(
+    "DETR of Hugging Face's transformers",
+    r"(detr\.)?model\.(encoder|decoder)\.layers\.\d+\.self_attn\.q_proj\.weight",
+    names.HUGGING_FACE,
+    prefix=r"(detr\.)?",
+)
+TORCHVISION = Format(
+    "a ResNet of torchvision",
+    r"layer1\.0\.conv1\.weight",
+    {theirs: names.BACKBONE + own for theirs, own in names.TORCHVISION_RESNET.items()},
+    ignored=r".*\.num_batches_tracked|fc\.(weight|bias)",
+)
+FORMATS = (OWN, REFERENCE, HUGGING_FACE, TORCHVISION)
+
+
+@dataclass
+class NamedWeights:
+    """Tensors under the names used here.
+
+    Attributes:
+        format: whose they were.
+        weights: own name → tensor.
+        source: own name → name in the file.
+        ignored: names in the file that have no meaning here.
+    """
+
+    format: Format
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    source: dict[str, str] = field(default_factory=dict)
+    ignored: list[str] = field(default_factory=list)
+
+    def add(self, name: str, source: str, tensor: torch.Tensor) -> None:
+        if name in self.weights:
+            raise CheckpointError(f"{self.source[name]} and {source} both are {name}.")
+        self.weights[name], self.source[name] = tensor, source
+
+
+def recognise(keys: Iterable[str]) -> Format | None:
+    """The first format that one of the names is typical of; None where there is none."""
+    keys = list(keys)
+    for candidate in FORMATS:
+        marker = re.compile(candidate.marker)
+        if any(marker.fullmatch(key) for key in keys):
+            return candidate
+    return None
+
+
+def to_own_names(state_dict: StateDict) -> NamedWeights:
+    """Renames the tensors of a state dict of any known format.
+
+    Attention's joint matrices are split. The tensors are views of those given. A ``module.`` that
+    distributed training put before all names is taken off.
+
+    Raises:
+        CheckpointError: the format is unknown, or names are left over.
+    """
+    if all(key.startswith("module.") for key in state_dict):
+        state_dict = {key.removeprefix("module."): value for key, value in state_dict.items()}
+    recognised = recognise(state_dict)
+    if not state_dict:
+        raise CheckpointError("it holds no tensors.")
+    if recognised is None:
+        known = "; ".join(candidate.title for candidate in FORMATS)
+        raise CheckpointError(
+            f"no known kind of checkpoint. Its first tensors are {shorten(state_dict)}. Known are "
+            f"the names of: {known}."
+        )
+    named = NamedWeights(recognised)
+    left_over = []
+    for key, tensor in state_dict.items():
+        if recognised is OWN:
+            named.add(key, key, tensor)
+        elif re.fullmatch(recognised.ignored, key):
+            named.ignored.append(key)
+        elif not _add_renamed(named, key, tensor):
+            left_over.append(key)
+    if left_over:
+        raise CheckpointError(
+            f"it was recognised as {recognised.title}, but has tensors that such a model has not: "
+            f"{shorten(left_over)}."
+        )
+    return named
+
+
+def _add_renamed(named: NamedWeights, key: str, tensor: torch.Tensor) -> bool:
+    """Adds a tensor under its own name or names; whether it has any."""
+    module, _, leaf = re.sub(f"^{named.format.prefix}", "", key).rpartition(".")
+    own = named.format.own_module(module)
+    if own is None or leaf not in LEAVES:
+        return False
+    if not leaf.startswith("in_proj_"):
+        named.add(f"{own}.{leaf}", key, tensor)
+        return True
+    # PyTorch's attention has one 3D×D matrix (and 3D bias) for queries, keys and values.
+    for part, piece in zip("qkv", tensor.chunk(3), strict=True):
+        named.add(f"{own}.{part}_proj.{leaf.removeprefix('in_proj_')}", key, piece)
+    return True
+
+
+def shorten(keys: Iterable[str], most: int = 6) -> str:
+    """The first few of many names, for messages."""
+    keys = list(keys)
+    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")

@@ -1,0 +1,49 @@
+"""Makes a model take state dicts of any DETR, also from loaders that know nothing of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from detr_d2.checkpoint.checkpoint import from_content
+from detr_d2.checkpoint.errors import CheckpointError
+from detr_d2.checkpoint.fitting import LoadingRules, fit
+from detr_d2.checkpoint.formats import OWN, recognise, shorten
+from detr_d2.checkpoint.report import log_loaded
+
+logger = logging.getLogger(__name__)
+
+
+class TakesAnyDETR(nn.Module):
+    """A model whose ``load_state_dict`` takes the reference's and Hugging Face's names as well.
+
+    So Detectron2's ``DefaultPredictor`` and ``DetectionCheckpointer`` load released weights.
+    Subclasses set ``loading_rules``.
+    """
+
+    loading_rules: LoadingRules
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """As every module's for names of this project; others are converted, and always strictly.
+
+        Raises:
+            CheckpointError: the tensors of another kind don't fit, or none at all is of this model.
+        """
+        kind, own = recognise(state_dict), self.state_dict()
+        if kind not in (None, OWN):
+            checkpoint = from_content({"model": state_dict}, "state dict")
+            fitted = fit(checkpoint, own, self.loading_rules, to_train=self.training)
+            log_loaded(logger, fitted)
+            state_dict, strict = fitted.weights, False
+        elif state_dict and not any(name in own for name in state_dict):
+            # Loaders that aren't strict would go on with nothing but initial values.
+            raise CheckpointError(
+                f"No tensor is one of a DETR's: {shorten(state_dict)}. See the README for the "
+                "kinds of checkpoints that can be loaded."
+            )
+        return super().load_state_dict(state_dict, strict, assign)

@@ -1,0 +1,119 @@
+"""Settings that change what a model computes but not the shapes of its tensors."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+from detectron2.config import CfgNode
+
+from detr_d2.checkpoint.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a checkpoint was made with; None where it doesn't say.
+
+    Each attribute has the meaning and the values of the key in ``KEYS``.
+    """
+
+    num_heads: int | None = None
+    pre_norm: bool | None = None
+    position_embedding: str | None = None
+    position_temperature: float | None = None
+    res5_dilation: int | None = None
+    attention_softmax: str | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> Settings:
+        return cls(
+            num_heads=cfg.MODEL.DETR.NUM_HEADS,
+            pre_norm=cfg.MODEL.DETR.PRE_NORM,
+            position_embedding=cfg.MODEL.DETR.POSITION_EMBEDDING,
+            position_temperature=cfg.MODEL.DETR.POSITION_TEMPERATURE,
+            res5_dilation=cfg.MODEL.RESNETS.RES5_DILATION,
+            attention_softmax=cfg.MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX,
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> Settings:
+        """Takes what ``to_dict`` gave, perhaps in another version: unknown names are left out."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+    @classmethod
+    def from_reference(cls, args: argparse.Namespace | None) -> Settings:
+        """From the arguments that the reference's training saves; its softmax is always joint."""
+        dilation = getattr(args, "dilation", None)
+        positions = {"v2": "sine", "v3": "learned"}
+        position_embedding = getattr(args, "position_embedding", None)
+        return cls(
+            num_heads=getattr(args, "nheads", None),
+            pre_norm=getattr(args, "pre_norm", None),
+            position_embedding=positions.get(position_embedding, position_embedding),
+            position_temperature=10000.0,
+            res5_dilation=None if dilation is None else 1 + bool(dilation),
+            attention_softmax="joint",
+        )
+
+    @classmethod
+    def from_hugging_face(cls, config: Mapping | None) -> Settings:
+        """From a ``config.json``; None: only what is the same for all.
+
+        Raises:
+            CheckpointError: it describes a model that this project has no settings for.
+        """
+        always = {"pre_norm": False, "position_temperature": 10000.0, "attention_softmax": "joint"}
+        if config is None:
+            return cls(**always)
+        heads = {config.get(f"{part}_attention_heads", 8) for part in ("encoder", "decoder")}
+        if len(heads) > 1:
+            raise CheckpointError(
+                f"its config.json has {' and '.join(map(str, heads))} attention heads in encoder "
+                "and decoder; here both have as many."
+            )
+        activation = config.get("activation_function", "relu")
+        if activation != "relu":
+            raise CheckpointError(f"its config.json has the activation {activation!r}, not 'relu'.")
+        backbone = config.get("backbone_config") or {}
+        dilated = bool(config.get("dilation")) or backbone.get("output_stride") == 16
+        return cls(
+            num_heads=heads.pop(),
+            position_embedding=config.get("position_embedding_type", "sine"),
+            res5_dilation=1 + dilated,
+            **always,
+        )
+
+
+KEYS = {
+    "num_heads": "MODEL.DETR.NUM_HEADS",
+    "pre_norm": "MODEL.DETR.PRE_NORM",
+    "position_embedding": "MODEL.DETR.POSITION_EMBEDDING",
+    "position_temperature": "MODEL.DETR.POSITION_TEMPERATURE",
+    "res5_dilation": "MODEL.RESNETS.RES5_DILATION",
+    "attention_softmax": "MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX",
+}
+
+
+def different_settings(file: Settings, model: Settings, has_mask_head: bool) -> dict[str, str]:
+    """The settings in which a file and a model differ, each with a phrase that says how.
+
+    Args:
+        file: of the checkpoint.
+        model: of the config.
+        has_mask_head: whether a mask head is loaded, the only part that the softmax matters to.
+    """
+    theirs, ours = file.to_dict(), model.to_dict()
+    if model.position_embedding != "sine":
+        del theirs["position_temperature"]
+    if not has_mask_head:
+        del theirs["attention_softmax"]
+    return {
+        name: f"{KEYS[name]} is {ours[name]!r}, the file was made with {value!r}"
+        for name, value in theirs.items()
+        if None not in (value, ours[name]) and value != ours[name]
+    }

@@ -1,0 +1,92 @@
+"""Where checkpoints come from: paths, URLs, and names of torchvision's ImageNet weights."""
+
+from __future__ import annotations
+
+import os
+from pathlib import PurePosixPath
+from typing import IO, Any
+from urllib.parse import urlparse
+
+import torchvision
+from detectron2.utils.file_io import PathHandler, PathManager
+
+from detr_d2.checkpoint.errors import CheckpointError, CheckpointNotFoundError
+from detr_d2.checkpoint.files import HUGGING_FACE_CONFIG, WEIGHT_FILES
+
+# Of files; other URLs are those of folders.
+SUFFIXES = {".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pkl", ".pyth"}
+
+
+class TorchvisionHandler(PathHandler):
+    """``torchvision://resnet50``: what that model of torchvision learned on ImageNet.
+
+    The first version of the weights, from which the reference's backbones start.
+    """
+
+    PREFIX = "torchvision://"
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return [self.PREFIX]
+
+    def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
+        name = path.removeprefix(self.PREFIX)
+        try:
+            weights = torchvision.models.get_model_weights(name)
+        except ValueError:
+            known = ", ".join(n for n in torchvision.models.list_models() if "resnet" in n)
+            raise CheckpointError(
+                f"{path}: torchvision has no model {name!r}. Its ResNets are {known}."
+            ) from None
+        return PathManager.get_local_path(weights["IMAGENET1K_V1"].url, force=force)
+
+    def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> IO:
+        return open(self._get_local_path(path), mode, buffering)
+
+    def _exists(self, path: str, **kwargs: Any) -> bool:
+        return True
+
+    def _isfile(self, path: str, **kwargs: Any) -> bool:
+        return True
+
+
+PathManager.register_handler(TorchvisionHandler())
+
+
+def fetch(path: str) -> str:
+    """Makes a checkpoint local: downloads it where it isn't yet.
+
+    Args:
+        path: local, of a file or of a Hugging Face folder; or a URL of either, such as
+            ``https://huggingface.co/facebook/detr-resnet-50-panoptic``; or ``torchvision://NAME``.
+
+    Returns:
+        A local path.
+
+    Raises:
+        CheckpointNotFoundError: there is nothing at a local path.
+        CheckpointError: the download failed.
+    """
+    if "://" not in path:
+        if not PathManager.exists(path):
+            raise CheckpointNotFoundError(f"There is no checkpoint {path}.")
+        return path
+    try:
+        if path.startswith("http") and PurePosixPath(urlparse(path).path).suffix not in SUFFIXES:
+            return _fetch_folder(path.rstrip("/"))
+        return PathManager.get_local_path(path)
+    except OSError as error:  # what urllib raises, whether a host or a file isn't there
+        raise CheckpointError(f"{path} could not be downloaded: {error}") from error
+
+
+def _fetch_folder(url: str) -> str:
+    """Downloads the files that make up a Hugging Face folder."""
+    if urlparse(url).hostname == "huggingface.co" and "/resolve/" not in url:
+        url += "/resolve/main"
+    folder = os.path.dirname(PathManager.get_local_path(f"{url}/{HUGGING_FACE_CONFIG}"))
+    preferred, *others = WEIGHT_FILES
+    try:
+        PathManager.get_local_path(f"{url}/{preferred}")
+    except OSError:
+        for name in others:
+            PathManager.get_local_path(f"{url}/{name}")
+    return folder
