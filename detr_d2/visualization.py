@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from detectron2.data import Metadata
 from detectron2.data.detection_utils import read_image
+from detectron2.structures import BoxMode
 from detectron2.utils.visualizer import ColorMode, Visualizer
 
+from detr_d2.data.instance_annotations import annotation_mask
 from detr_d2.data.panoptic_png import read_panoptic_png
 
 # Smaller images are enlarged to this length, so that names are legible on them.
@@ -38,25 +40,43 @@ def draw_prediction(image: np.ndarray, prediction: dict, metadata: Metadata) -> 
         return _draw_panoptic(visualizer, ids.cpu(), segments_info, image.shape[:2])
     instances = prediction["instances"].to("cpu")
     instances = instances[instances.scores >= MIN_INSTANCE_SCORE]
-    names, colors = metadata.thing_classes, metadata.get("thing_colors")
-    boxes = instances.pred_boxes.tensor.numpy() * (image.shape[0] / instances.image_size[0])
-    classes = instances.pred_classes.tolist()
-    return visualizer.overlay_instances(
-        boxes=boxes,
-        labels=[
-            f"{names[c]} {score:.0%}"
-            for c, score in zip(classes, instances.scores.tolist(), strict=True)
-        ],
-        assigned_colors=colors and [np.array(colors[c]) / 255 for c in classes],
-    ).get_image()
+    return _draw_instances(
+        visualizer,
+        instances.pred_boxes.tensor.numpy() * (image.shape[0] / instances.image_size[0]),
+        instances.pred_classes.tolist(),
+        [f" {score:.0%}" for score in instances.scores.tolist()],
+    )
 
 
 def draw_ground_truth(dataset_dict: dict, metadata: Metadata) -> np.ndarray:
-    """Draws the annotation of an image: Detectron2's standard dict to h×w×3 uint8, RGB."""
-    image = enlarge(read_image(dataset_dict["file_name"], format="RGB"))
-    ids = torch.from_numpy(read_panoptic_png(dataset_dict["pan_seg_file_name"]))
-    visualizer = Visualizer(image, metadata)
-    return _draw_panoptic(visualizer, ids, dataset_dict["segments_info"], image.shape[:2])
+    """Draws the annotation of an image: Detectron2's standard dict to h×w×3 uint8, RGB.
+
+    Drawn is its panoptic PNG, or else its instances, with masks where all of them have one.
+    """
+    image = read_image(dataset_dict["file_name"], format="RGB")
+    picture = enlarge(image)
+    visualizer = Visualizer(picture, metadata)
+    if "pan_seg_file_name" in dataset_dict:
+        ids = torch.from_numpy(read_panoptic_png(dataset_dict["pan_seg_file_name"]))
+        return _draw_panoptic(visualizer, ids, dataset_dict["segments_info"], picture.shape[:2])
+    annotations = dataset_dict["annotations"]
+    factor = picture.shape[0] // image.shape[0]
+    corners = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
+    masks = None
+    if all(annotation.get("segmentation") for annotation in annotations):
+        masks = [
+            annotation_mask(a["segmentation"], image.shape[:2], dataset_dict["file_name"])
+            .repeat(factor, axis=0)
+            .repeat(factor, axis=1)
+            for a in annotations
+        ]
+    return _draw_instances(
+        visualizer,
+        np.array(corners).reshape(-1, 4) * factor,
+        [a["category_id"] for a in annotations],
+        [" (crowd)" if a.get("iscrowd", 0) else "" for a in annotations],
+        masks,
+    )
 
 
 def beside(pictures: list[np.ndarray]) -> np.ndarray:
@@ -93,3 +113,21 @@ def _draw_panoptic(
     if not segments_info:
         return visualizer.output.get_image()
     return visualizer.draw_panoptic_seg(ids, segments_info).get_image()
+
+
+def _draw_instances(
+    visualizer: Visualizer,
+    boxes: np.ndarray,
+    classes: list[int],
+    remarks: list[str],
+    masks: list[np.ndarray] | None = None,
+) -> np.ndarray:
+    """Draws n instances: n×4 corners, a remark behind each class's name, n h×w masks."""
+    names = visualizer.metadata.thing_classes
+    colors = visualizer.metadata.get("thing_colors")
+    return visualizer.overlay_instances(
+        boxes=boxes,
+        labels=[f"{names[c]}{remark}" for c, remark in zip(classes, remarks, strict=True)],
+        masks=masks,
+        assigned_colors=colors and [np.array(colors[c]) / 255 for c in classes],
+    ).get_image()

@@ -1,10 +1,12 @@
-"""Pictures: sizes, empty predictions, boxes of a model without masks."""
+"""Pictures: sizes, empty predictions, boxes of a model without masks, both kinds of annotation."""
 
 import numpy as np
+import pycocotools.mask as mask_util
 import pytest
 import torch
-from detectron2.data import MetadataCatalog
-from detectron2.structures import Boxes, Instances
+from detectron2.data import Metadata, MetadataCatalog
+from detectron2.structures import Boxes, BoxMode, Instances
+from PIL import Image
 
 from detr_d2.visualization import below, beside, draw_ground_truth, draw_prediction, enlarge
 
@@ -44,12 +46,78 @@ def test_boxes_are_drawn_for_a_model_without_masks(metadata):
 
 
 def test_ground_truth_shows_every_dataset_image(small_shapes):
-    from detr_d2.data.panoptic_dataset import get_panoptic_dicts
+    from detr_d2.data.panoptic_dataset import get_dataset_dicts
 
-    for dataset_dict in get_panoptic_dicts(["small_shapes_val"]):
+    for dataset_dict in get_dataset_dicts(["small_shapes_val"]):
         picture = draw_ground_truth(dataset_dict, MetadataCatalog.get("small_shapes_val"))
         factor = picture.shape[0] // dataset_dict["height"]
         assert picture.shape == (factor * dataset_dict["height"], factor * dataset_dict["width"], 3)
+
+
+# No grey: among the colours that Detectron2's visualizer draws by chance are many.
+BLUE = np.array([31, 61, 91], np.uint8)
+
+
+@pytest.fixture
+def instance_dict(tmp_path) -> dict:
+    """An image with two instances, too small to be drawn as it is."""
+    Image.fromarray(np.tile(BLUE, (60, 80, 1))).save(tmp_path / "image.png")
+    polygon = [10.0, 10.0, 30.0, 10.0, 30.0, 50.0, 10.0, 50.0]
+    mask = np.zeros((60, 80), np.uint8, order="F")
+    mask[20:40, 50:70] = 1
+    return {
+        "file_name": str(tmp_path / "image.png"),
+        "height": 60,
+        "width": 80,
+        "annotations": [
+            {
+                "bbox": [10, 10, 20, 40],
+                "bbox_mode": BoxMode.XYWH_ABS,
+                "category_id": 0,
+                "segmentation": [polygon],
+            },
+            {
+                "bbox": [50.0, 20.0, 70.0, 40.0],
+                "bbox_mode": BoxMode.XYXY_ABS,
+                "category_id": 1,
+                "segmentation": mask_util.encode(mask),
+                "iscrowd": 1,
+            },
+        ],
+    }
+
+
+@pytest.mark.parametrize("colors", [{}, {"thing_colors": [[250, 10, 10], [10, 250, 10]]}])
+def test_ground_truth_of_instances(instance_dict, colors):
+    metadata = Metadata(thing_classes=["cat", "dog"], **colors)
+    picture = draw_ground_truth(instance_dict, metadata)
+    assert picture.shape == (360, 480, 3)  # six times as large
+    changed = (picture != BLUE).any(-1)
+    assert changed[65:295, 65:175].mean() > 0.9 and changed[125:235, 305:415].mean() > 0.9
+    assert not changed[:, 190:290].any()
+    if colors:
+        assert picture[150:200, 70:100, 0].mean() > 120 > picture[150:200, 70:100, 1].mean()
+
+    # Without masks, boxes alone.
+    del instance_dict["annotations"][1]["segmentation"]
+    changed = (draw_ground_truth(instance_dict, metadata) != BLUE).any(-1)
+    assert changed[100:200, 58:63].any(1).all() and changed[150:200, 298:303].any(1).all()
+    assert not changed[180:230, 320:400].any()
+
+
+def test_ground_truth_without_instances(instance_dict):
+    instance_dict["annotations"] = []
+    picture = draw_ground_truth(instance_dict, Metadata(thing_classes=["cat"]))
+    assert picture.shape == (360, 480, 3) and (picture == BLUE).all()
+
+
+def test_no_instance_predicted_leaves_the_image(metadata):
+    instances = Instances((500, 600), scores=torch.zeros(0), pred_boxes=Boxes(torch.zeros(0, 4)))
+    instances.pred_classes = torch.zeros(0, dtype=torch.int64)
+    image = np.full((500, 600, 3), 77, np.uint8)
+    for named in (metadata, MetadataCatalog.get("coco_2017_val")):
+        picture = draw_prediction(image, {"instances": instances}, named)
+        assert (picture == 77).all()
 
 
 def test_sheets():

@@ -1,4 +1,4 @@
-"""From a dataset's dict to the model's input: one image, its panoptic PNG, and their augmentation.
+"""From a dataset's dict to the model's input: one image, its annotation, and their augmentation.
 
 Axes: T segments of an image; H×W its pixels.
 """
@@ -14,14 +14,16 @@ from detectron2.structures import BitMasks, Instances
 
 from detr_d2.config import check_config
 from detr_d2.data.categories import check_num_classes
+from detr_d2.data.instance_annotations import read_annotated_instances
 from detr_d2.data.panoptic_png import read_panoptic_png
 
 
-class PanopticDatasetMapper:
-    """Reads an image and, to train, its segments, things and stuff alike, from the PNG alone.
+class DetrDatasetMapper:
+    """Reads an image and, to train, what is to be found in it.
 
-    Crowd segments and void are left out: they are no targets. So are segments of which a crop
-    leaves nothing.
+    These are the segments of a panoptic PNG, things and stuff alike, or where there is none the
+    annotated instances. Crowds and void are left out: they are no targets. So is what a crop
+    removes.
     """
 
     @configurable
@@ -32,14 +34,16 @@ class PanopticDatasetMapper:
         augmentations: list[T.Augmentation],
         image_format: str,
         num_classes: int,
+        with_masks: bool,
     ) -> None:
         """Takes whether to read the annotation, what to do to image and annotation, "RGB" or "BGR",
-        and the number of classes K that annotations may have.
+        the number of classes K that annotations may have, and whether instances need masks.
         """
         self.is_train = is_train
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
         self.num_classes = num_classes
+        self.with_masks = with_masks
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool) -> dict:
@@ -51,21 +55,24 @@ class PanopticDatasetMapper:
             "augmentations": build_augmentations(cfg, is_train),
             "image_format": cfg.INPUT.FORMAT,
             "num_classes": cfg.MODEL.DETR.NUM_CLASSES,
+            "with_masks": cfg.MODEL.DETR.MASK_ON,
         }
 
     def __call__(self, dataset_dict: dict) -> dict:
         """Reads one image.
 
         Args:
-            dataset_dict: Detectron2's standard dict with ``pan_seg_file_name``, ``segments_info``.
+            dataset_dict: Detectron2's standard dict; to train with ``pan_seg_file_name`` and
+                ``segments_info``, or else with ``annotations``.
 
         Returns:
             The dict with ``image``, a 3×H×W uint8 tensor, and to train ``instances`` with
-            ``gt_classes`` (contiguous), ``gt_boxes`` and ``gt_masks`` (``BitMasks``).
+            ``gt_classes`` (contiguous), ``gt_boxes`` and ``gt_masks`` (``BitMasks``), which
+            annotated instances have only where the model needs them.
 
         Raises:
-            FileNotFoundError, ValueError: a file is missing, damaged or at odds with its
-                annotation; the message names it.
+            FileNotFoundError, ValueError: a file is missing, damaged, without annotation or at odds
+                with it; the message names it.
         """
         result = dict(dataset_dict)
         image = _read_image(result["file_name"], self.image_format)
@@ -74,12 +81,29 @@ class PanopticDatasetMapper:
         transforms = self.augmentations(augmented)
         image = np.ascontiguousarray(augmented.image.transpose(2, 0, 1))
         result["image"] = torch.from_numpy(image)
-        if self.is_train:
-            segments_info = result.pop("segments_info")
-            result["instances"] = self._read_instances(result, segments_info, transforms)
+        if not self.is_train:
+            return result
+        segments_info = result.pop("segments_info", None)
+        annotations = result.pop("annotations", None)
+        if "pan_seg_file_name" in result and segments_info is not None:
+            result["instances"] = self._read_segments(result, segments_info, transforms)
+        elif annotations is not None:
+            result["instances"] = read_annotated_instances(
+                result,
+                annotations,
+                transforms,
+                image.shape[1:],
+                num_classes=self.num_classes,
+                with_masks=self.with_masks,
+            )
+        else:
+            raise ValueError(
+                f"{result['file_name']}: nothing to train on, its dict has neither a panoptic PNG "
+                "(pan_seg_file_name, segments_info) nor instances (annotations)."
+            )
         return result
 
-    def _read_instances(
+    def _read_segments(
         self, image_dict: dict, segments_info: list[dict], transforms: T.TransformList
     ) -> Instances:
         path = image_dict["pan_seg_file_name"]

@@ -14,8 +14,8 @@ from detectron2.data.build import build_batch_data_loader
 from detectron2.utils import comm
 from torch.utils.data import Dataset, Sampler
 
-from detr_d2.data.dataset_mapper import PanopticDatasetMapper
-from detr_d2.data.panoptic_dataset import get_panoptic_dicts
+from detr_d2.data.dataset_mapper import DetrDatasetMapper
+from detr_d2.data.panoptic_dataset import get_dataset_dicts
 
 
 class RepeatableSampler(Sampler):
@@ -75,8 +75,8 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> Iterable[list[dict]
         cfg: the whole config; ``SEED`` fixes order and augmentation (a negative one draws a seed).
         start_iter: number of batches that a run before this one has already taken.
     """
-    mapper = PanopticDatasetMapper(cfg, is_train=True)
-    dicts = get_panoptic_dicts(cfg.DATASETS.TRAIN)
+    mapper = DetrDatasetMapper(cfg, is_train=True)
+    dicts = get_dataset_dicts(cfg.DATASETS.TRAIN)
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     return build_batch_data_loader(
         RepeatableDataset(dicts, mapper, seed),
@@ -91,8 +91,8 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> Iterable[list[dict]
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> Iterable[list[dict]]:
     """A loader that goes over a dataset once, one image at a time, shared out over processes."""
     return build_detection_test_loader(
-        get_panoptic_dicts([dataset_name]),
-        mapper=PanopticDatasetMapper(cfg, is_train=False),
+        get_dataset_dicts([dataset_name]),
+        mapper=DetrDatasetMapper(cfg, is_train=False),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
 

@@ -1,4 +1,7 @@
-"""Datasets in COCO's panoptic format: a JSON, a folder of images, a folder of panoptic PNGs."""
+"""Datasets in COCO's panoptic format: a JSON, a folder of images, a folder of panoptic PNGs.
+
+Their dicts come from Detectron2's catalog, where instance datasets are found just as well.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
-from detr_d2.data.categories import PanopticClasses
+from detr_d2.data.categories import PanopticClasses, classes_of
 
 CONFIG_WITHOUT_DATA = "configs/shapes/detr_panoptic.yaml"
 
@@ -93,20 +96,27 @@ def read_panoptic_json(
     return dicts
 
 
-def get_panoptic_dicts(names: Sequence[str]) -> list[dict]:
-    """The images of one or more registered datasets, in order.
+def get_dataset_dicts(names: Sequence[str]) -> list[dict]:
+    """The images of one or more registered datasets, panoptic or not, in order.
 
     Raises:
         KeyError: a name isn't registered.
         FileNotFoundError: a dataset's files are missing; says where they were looked for.
-        ValueError: there are no images.
+        ValueError: there are no images, or a dataset's annotation contradicts itself.
     """
     dicts = []
     for name in names:
         try:
             dicts.extend(DatasetCatalog.get(name))
-        # Detectron2's own reader asserts that the first image and PNG exist.
-        except (FileNotFoundError, AssertionError) as error:
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                _missing_files_message(name, error.filename or error)
+            ) from error
+        except AssertionError as error:
+            # Detectron2's panoptic reader asserts that the first image and PNG exist, the one of
+            # instances that the annotation makes sense.
+            if MetadataCatalog.get(name).get("panoptic_json") is None:
+                raise ValueError(f"Dataset {name!r} cannot be read: {error}") from error
             raise FileNotFoundError(_missing_files_message(name, error)) from error
     if not dicts:
         raise ValueError(f"No images in {', '.join(names) or 'DATASETS: no dataset is named'}.")
@@ -117,24 +127,34 @@ def require_datasets(names: Sequence[str]) -> None:
     """Fails at once where a dataset is missing, before anything slow has begun.
 
     Embedded datasets are written if they aren't there yet: by the first process, for all of a
-    machine.
+    machine. Datasets whose classes only their files tell are read, so that models can be checked
+    against them.
 
     Raises:
-        KeyError, FileNotFoundError, ValueError: see ``get_panoptic_dicts``.
+        KeyError, FileNotFoundError, ValueError: see ``get_dataset_dicts``.
     """
     for rank in range(min(2, comm.get_world_size())):
         if (comm.get_local_rank() == 0) == (rank == 0):
             for name in names:
-                annotation = MetadataCatalog.get(name).get("panoptic_json")
-                if annotation is None or not PathManager.exists(annotation):
-                    get_panoptic_dicts([name])
+                _require_dataset(name)
         comm.synchronize()
 
 
-def _missing_files_message(name: str, error: Exception) -> str:
+def _require_dataset(name: str) -> None:
+    metadata = MetadataCatalog.get(name)
+    # A panoptic dataset may name COCO's instance JSON as well, and doesn't need it.
+    annotation = metadata.get("panoptic_json") or metadata.get("json_file")
+    if not annotation or not PathManager.exists(annotation) or classes_of(name) is None:
+        get_dataset_dicts([name])
+    image_root = metadata.get("image_root")
+    if image_root and not PathManager.exists(image_root):
+        raise FileNotFoundError(_missing_files_message(name, image_root))
+
+
+def _missing_files_message(name: str, what: object) -> str:
+    """Takes the file or folder that is missing, or what Detectron2 says of an empty folder."""
     root = os.environ.get("DETECTRON2_DATASETS") or "unset, so ./datasets"
-    # Detectron2's assertions name either the missing file, or a folder without images.
-    reason = str(getattr(error, "filename", None) or error)
+    reason = str(what)
     if not reason.startswith("No images"):
         reason += " does not exist"
     return (
@@ -154,7 +174,7 @@ def load_panoptic_dataset(dataset_name: str) -> tuple[list[dict[str, Any]], Pano
         ValueError: there are no images, the classes can't be resolved, an image has no panoptic
             annotation, or a segment's class is out of range.
     """
-    records = get_panoptic_dicts([dataset_name])
+    records = get_dataset_dicts([dataset_name])
     # After loading: some datasets fill in their metadata then.
     classes = PanopticClasses.from_metadata(MetadataCatalog.get(dataset_name))
     for record in records:

@@ -18,9 +18,9 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import nn
 
-from detr_d2.data.dataset_mapper import PanopticDatasetMapper
+from detr_d2.data.dataset_mapper import DetrDatasetMapper
 from detr_d2.data.loader import build_test_loader
-from detr_d2.data.panoptic_dataset import get_panoptic_dicts
+from detr_d2.data.panoptic_dataset import get_dataset_dicts
 from detr_d2.evaluation.build import build_evaluators
 from detr_d2.visualization import below, beside, draw_ground_truth, draw_prediction
 
@@ -39,7 +39,9 @@ def evaluate(cfg: CfgNode, model: nn.Module) -> OrderedDict:
     for name in cfg.DATASETS.TEST:
         evaluators = build_evaluators(cfg, name)
         if not evaluators:
-            logger.warning("Nothing to evaluate on %s: no masks, and no things.", name)
+            logger.warning(
+                "Nothing to evaluate on %s: the model predicts nothing that it annotates.", name
+            )
             continue
         results[name] = inference_on_dataset(model, build_test_loader(cfg, name), evaluators)
         if comm.is_main_process():
@@ -89,10 +91,10 @@ def draw_pictures(
         (image id, h×w×3 uint8 RGB picture: image, ground truth, prediction side by side).
     """
     metadata = MetadataCatalog.get(dataset_name)
-    mapper = PanopticDatasetMapper(cfg, is_train=False)
+    mapper = DetrDatasetMapper(cfg, is_train=False)
     # One process draws: without the wrapper that would wait for the others.
     model = getattr(model, "module", model)
-    for dataset_dict in get_panoptic_dicts([dataset_name])[: cfg.MODEL.DETR.TEST.NUM_PICTURES]:
+    for dataset_dict in get_dataset_dicts([dataset_name])[: cfg.MODEL.DETR.TEST.NUM_PICTURES]:
         with inference_context(model), torch.no_grad():
             prediction = model([mapper(dataset_dict)])[0]
         image = read_image(dataset_dict["file_name"], format="RGB")

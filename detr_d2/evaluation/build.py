@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 from detectron2.config import CfgNode
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 
+from detr_d2.data.panoptic_dataset import get_dataset_dicts
 from detr_d2.evaluation.panoptic_evaluator import PanopticEvaluator
 from detr_d2.evaluation.thing_instances import build_instance_evaluator
 
@@ -14,19 +15,32 @@ from detr_d2.evaluation.thing_instances import build_instance_evaluator
 def build_evaluators(cfg: CfgNode, dataset_name: str) -> list[DatasetEvaluator]:
     """PQ where the model predicts masks, box and mask AP where the dataset has things.
 
-    Their files go to ``OUTPUT_DIR/inference/<dataset>``.
+    Where a dataset has instances and no panoptic annotation, there is no PQ. Files go to
+    ``OUTPUT_DIR/inference/<dataset>``.
     """
     folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
     has_masks, options = cfg.MODEL.DETR.MASK_ON, cfg.MODEL.DETR.TEST
+    # By its dicts, as the mapper decides: the metadata of panoptic datasets may name an instance
+    # JSON, and after the first evaluation does.
+    is_panoptic = not _has_instances_alone(get_dataset_dicts([dataset_name])[0])
     evaluators: list[DatasetEvaluator] = []
     if options.INSTANCES_ON:
         tasks = ("bbox", "segm") if has_masks else ("bbox",)
-        instances = build_instance_evaluator(dataset_name, folder, tasks)
+        if is_panoptic:
+            instances = build_instance_evaluator(dataset_name, folder, tasks)
+        else:
+            instances = COCOEvaluator(
+                dataset_name, tasks=tasks, output_dir=folder, use_fast_impl=False
+            )
         if instances is not None:
             evaluators.append(instances)
     # Last, so that PQ is what a log ends with.
-    if has_masks and options.PANOPTIC_ON:
+    if is_panoptic and has_masks and options.PANOPTIC_ON:
         evaluators.append(
             PanopticEvaluator(dataset_name, folder, save_predictions=options.SAVE_PREDICTIONS)
         )
     return evaluators
+
+
+def _has_instances_alone(dataset_dict: dict) -> bool:
+    return "annotations" in dataset_dict and "pan_seg_file_name" not in dataset_dict

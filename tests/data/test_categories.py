@@ -31,6 +31,18 @@ def test_coco():
     assert (classes.names[132], classes.dataset_ids[132]) == ("rug-merged", 200)
 
 
+def test_coco_instances():
+    classes = classes_of("coco_2017_val")
+    assert len(classes.names) == 80 and classes.is_thing == (True,) * 80
+    assert classes.things == tuple(range(80))
+    assert (classes.names[0], classes.dataset_ids[0]) == ("person", 1)
+    assert (classes.names[11], classes.dataset_ids[11]) == ("stop sign", 13)  # 12 is no category
+    assert (classes.names[79], classes.dataset_ids[79]) == ("toothbrush", 90)
+    panoptic = classes_of("coco_2017_val_panoptic")
+    assert classes.names == panoptic.names[:80]
+    assert classes.dataset_ids == panoptic.dataset_ids[:80]
+
+
 def test_any_order_of_things_and_stuff():
     classes = PanopticClasses.from_metadata(
         metadata({30: 1, 7: 3}, {2: 0, 9: 2}, stuff_classes=["sky", "cat", "sea", "dog"])
@@ -97,6 +109,7 @@ def test_a_wrong_number_of_classes_names_the_key(unknown_dataset):
     check_num_classes(cfg, "coco_2017_val_panoptic")
     check_num_classes(cfg, unknown_dataset)
     cfg.MODEL.DETR.NUM_CLASSES = 80
+    check_num_classes(cfg, "coco_2017_val")
     with pytest.raises(
         ValueError, match=r"NUM_CLASSES is 80, .* 133 classes \(80 .* Set .*NUM_CLASSES to 133"
     ):
@@ -106,6 +119,7 @@ def test_a_wrong_number_of_classes_names_the_key(unknown_dataset):
 def test_thing_mask_comes_from_the_first_dataset_that_knows(unknown_dataset, caplog):
     mask = thing_mask([unknown_dataset, "coco_2017_val_panoptic", "shapes_panoptic_val"], 133)
     assert mask.dtype == torch.bool and mask.shape == (133,) and mask.sum() == 80
+    assert thing_mask(["coco_2017_val"], 80).all()
     assert not caplog.records
     with caplog.at_level(logging.WARNING):
         assert thing_mask([unknown_dataset], 5).tolist() == [True] * 5

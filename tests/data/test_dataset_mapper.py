@@ -13,7 +13,7 @@ import torch
 from detectron2.data import transforms as T
 from PIL import Image
 
-from detr_d2.data import PanopticDatasetMapper
+from detr_d2.data import DetrDatasetMapper
 from detr_d2.data.panoptic_png import write_panoptic_png
 
 # Grey value of the i-th segment is (i + 1) · STEP; void is black.
@@ -52,9 +52,10 @@ def record(tmp_path) -> dict:
     return make_record(tmp_path, np.kron(LAYOUT, np.ones((10, 10), int)), SEGMENTS)
 
 
-def make_mapper(*augmentations: T.Augmentation, **changes: object) -> PanopticDatasetMapper:
-    options = {"is_train": True, "image_format": "RGB", "num_classes": 12, **changes}
-    return PanopticDatasetMapper(augmentations=list(augmentations), **options)
+def make_mapper(*augmentations: T.Augmentation, **changes: object) -> DetrDatasetMapper:
+    options = {"is_train": True, "image_format": "RGB", "num_classes": 12, "with_masks": True}
+    options |= changes
+    return DetrDatasetMapper(augmentations=list(augmentations), **options)
 
 
 def box_of(mask: torch.Tensor) -> list[float]:
@@ -92,11 +93,11 @@ def test_targets_are_the_segments_of_the_png(record):
 
 def test_scenes_by_brute_force(tiny_cfg):
     """Things and stuff of real scenes, through the config."""
-    from detr_d2.data.panoptic_dataset import get_panoptic_dicts
+    from detr_d2.data.panoptic_dataset import get_dataset_dicts
 
     tiny_cfg.INPUT.RANDOM_FLIP = "none"
-    mapper = PanopticDatasetMapper(tiny_cfg, is_train=True)
-    for image in get_panoptic_dicts(tiny_cfg.DATASETS.TRAIN):
+    mapper = DetrDatasetMapper(tiny_cfg, is_train=True)
+    for image in get_dataset_dicts(tiny_cfg.DATASETS.TRAIN):
         instances = mapper(image)["instances"]
         rgb = np.asarray(Image.open(image["pan_seg_file_name"])).astype(int)
         ids = rgb @ [1, 256, 65536]
@@ -247,8 +248,8 @@ def test_channels_are_in_the_order_asked_for(record):
 
 def test_the_config_chooses_the_order_and_is_checked(tiny_cfg):
     tiny_cfg.INPUT.FORMAT = "BGR"
-    assert PanopticDatasetMapper(tiny_cfg, is_train=False).image_format == "BGR"
+    assert DetrDatasetMapper(tiny_cfg, is_train=False).image_format == "BGR"
     tiny_cfg.MODEL.DETR.NUM_CLASSES = 13
     for is_train in (True, False):
         with pytest.raises(ValueError, match=r"Set MODEL\.DETR\.NUM_CLASSES to 12"):
-            PanopticDatasetMapper(tiny_cfg, is_train=is_train)
+            DetrDatasetMapper(tiny_cfg, is_train=is_train)

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
-from detectron2.data.datasets import register_coco_panoptic
+from detectron2.data.datasets import register_coco_instances, register_coco_panoptic
 
-from detr_d2.data.categories import PanopticClasses
+from detr_d2.data.categories import PanopticClasses, classes_of
 from detr_d2.data.panoptic_dataset import (
-    get_panoptic_dicts,
+    get_dataset_dicts,
     load_panoptic_dataset,
     read_panoptic_json,
+    require_datasets,
     set_panoptic_metadata,
 )
 
@@ -132,7 +133,7 @@ def test_missing_coco_says_where_it_was_looked_for_and_what_runs_without(
     else:
         monkeypatch.setenv("DETECTRON2_DATASETS", folder)
     with pytest.raises(FileNotFoundError) as caught:
-        get_panoptic_dicts(["coco_2017_val_panoptic"])
+        get_dataset_dicts(["coco_2017_val_panoptic"])
     message = str(caught.value)
     assert "'coco_2017_val_panoptic'" in message
     assert "coco/annotations/panoptic_val2017.json does not exist" in message
@@ -153,25 +154,88 @@ def test_missing_pictures_are_named_too(tmp_path):
     Path(paths[2]).write_text(json.dumps(wrong))
     register_coco_panoptic(NAME, maps, *paths)
     with pytest.raises(FileNotFoundError, match=r"images.b_pan\.jpg does not exist"):
-        get_panoptic_dicts([NAME])
+        get_dataset_dicts([NAME])
+
+
+def register_instances(tmp_path: Path, **changes: list) -> None:
+    """A dataset of instances whose classes are known from its file alone."""
+    instances = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 4, "width": 6}],
+        "annotations": [{"id": 8, "image_id": 1, "category_id": 9, "bbox": [1, 1, 2, 2]}],
+        "categories": [category for category in CATEGORIES if category["isthing"]],
+        **changes,
+    }
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(instances))
+    register_coco_instances(NAME, {}, str(path), str(tmp_path / "images"))
+
+
+def test_instance_datasets_are_read_as_well(tmp_path):
+    register_instances(tmp_path)
+    (image,) = get_dataset_dicts([NAME])
+    assert [annotation["category_id"] for annotation in image["annotations"]] == [0]
+
+
+def test_required_datasets_tell_their_classes(tmp_path):
+    (tmp_path / "images").mkdir()
+    register_instances(tmp_path)
+    assert classes_of(NAME) is None
+    require_datasets([NAME])
+    assert classes_of(NAME).names == ("cat", "dog")
+
+
+def test_an_annotation_that_is_there_is_not_read_twice(tmp_path, monkeypatch):
+    (tmp_path / "images").mkdir()
+    register_instances(tmp_path)
+    require_datasets([NAME])
+    monkeypatch.setattr(DatasetCatalog, "get", lambda name: pytest.fail("read again"))
+    require_datasets([NAME])
+
+
+def test_required_images_are_missing(tmp_path):
+    register_instances(tmp_path)
+    with pytest.raises(FileNotFoundError, match=rf"{NAME}.* not there: .*images does not exist"):
+        require_datasets([NAME])
+
+
+@pytest.mark.parametrize(
+    ("name", "annotation"),
+    [
+        ("coco_2017_train", "instances_train2017"),
+        ("coco_2017_val", "instances_val2017"),
+        ("coco_2017_val_panoptic", "panoptic_val2017"),
+    ],
+)
+def test_required_coco_is_missing(name, annotation):
+    message = rf"'{name}' is not there: .*coco/annotations/{annotation}\.json does not exist"
+    with pytest.raises(FileNotFoundError, match=message):
+        require_datasets([name])
+
+
+def test_what_is_wrong_with_instances_is_not_taken_for_a_missing_file(tmp_path):
+    """Detectron2's reader asserts it."""
+    box = {"id": 8, "image_id": 1, "category_id": 9, "bbox": [1, 1, 2, 2]}
+    register_instances(tmp_path, annotations=[box, box])
+    with pytest.raises(ValueError, match=f"'{NAME}' cannot be read: .*ids in .* are not unique"):
+        get_dataset_dicts([NAME])
 
 
 def test_an_unregistered_dataset_is_named():
     with pytest.raises(KeyError, match="no_such_dataset"):
-        get_panoptic_dicts(["no_such_dataset"])
+        get_dataset_dicts(["no_such_dataset"])
 
 
 def test_no_images(tmp_path):
     register(tmp_path, content(images=[], annotations=[]))
     with pytest.raises(ValueError, match=f"No images in {NAME}"):
-        get_panoptic_dicts([NAME])
+        get_dataset_dicts([NAME])
     with pytest.raises(ValueError, match="No images in DATASETS"):
-        get_panoptic_dicts([])
+        get_dataset_dicts([])
 
 
 def test_datasets_are_joined_in_order(small_shapes):
     train, val = small_shapes
-    dicts = get_panoptic_dicts([val, train, val])
+    dicts = get_dataset_dicts([val, train, val])
     first, last = DatasetCatalog.get(val), DatasetCatalog.get(train)
     assert dicts == first + last + first
 

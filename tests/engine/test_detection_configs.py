@@ -1,0 +1,60 @@
+"""The configs for COCO: which datasets, classes, backbones, stages and schedules they name."""
+
+from pathlib import Path
+
+import pytest
+from detectron2.data import DatasetCatalog
+
+from detr_d2 import config_file, load_config
+from detr_d2.data.categories import check_num_classes
+
+CONFIGS = Path(config_file("Base-DETR.yaml")).parent
+NAMES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
+PANOPTIC = ("coco_2017_train_panoptic", "coco_2017_val_panoptic", 133)
+DETECTION = ("coco_2017_train", "coco_2017_val", 80)
+BOTH, BOXES = ["boxes", "masks"], ["boxes"]
+# Name → (datasets and classes, depth, dilation of res5, stages, epochs, epochs before the drop).
+EXPECTED = {
+    "detr_panoptic": (PANOPTIC, 50, 1, BOTH, 300, 200),
+    "detr_panoptic_R50_DC5": (PANOPTIC, 50, 2, BOTH, 300, 200),
+    "detr_panoptic_R101": (PANOPTIC, 101, 1, BOTH, 300, 200),
+    "detr_panoptic_boxes": (PANOPTIC, 50, 1, BOXES, 300, 200),
+    "detr_panoptic_R50_DC5_boxes": (PANOPTIC, 50, 2, BOXES, 300, 200),
+    "detr_panoptic_R101_boxes": (PANOPTIC, 101, 1, BOXES, 300, 200),
+    "detr_detection": (DETECTION, 50, 1, BOXES, 500, 400),
+    "detr_detection_R50_DC5": (DETECTION, 50, 2, BOXES, 500, 400),
+    "detr_detection_R101": (DETECTION, 101, 1, BOXES, 500, 400),
+    "detr_detection_R101_DC5": (DETECTION, 101, 2, BOXES, 500, 400),
+}
+
+
+def test_these_are_all():
+    others = {"Base-DETR.yaml", "shapes/detr_panoptic.yaml"}
+    assert set(NAMES) == {f"{name}.yaml" for name in EXPECTED} | others
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_what_a_config_names(name):
+    cfg = load_config(config_file(f"{name}.yaml"))
+    (train_name, val_name, num_classes), depth, dilation, stages, *epochs = EXPECTED[name]
+    assert cfg.DATASETS.TRAIN == (train_name,) and cfg.DATASETS.TEST == (val_name,)
+    assert {train_name, val_name} <= set(DatasetCatalog.list())
+    check_num_classes(cfg, train_name)
+    check_num_classes(cfg, val_name)
+    assert cfg.MODEL.DETR.NUM_CLASSES == num_classes
+    assert (cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES5_DILATION) == (depth, dilation)
+    assert cfg.MODEL.WEIGHTS == f"torchvision://resnet{depth}"
+    assert cfg.SOLVER.STAGES == stages
+    assert cfg.MODEL.DETR.MASK_ON is ("masks" in stages)
+    iterations = (cfg.SOLVER.MAX_ITER, *cfg.SOLVER.STEPS)
+    for count, wanted in zip(iterations, epochs, strict=True):
+        assert count * cfg.SOLVER.IMS_PER_BATCH / 118_287 == pytest.approx(wanted, rel=0.01)
+    # Every tenth epoch, the last one included.
+    assert cfg.SOLVER.MAX_ITER % cfg.TEST.EVAL_PERIOD == 0
+    assert cfg.TEST.EVAL_PERIOD * cfg.SOLVER.IMS_PER_BATCH / 118_287 == pytest.approx(10, rel=0.01)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_line_says_what_a_config_is(name):
+    lines = (CONFIGS / name).read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("# ") and "_BASE_" in "".join(lines) or name == "Base-DETR.yaml"
