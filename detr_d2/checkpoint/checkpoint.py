@@ -57,10 +57,11 @@ class Checkpoint:
     @property
     def title(self) -> str:
         """What was recognised, in a few words."""
-        parts = "a backbone" if self.is_backbone else "a detector"
-        if self.has_mask_head:
-            parts = "detector and mask head" if not self.is_backbone else parts
-        return f"{self.named.format.title}: {parts}"
+        if self.is_backbone:
+            parts = "backbone"
+        else:
+            parts = "detector and mask head" if self.has_mask_head else "detector"
+        return f"{self.named.format.title} ({parts})"
 
 
 def read_checkpoint(path: str) -> Checkpoint:

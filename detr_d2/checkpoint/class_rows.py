@@ -134,9 +134,11 @@ def _in_order_of_dataset(head: ClassHead, classes: PanopticClasses | None) -> Ro
 
 def _by_name(head: ClassHead, num_classes: int, classes: PanopticClasses | None) -> RowPlan:
     """The rows of the dataset's names; the other classes start fresh."""
-    row_of = {_plain(name): i for i, name in enumerate(head.row_names or ()) if name is not None}
+    in_file = {name: i for i, name in enumerate(head.row_names or ()) if name is not None}
+    # Names that are just the same come first: some differ by case or signs alone.
+    row_of = {**{_plain(name): i for name, i in in_file.items()}, **in_file}
     names = [None] * num_classes if classes is None else classes.names
-    rows = [None if name is None else row_of.get(_plain(name)) for name in names]
+    rows = [None if name is None else row_of.get(name, row_of.get(_plain(name))) for name in names]
     kept = [str(name) for name, row in zip(names, rows, strict=True) if row is not None]
     fresh = [str(name) for name, row in zip(names, rows, strict=True) if row is None]
     reason = f"by name: {len(kept)} classes kept" + (f" ({shorten(kept)})" if kept else "")

@@ -184,13 +184,15 @@ def _check_names(
     fitted: Fitted, model: Mapping[str, torch.Tensor], to_train: bool, frozen: bool
 ) -> list[str]:
     checkpoint = fitted.checkpoint
+    if checkpoint.is_backbone and (frozen or not to_train):
+        return ["it is a backbone to train from, and no trained detector"]
 
     def may_be_missing(name: str) -> bool:
         if name.endswith(".num_batches_tracked"):
             return True
         if to_train and name.startswith(MASK_HEAD):
             return not checkpoint.has_mask_head
-        return to_train and not frozen and checkpoint.is_backbone and not name.startswith(BACKBONE)
+        return checkpoint.is_backbone and not name.startswith(BACKBONE)
 
     missing = [name for name in model if name not in fitted.weights]
     fitted.initial = [name for name in missing if may_be_missing(name)]

@@ -55,7 +55,7 @@ class Format:
         return None
 
 
-OWN = Format("detr_d2", r"detector\..*|mask_head\.(attention_map|input_conv)\..*", {})
+OWN = Format("one of this project", r"detector\..*|mask_head\.(attention_map|input_conv)\..*", {})
 REFERENCE = Format(
     "the reference DETR",
     r"(detr\.)*transformer\.(encoder|decoder)\.layers\.\d+\.linear1\.weight",
