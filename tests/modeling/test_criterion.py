@@ -190,31 +190,3 @@ def test_metrics_go_to_the_event_storage_and_not_into_the_losses(
         losses = model(batch)
         assert not any("error" in key for key in losses)
         assert {"metrics/class_error", "metrics/cardinality_error"} == set(storage.latest())
-
-
-def test_equals_the_criterion_of_transformers(make_targets):
-    theirs = pytest.importorskip("transformers.loss.loss_for_object_detection")
-    logits, boxes = predictions(3)
-    targets = make_targets(2, 0, 4)
-    torch.manual_seed(1)
-    all_masks = torch.randn(3, QUERIES, 8, 10)
-
-    criterion = make_criterion()
-    matches = criterion.match(logits, boxes, targets)
-    num_targets = count_targets(targets, CPU)
-    ours = criterion.detection_losses(logits, boxes, targets, matches, num_targets)
-    chosen = all_masks[matches.image_index, matches.query_index]
-    ours.update(criterion.mask_losses(chosen, targets, matches, num_targets, (32, 40)))
-
-    matcher = theirs.HungarianMatcher(class_cost=1, bbox_cost=5, giou_cost=2)
-    reference = theirs.ImageLoss(matcher, NUM_CLASSES, 0.1, ["labels", "boxes", "masks"])
-    expected = reference(
-        {"logits": logits, "pred_boxes": boxes, "pred_masks": all_masks},
-        [
-            {"class_labels": t.classes, "boxes": t.boxes_cxcywh, "masks": t.masks.float()}
-            for t in targets
-        ],
-    )
-    names = {"loss_class": "loss_ce", "loss_l1": "loss_bbox"}
-    for key, loss in ours.items():
-        torch.testing.assert_close(loss, expected[names.get(key, key)], rtol=1e-5, atol=1e-5)

@@ -1,10 +1,9 @@
-"""The transformer against one made of torch.nn.MultiheadAttention, and its properties."""
+"""Properties of the transformer. Parity with PyTorch's layers is shown in tests/parity."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from detr_d2.modeling.transformer import MultiHeadAttention, Transformer
@@ -32,83 +31,6 @@ def make_inputs(padded: bool = True) -> tuple[torch.Tensor, ...]:
         mask[1, :, 4:] = True
     features, positions = torch.randn(2, 2, D, *GRID).unbind(0)
     return features, mask, torch.randn(QUERIES, D), positions
-
-
-def oracle_attention(
-    ours: MultiHeadAttention,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    padding: torch.Tensor | None = None,
-) -> torch.Tensor:
-    projections = (ours.q_proj, ours.k_proj, ours.v_proj)
-    theirs = nn.MultiheadAttention(D, HEADS, batch_first=True)
-    theirs.load_state_dict(
-        {
-            "in_proj_weight": torch.cat([p.weight for p in projections]),
-            "in_proj_bias": torch.cat([p.bias for p in projections]),
-            "out_proj.weight": ours.out_proj.weight,
-            "out_proj.bias": ours.out_proj.bias,
-        }
-    )
-    return theirs(query, key, value, key_padding_mask=padding)[0]
-
-
-def oracle(model: Transformer, pre_norm: bool, features, mask, query_embed, positions):
-    """The transformer of the paper's figure 10, written out."""
-
-    def residual(x, wrapper, block):
-        norm = wrapper.norm
-        return x + block(norm(x)) if pre_norm else norm(x + block(x))
-
-    def feed_forward(layer, x):
-        first, last = layer.feed_forward[0], layer.feed_forward[3]
-        inner = F.relu(F.linear(x, first.weight, first.bias))
-        return F.linear(inner, last.weight, last.bias)
-
-    memory, at, padding = features.flatten(2).mT, positions.flatten(2).mT, mask.flatten(1)
-    for layer in model.encoder_layers:
-        memory = residual(
-            memory,
-            layer.self_attention_residual,
-            lambda x, a=layer.self_attention: oracle_attention(a, x + at, x + at, x, padding),
-        )
-        memory = residual(
-            memory, layer.feed_forward_residual, lambda x, la=layer: feed_forward(la, x)
-        )
-    if pre_norm:
-        memory = F.layer_norm(memory, (D,), model.encoder_norm.weight, model.encoder_norm.bias)
-
-    x, place, hidden = torch.zeros(2, QUERIES, D), query_embed[None], []
-    for layer in model.decoder_layers:
-        x = residual(
-            x,
-            layer.self_attention_residual,
-            lambda x, a=layer.self_attention: oracle_attention(a, x + place, x + place, x),
-        )
-        x = residual(
-            x,
-            layer.cross_attention_residual,
-            lambda x, a=layer.cross_attention: oracle_attention(
-                a, x + place, memory + at, memory, padding
-            ),
-        )
-        x = residual(x, layer.feed_forward_residual, lambda x, la=layer: feed_forward(la, x))
-        hidden.append(F.layer_norm(x, (D,), model.decoder_norm.weight, model.decoder_norm.bias))
-    return torch.stack(hidden), memory.mT.unflatten(2, GRID)
-
-
-@BOTH_NORMS
-@torch.no_grad()
-def test_equals_one_of_torchs_attention(pre_norm):
-    model, inputs = make_transformer(pre_norm).eval(), make_inputs()
-    hidden, memory = model(*inputs)
-    expected_hidden, expected_memory = oracle(model, pre_norm, *inputs)
-    assert hidden.shape == (3, 2, QUERIES, D)
-    assert memory.shape == (2, D, *GRID)
-    valid = ~inputs[1][:, None].expand_as(memory)
-    torch.testing.assert_close(memory[valid], expected_memory[valid], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(hidden, expected_hidden, rtol=1e-5, atol=1e-5)
 
 
 @BOTH_NORMS
