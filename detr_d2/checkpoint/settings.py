@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
@@ -79,14 +80,47 @@ class Settings:
         activation = config.get("activation_function", "relu")
         if activation != "relu":
             raise CheckpointError(f"its config.json has the activation {activation!r}, not 'relu'.")
-        backbone = config.get("backbone_config") or {}
-        dilated = bool(config.get("dilation")) or backbone.get("output_stride") == 16
         return cls(
             num_heads=heads.pop(),
             position_embedding=config.get("position_embedding_type", "sine"),
-            res5_dilation=1 + dilated,
+            res5_dilation=2 if _is_dilated(config) else 1,
             **always,
         )
+
+
+def _is_dilated(config: Mapping) -> bool:
+    """Whether the backbone of a ``config.json`` keeps stride 16 in its last stage.
+
+    Raises:
+        CheckpointError: it is another network than torchvision's ResNet, under the same names.
+    """
+    backbone = config.get("backbone_config") or config.get("backbone_kwargs") or {}
+    of_timm = config.get("backbone") if config.get("use_timm_backbone", True) else None
+    name = backbone.get("backbone") or of_timm or "resnet50"
+    stride = backbone.get("output_stride") or 32
+    others = [
+        f"{key} {value!r}"
+        for key, value, is_known in (
+            ("backbone", name, re.fullmatch(r"resnet\d+", str(name))),
+            ("output_stride", stride, stride in (16, 32)),
+            (
+                "hidden_act",
+                backbone.get("hidden_act"),
+                backbone.get("hidden_act", "relu") == "relu",
+            ),
+            *(
+                (flag, True, not backbone.get(flag))
+                for flag in ("downsample_in_bottleneck", "downsample_in_first_stage")
+            ),
+        )
+        if not is_known
+    ]
+    if others:
+        raise CheckpointError(
+            f"its config.json has a backbone with {', '.join(others)}: not the ResNet that this "
+            "project has."
+        )
+    return bool(config.get("dilation")) or stride == 16
 
 
 KEYS = {
