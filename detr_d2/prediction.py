@@ -41,7 +41,7 @@ class Predictor(DefaultPredictor):
         without_weights.defrost()
         without_weights.MODEL.WEIGHTS = ""
         super().__init__(without_weights)
-        self.cfg = cfg.clone()
+        self.cfg.MODEL.WEIGHTS = cfg.MODEL.WEIGHTS
         StrictCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
 
 

@@ -1,6 +1,7 @@
 """Prediction on files: which are found, what is written, what happens to damaged ones."""
 
 import logging
+import re
 import sys
 from pathlib import Path
 
@@ -83,6 +84,108 @@ def test_demo_ends_with_status_1_if_any_image_failed(
     config.write_text(trained_cfg.dump())
     with pytest.raises(SystemExit, match=r"error: .*gone\.pth"):
         run(images)
+
+
+# --- The predictor for weights of every kind ---
+
+
+@pytest.fixture
+def released_cfg(make_tiny_cfg, tmp_path):
+    """A tiny model with the settings of released ones; its dataset has 12 classes."""
+    settings = {
+        "MODEL.RESNETS.NORM": "FrozenBN",
+        "MODEL.RESNETS.RES5_DILATION": 1,
+        "MODEL.DETR.NUM_HEADS": 8,
+        "MODEL.DETR.PRE_NORM": False,
+        "MODEL.DETR.POSITION_TEMPERATURE": 10000.0,
+        "MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX": "joint",
+        "MODEL.DETR.TEST.SCORE_THRESH": 0.0,
+    }
+    flat = [part for setting in settings.items() for part in setting]
+    return make_tiny_cfg(tmp_path / "output", *flat)
+
+
+@pytest.fixture
+def hugging_face(tmp_path):
+    """A folder with a random model of transformers', and the model: ``hugging_face(masks)``."""
+    transformers = pytest.importorskip("transformers")
+
+    def make(masks: bool = True):
+        resnet = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [32, 64, 128, 256]}
+        resnet["out_features"] = ["stage1", "stage2", "stage3", "stage4"]
+        sizes = {"d_model": 32, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "num_labels": 12}
+        sizes |= {"encoder_layers": 1, "decoder_layers": 2, "num_queries": 8}
+        config = transformers.DetrConfig(**sizes, backbone_config=resnet, use_timm_backbone=False)
+        kind = transformers.DetrForSegmentation if masks else transformers.DetrForObjectDetection
+        model = kind(config)
+        model.save_pretrained(tmp_path / "detr")
+        return tmp_path / "detr", model
+
+    return make
+
+
+@pytest.mark.parametrize("path", [".", "model.safetensors"], ids=["folder", "file"])
+def test_predictor_takes_models_of_hugging_face(released_cfg, hugging_face, path):
+    from detr_d2.prediction import Predictor
+
+    folder, theirs = hugging_face()
+    released_cfg.MODEL.WEIGHTS = str(folder / path)
+    predictor = Predictor(released_cfg)
+    model = predictor.model
+    for ours, expected in [
+        (model.detector.query_embed, theirs.detr.model.query_position_embeddings),
+        (model.detector.class_head, theirs.detr.class_labels_classifier),
+        (model.mask_head.output_conv, theirs.mask_head.output_conv),
+    ]:
+        assert torch.equal(ours.weight, expected.weight)
+    assert not model.training
+    assert predictor.cfg.MODEL.WEIGHTS == released_cfg.MODEL.WEIGHTS
+    output = predictor(np.full((50, 70, 3), 128, np.uint8))
+    assert output["panoptic_seg"][0].shape == output["instances"].image_size == (50, 70)
+
+
+def test_predictor_predicts_as_detectron2s_where_both_can_load(trained_cfg):
+    from detectron2.engine import DefaultPredictor
+
+    from detr_d2.prediction import Predictor
+
+    trained_cfg.INPUT.MIN_SIZE_TEST = 96  # both resize
+    image = np.random.default_rng(1).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    ours, theirs = Predictor(trained_cfg)(image), DefaultPredictor(trained_cfg)(image)
+    assert torch.equal(ours["panoptic_seg"][0], theirs["panoptic_seg"][0])
+    assert ours["panoptic_seg"][1] == theirs["panoptic_seg"][1]
+    assert torch.equal(ours["instances"].scores, theirs["instances"].scores)
+
+
+def test_predictor_refuses_what_does_not_fit(trained_cfg, released_cfg, hugging_face, tmp_path):
+    from detr_d2.prediction import Predictor
+
+    folder, _ = hugging_face(masks=False)
+    for cfg, changes, message in [
+        (released_cfg, {}, r"missing in the file: mask_head\."),
+        (released_cfg, {"MODEL.DETR.NUM_QUERIES": 9}, "it has 8 queries, MODEL.DETR.NUM_QUERIES"),
+        (trained_cfg, {}, r"made with other settings: (.|\n)*MODEL\.DETR\.PRE_NORM is True"),
+    ]:
+        cfg = cfg.clone()
+        cfg.merge_from_list([part for pair in changes.items() for part in pair])
+        cfg.MODEL.WEIGHTS = str(folder)
+        with pytest.raises(
+            ValueError, match=rf"{re.escape(str(folder))} doesn't fit the model (.|\n)*{message}"
+        ):
+            Predictor(cfg)
+    released_cfg.MODEL.WEIGHTS = str(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError, match=r"There is no checkpoint .*gone"):
+        Predictor(released_cfg)
+
+
+def test_predictor_works_without_the_gpu_of_the_config(trained_cfg, monkeypatch):
+    from detr_d2.prediction import Predictor
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    trained_cfg.MODEL.DEVICE = "cuda"
+    predictor = Predictor(trained_cfg)
+    assert predictor.cfg.MODEL.DEVICE == "cpu"
+    assert predictor(np.zeros((50, 70, 3), np.uint8))["panoptic_seg"][0].shape == (50, 70)
 
 
 def test_default_predictor_gives_what_the_visualizer_draws(trained_cfg):
