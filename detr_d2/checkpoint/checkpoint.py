@@ -13,7 +13,7 @@ from detr_d2.checkpoint.errors import CheckpointError
 from detr_d2.checkpoint.files import read_file
 from detr_d2.checkpoint.formats import NamedWeights, StateDict, to_own_names
 from detr_d2.checkpoint.names import BACKBONE, CLASS_HEAD, MASK_HEAD
-from detr_d2.checkpoint.settings import Settings
+from detr_d2.checkpoint.settings import OF_TORCHVISION, Settings
 from detr_d2.checkpoint.sources import fetch
 from detr_d2.data.categories import PanopticClasses
 
@@ -41,9 +41,12 @@ class Checkpoint:
 
     @property
     def class_head(self) -> ClassHead | None:
-        """What is known of the class head; None where there is none."""
-        bias = self.named.weights.get(f"{CLASS_HEAD}bias")
-        return None if bias is None else ClassHead(len(bias), self.class_names)
+        """What is known of the class head; None where there is none, or its parts don't match."""
+        weight, bias = (self.named.weights.get(f"{CLASS_HEAD}{x}") for x in ("weight", "bias"))
+        if weight is None or bias is None or weight.shape[:1] != bias.shape:
+            return None
+        names = self.class_names if len(self.class_names or ()) == len(bias) - 1 else None
+        return ClassHead(len(bias), names)
 
     @property
     def has_mask_head(self) -> bool:
@@ -96,16 +99,25 @@ def from_content(content: Mapping[str, Any], origin: str) -> Checkpoint:
     class_names, settings = None, Settings()
     if weights.format is formats.OWN:
         description = _mapping(content.get(DESCRIPTION))
-        class_names = named(description.get("class_names") or ())
+        class_names = _own_names(description.get("class_names"))
         settings = Settings.from_dict(_mapping(description.get("settings")))
     elif weights.format is formats.REFERENCE:
         args = content.get("args")
         settings = Settings.from_reference(args if isinstance(args, argparse.Namespace) else None)
     elif weights.format is formats.HUGGING_FACE:
         config = content.get("config")  # none where the file was taken out of its folder
-        settings = Settings.from_hugging_face(config)
+        settings = Settings.from_hugging_face(config if isinstance(config, Mapping) else None)
         class_names = _hugging_face_names(config, weights.weights)
+    elif weights.format is formats.TORCHVISION:
+        settings = Settings(**OF_TORCHVISION)
     return Checkpoint(origin, weights, class_names, settings, content)
+
+
+def _own_names(names: object) -> tuple[str | None, ...] | None:
+    """The classes' names as ``describe`` wrote them: digits may be meant."""
+    if not isinstance(names, list) or not any(isinstance(name, str) for name in names):
+        return None
+    return tuple(name if isinstance(name, str) else None for name in names)
 
 
 def _hugging_face_names(
@@ -124,6 +136,6 @@ def _mapping(value: object) -> Mapping:
 
 def describe(classes: PanopticClasses | None, settings: Settings) -> dict[str, Any]:
     """What a checkpoint of this project says of itself, in plain containers."""
-    names = [] if classes is None else list(classes.names)
-    ids = [] if classes is None else list(classes.dataset_ids)
+    names = [] if classes is None else [str(name) for name in classes.names]
+    ids = [] if classes is None else [int(i) for i in classes.dataset_ids]
     return {"class_names": names, "dataset_ids": ids, "settings": settings.to_dict()}

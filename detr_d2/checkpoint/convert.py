@@ -9,7 +9,7 @@ import torch
 
 from detr_d2.checkpoint.checkpoint import DESCRIPTION, Checkpoint, describe, read_checkpoint
 from detr_d2.checkpoint.class_rows import plan_rows
-from detr_d2.checkpoint.errors import CheckpointError
+from detr_d2.checkpoint.errors import CheckpointError, brief
 from detr_d2.checkpoint.fitting import Fitted
 from detr_d2.checkpoint.names import CLASS_HEAD
 from detr_d2.checkpoint.report import loading_table, tensor_table
@@ -66,6 +66,8 @@ def _cut_to(fitted: Fitted, classes: PanopticClasses) -> None:
         )
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.origin}: {error}") from None
+    if plan.warning:
+        raise CheckpointError(f"{checkpoint.origin}: {plan.warning}")
     for name in (f"{CLASS_HEAD}weight", f"{CLASS_HEAD}bias"):
         fitted.weights[name] = fitted.weights[name][plan.rows]
         if plan.reason:
@@ -81,5 +83,7 @@ def _write(path: Path, content: dict) -> None:
     try:
         torch.save(content, unfinished)
         os.replace(unfinished, path)
+    except RuntimeError as error:  # torch's, where the disk is full
+        raise OSError(f"{path} can't be written: {brief(error)}") from error
     finally:
         unfinished.unlink(missing_ok=True)

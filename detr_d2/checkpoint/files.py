@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import json
-import pickle
 import re
 import warnings
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import safetensors
 import torch
 from safetensors.torch import load_file
 
-from detr_d2.checkpoint.errors import CheckpointError, CheckpointNotFoundError
+from detr_d2.checkpoint.errors import CheckpointError, CheckpointNotFoundError, brief
+from detr_d2.checkpoint.pickles import PERMITTED_GLOBALS, Array, globals_of, read_arrays
 
-# What a pickle of NumPy arrays and plain values needs, in all versions of both.
-ARRAY_GLOBALS = {
-    *((f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")),
-    *((f"numpy.{core}.multiarray", "scalar") for core in ("core", "_core")),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),
-    ("collections", "OrderedDict"),
-}
 # Of Hugging Face's folders, in the order of preference.
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 HUGGING_FACE_CONFIG = "config.json"
-
-# The version of the format, and the content, among them.
-_PICKLES_IN_OLD_FILES = 5
 
 # The reference's training checkpoints hold their command line. It is nothing but attributes, and
 # Detectron2's own loaders may read it as well.
@@ -59,10 +46,8 @@ def read_file(path: str | Path) -> dict[str, Any]:
         return _read_folder(path)
     if not path.exists():
         raise CheckpointNotFoundError(f"There is no checkpoint {path}.")
-    problem = _not_a_checkpoint(path)
-    if problem:
-        raise CheckpointError(f"{path} {problem}")
-    if path.suffix == ".safetensors":
+    _check_start(path)
+    if path.suffix.partition("?")[0] == ".safetensors":  # a download keeps its URL's query
         content = _with_model(_read_safetensors(path), path)
     else:
         content = _with_model(_read_torch(path), path)
@@ -72,22 +57,31 @@ def read_file(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def _not_a_checkpoint(path: Path) -> str:
-    """What a file evidently is instead; empty where nothing is evident."""
-    with open(path, "rb") as file:
-        start = file.read(256).lstrip()
+def _check_start(path: Path) -> None:
+    """Recognises what isn't a checkpoint by how it begins.
+
+    Raises:
+        CheckpointError: it evidently is something else, or can't be opened.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(256).removeprefix(codecs.BOM_UTF8).lstrip()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from None
     if not start:
-        return "is empty."
-    if start.startswith(b"<"):
-        return (
-            "is a web page (HTML), not a checkpoint: the download failed, or the address is that "
-            "of a page about the file. Delete it and download the file itself."
+        raise CheckpointError(f"{path} is empty.")
+    # As text goes on: a file of safetensors begins with a number, of which any byte may be "<".
+    if re.match(rb"<[!?a-zA-Z]", start):
+        raise CheckpointError(
+            f"{path} is a web page (HTML), not a checkpoint: the download failed, or the address "
+            "is that of a page about the file. Delete it and download the file itself."
         )
     if start.startswith(b"version https://git-lfs"):
-        return "is a pointer of Git LFS, not the checkpoint itself: run `git lfs pull`."
-    if start.startswith(b"{"):
-        return "is a JSON file, not a checkpoint."
-    return ""
+        raise CheckpointError(
+            f"{path} is a pointer of Git LFS, not the checkpoint itself: run `git lfs pull`."
+        )
+    if re.match(rb"\{\s*[\"}]", start):
+        raise CheckpointError(f"{path} is a JSON file, not a checkpoint.")
 
 
 def _with_model(content: Any, path: Path) -> dict[str, Any]:
@@ -102,16 +96,21 @@ def _with_model(content: Any, path: Path) -> dict[str, Any]:
     weights = content.get("model") if isinstance(content, dict) else content
     odd = [type(weights).__name__]
     if isinstance(weights, dict):
-        odd = [
-            f"{name!r}: {type(value).__name__}"
-            for name, value in weights.items()
-            if not (isinstance(name, str) and isinstance(value, torch.Tensor))
-        ]
+        odd = _odd_entries(weights, torch.Tensor)
     if odd:
         raise CheckpointError(
             f"{path} holds no state dict (names and their tensors), but {', '.join(odd[:3])}."
         )
     return content
+
+
+def _odd_entries(weights: dict, kind: type) -> list[str]:
+    """What of a dict isn't a name and something of a kind, in words."""
+    return [
+        f"{brief(repr(name))}: {type(value).__name__}"
+        for name, value in weights.items()
+        if not (isinstance(name, str) and isinstance(value, kind))
+    ]
 
 
 def _read_torch(path: Path) -> Any:
@@ -135,83 +134,13 @@ def _read_torch(path: Path) -> Any:
 
 def _refused_global(path: Path, error: Exception) -> str:
     """The name of the function or class on whose account torch refused a file, if that is why."""
+    names = globals_of(path)
     match = re.search(r"GLOBAL ([\w.]+)", str(error))
-    if match:
-        return match[1]
-    try:
-        names = list(_globals_of(path))
-    except Exception:  # the file is damaged, too
-        return ""
-    permitted = r"(torch|collections|_codecs)\..*|argparse\.Namespace"
-    return next((name for name in names if not re.fullmatch(permitted, name)), "")
-
-
-def _globals_of(path: Path) -> Iterator[str]:
-    """What the pickles in a file of PyTorch name: a zip has one, older files are a row of them."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                if name.endswith(".pkl"):
-                    with archive.open(name) as file:
-                        yield from _GlobalLister.names_in(file)
-        return
-    with open(path, "rb") as file:
-        for _ in range(_PICKLES_IN_OLD_FILES):
-            yield from _GlobalLister.names_in(file)
-
-
-class _Nothing:
-    """Stands for whatever a pickle names: takes all that is done to it, and does nothing."""
-
-    def __new__(cls, *args: object, **kwargs: object) -> _Nothing:
-        return super().__new__(cls)
-
-    def __init__(self, *args: object, **kwargs: object) -> None: ...
-
-    def __setstate__(self, state: object) -> None: ...
-
-    def __setitem__(self, key: object, value: object) -> None: ...
-
-    def append(self, value: object) -> None: ...
-
-    def extend(self, values: object) -> None: ...
-
-
-class _GlobalLister(pickle.Unpickler):
-    """Notes the functions and classes that a pickle names, and calls none of them."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        super().__init__(file)
-        self.names: list[str] = []
-
-    @classmethod
-    def names_in(cls, file: BinaryIO) -> list[str]:
-        """The names in the next pickle of a file, up to where it can't be followed."""
-        lister = cls(file)
-        try:
-            lister.load()
-        except Exception:  # whatever comes of stand-ins or damaged bytes
-            pass
-        return lister.names
-
-    def find_class(self, module: str, name: str) -> type:
-        self.names.append(f"{module}.{name}")
-        return _Nothing
-
-    def persistent_load(self, pid: object) -> object:
-        return _Nothing()
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles NumPy arrays and plain values alone."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in ARRAY_GLOBALS:
-            raise CheckpointError(
-                f"wants {module}.{name} to be unpickled. That could run any code, and is refused: "
-                "a .pkl may hold arrays and plain values."
-            )
-        return super().find_class(module, name)
+    if match and any(name.endswith(match[1]) for name in names):  # and not half of one
+        return brief(match[1])
+    refused = [name for name in names if not PERMITTED_GLOBALS.fullmatch(name)]
+    # Rather a stranger's than one of torch.
+    return brief(min(refused, key=lambda name: name.startswith("torch."), default=""))
 
 
 def check_pickle(path: str | Path) -> None:
@@ -220,12 +149,10 @@ def check_pickle(path: str | Path) -> None:
     Raises:
         CheckpointError: it doesn't, or is damaged.
     """
-    problem = _not_a_checkpoint(Path(path))
-    if problem:
-        raise CheckpointError(f"{path} {problem}")
+    _check_start(Path(path))
     try:
         with open(path, "rb") as file:
-            _ArrayUnpickler(file, encoding="latin1").load()
+            content = read_arrays(file)
     except CheckpointError as error:
         raise CheckpointError(f"{path} {error}") from None
     except Exception as error:  # whatever damaged bytes make the unpickler raise
@@ -233,6 +160,16 @@ def check_pickle(path: str | Path) -> None:
             f"{path} cannot be read as a pickle: it is damaged, cut off, or something else "
             f"({_reason(error)})."
         ) from None
+    if isinstance(content, dict):  # one of Detectron2's, or of Caffe2's
+        is_own = {"model", "__author__"} <= content.keys()
+        content = content["model"] if is_own else content.get("blobs", content)
+    odd = [type(content).__name__]
+    if isinstance(content, dict):
+        odd = _odd_entries(content, Array)
+    if odd:
+        raise CheckpointError(
+            f"{path} holds no weights (names and their arrays), but {', '.join(odd[:3])}."
+        )
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -269,24 +206,25 @@ def _config_beside(path: Path) -> dict[str, Any] | None:
     """The ``config.json`` beside a file, if it is that of a DETR."""
     try:
         return _read_config(path.parent / HUGGING_FACE_CONFIG)
-    except (OSError, CheckpointError):
+    except CheckpointError:
         return None
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is no JSON ({error}).") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON ({error}).") from None
     if not isinstance(config, dict) or config.get("model_type") != "detr":
         kind = config.get("model_type") if isinstance(config, dict) else type(config).__name__
-        raise CheckpointError(f"{path} describes a model of type {kind!r}, not 'detr'.")
+        raise CheckpointError(f"{path} describes a model of type {brief(repr(kind))}, not 'detr'.")
     return config
 
 
 def _reason(error: Exception) -> str:
     """The first sentence of an error, without the advice that may follow it."""
-    sentence = re.split(r"\. |\n", str(error).strip())[0]
-    if not sentence or sentence.startswith("Weights only load failed"):
+    text = re.sub(r"^\[enforce fail at [^]]*\][ .]*", "", str(error).strip())
+    sentence = re.split(r"\. |\n", text)[0]
+    if not sentence or re.search("weights.only", sentence, re.IGNORECASE):
         return "no tensors and plain values"
-    return sentence[:200].rstrip(".")
+    return brief(sentence, 200).rstrip(".")

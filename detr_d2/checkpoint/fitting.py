@@ -6,7 +6,7 @@ Axes: K classes of the model, Q queries of the model, D its width.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -26,7 +26,8 @@ class LoadingRules:
     Attributes:
         classes: of the dataset, if one is known.
         settings: of the model.
-        resize: ``MODEL.DETR.RESIZE_ON_LOAD``: whether classes, queries and settings may differ.
+        resize: ``MODEL.DETR.RESIZE_ON_LOAD``: whether classes, queries and settings may differ
+            where the model is trained from there on.
         frozen: whether the detector stays as it is loaded.
     """
 
@@ -81,12 +82,17 @@ def fit(
     fitted = Fitted(checkpoint, dict(checkpoint.named.weights))
     fitted.ignored = list(checkpoint.named.ignored)
     _leave_out_unused(fitted, model)
-    misfits = [*_choose_class_rows(fitted, model, rules), *_choose_queries(fitted, model, rules)]
+    rules = replace(rules, resize=rules.resize and to_train)
+    misfits = {
+        CLASS_HEAD: _choose_class_rows(fitted, model, rules),
+        QUERIES: _choose_queries(fitted, model, rules),
+    }
     problems = [
         *_check_settings(fitted, rules),
-        *misfits,
+        *misfits[CLASS_HEAD],
+        *misfits[QUERIES],
         *_check_names(fitted, model, to_train, rules.frozen),
-        *_check_tensors(fitted, model, rows_are_told=bool(misfits)),
+        *_check_tensors(fitted, model, tuple(name for name, told in misfits.items() if told)),
     ]
     if problems:
         raise CheckpointError(
@@ -125,7 +131,7 @@ def _choose_class_rows(
 ) -> list[str]:
     head = fitted.checkpoint.class_head
     if head is None:
-        return []  # found missing later, unless it may be
+        return []  # told by the checks that follow, unless it may be missing
     num_classes = len(model[f"{CLASS_HEAD}bias"]) - 1
     try:
         plan = plan_rows(head, num_classes, rules.classes, resize=rules.resize, frozen=rules.frozen)
@@ -167,14 +173,10 @@ def _take_rows(
     reason: str,
 ) -> None:
     """Takes rows of a tensor; None is a row that keeps the model's initial values."""
-    in_file, result = fitted.weights.get(name), model[name].clone()
+    in_file, result = fitted.weights[name], model[name].clone()
+    if in_file.shape[1:] != result.shape[1:]:
+        return  # told by the checks that follow
     kept = [i for i, row in enumerate(rows) if row is not None]
-    if (
-        in_file is None
-        or in_file.shape[1:] != result.shape[1:]
-        or len(in_file) <= max(rows[i] for i in kept)
-    ):
-        return  # found out by the checks that follow
     result[kept] = in_file[[rows[i] for i in kept]].to(result)
     fitted.weights[name] = result
     fitted.resized[name] = reason
@@ -207,18 +209,17 @@ def _check_names(
 
 
 def _check_tensors(
-    fitted: Fitted, model: Mapping[str, torch.Tensor], rows_are_told: bool
+    fitted: Fitted, model: Mapping[str, torch.Tensor], rows_are_told: tuple[str, ...]
 ) -> list[str]:
-    """Shapes and values; the number of classes and queries not where it is told already."""
+    """Shapes and values; not the numbers of rows, of classes or queries, that are told already."""
     problems = []
     for name, tensor in fitted.weights.items():
         if name not in model:
             continue
-        has_rows = name.startswith(CLASS_HEAD) or name == QUERIES
-        first = 1 if has_rows and rows_are_told else 0
+        first = 1 if name.startswith(rows_are_told) else 0
         in_file, in_model = tuple(tensor.shape), tuple(model[name].shape)
         if in_file[first:] != in_model[first:]:
             problems.append(f"{name}: {in_file} in the file, {in_model} in the model")
-        if not tensor.isfinite().all():
+        if not tensor.to(model[name].dtype).isfinite().all():  # of a wider type, it may overflow
             problems.append(f"{name}: NaN or infinite in the file")
     return problems

@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 
 from detr_d2.checkpoint import names
-from detr_d2.checkpoint.errors import CheckpointError
+from detr_d2.checkpoint.errors import CheckpointError, brief
 
 StateDict = Mapping[str, torch.Tensor]
 
@@ -21,7 +21,7 @@ StateDict = Mapping[str, torch.Tensor]
 LEAVES = {"weight", "bias", "running_mean", "running_var", "in_proj_weight", "in_proj_bias"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Format:
     """A kind of state dict.
 
@@ -118,7 +118,7 @@ def to_own_names(state_dict: StateDict) -> NamedWeights:
     distributed training put before all names is taken off.
 
     Raises:
-        CheckpointError: the format is unknown, or names are left over.
+        CheckpointError: the format is unknown, names are left over, or a shape makes no sense.
     """
     if all(key.startswith("module.") for key in state_dict):
         state_dict = {key.removeprefix("module."): value for key, value in state_dict.items()}
@@ -130,6 +130,12 @@ def to_own_names(state_dict: StateDict) -> NamedWeights:
         raise CheckpointError(
             f"no known kind of checkpoint. Its first tensors are {shorten(state_dict)}. Known are "
             f"the names of: {known}."
+        )
+    odd = [name for name, tensor in state_dict.items() if not _is_plain(tensor)]
+    if odd:
+        raise CheckpointError(
+            f"its weights can't be used as they are stored (sparse, quantized, complex, or without "
+            f"values): {shorten(odd)}."
         )
     named = NamedWeights(recognised)
     left_over = []
@@ -145,7 +151,30 @@ def to_own_names(state_dict: StateDict) -> NamedWeights:
             f"it was recognised as {recognised.title}, but has tensors that such a model has not: "
             f"{shorten(left_over)}."
         )
+    _check_rows(named)
     return named
+
+
+def _is_plain(tensor: object) -> bool:
+    """Whether something is a tensor like those of a model: all its numbers are there, and real."""
+    return (
+        isinstance(tensor, torch.Tensor)
+        and tensor.layout is torch.strided
+        and not (tensor.is_quantized or tensor.is_complex() or tensor.is_meta or tensor.is_nested)
+    )
+
+
+def _check_rows(named: NamedWeights) -> None:
+    """Makes sure that the rows of classes and queries can be counted.
+
+    Raises:
+        CheckpointError: they can't.
+    """
+    for name in (f"{names.CLASS_HEAD}weight", f"{names.CLASS_HEAD}bias", names.QUERIES):
+        tensor = named.weights.get(name)
+        if tensor is not None and (tensor.dim() == 0 or len(tensor) == 0):
+            shape = tuple(tensor.shape)
+            raise CheckpointError(f"{named.source[name]} has no rows: its shape is {shape}.")
 
 
 def _add_renamed(named: NamedWeights, key: str, tensor: torch.Tensor) -> bool:
@@ -158,6 +187,11 @@ def _add_renamed(named: NamedWeights, key: str, tensor: torch.Tensor) -> bool:
         named.add(f"{own}.{leaf}", key, tensor)
         return True
     # PyTorch's attention has one 3D×D matrix (and 3D bias) for queries, keys and values.
+    if tensor.dim() == 0 or len(tensor) % 3:
+        raise CheckpointError(
+            f"{key} can't be split into queries, keys and values: its shape is "
+            f"{tuple(tensor.shape)}."
+        )
     for part, piece in zip("qkv", tensor.chunk(3), strict=True):
         named.add(f"{own}.{part}_proj.{leaf.removeprefix('in_proj_')}", key, piece)
     return True
@@ -166,4 +200,5 @@ def _add_renamed(named: NamedWeights, key: str, tensor: torch.Tensor) -> bool:
 def shorten(keys: Iterable[str], most: int = 6) -> str:
     """The first few of many names, for messages."""
     keys = list(keys)
-    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
+    more = f" and {len(keys) - most} more" if len(keys) > most else ""
+    return ", ".join(map(brief, keys[:most])) + more

@@ -42,8 +42,8 @@ def loading_table(fitted: Fitted) -> str:
     rows += [("initial value", len(names), "", _common(names)) for names in initial.values()]
     ignored: dict[str, list[str]] = defaultdict(list)
     for name in fitted.ignored:
-        module, _, leaf = name.rpartition(".")
-        ignored[leaf if leaf == "num_batches_tracked" else module].append(name)
+        is_counter = name.endswith("num_batches_tracked")
+        ignored["counters" if is_counter else name.split(".")[0]].append(name)
     rows += [("ignored", len(names), _common(names), "") for names in ignored.values()]
     return tabulate(rows, headers=COLUMNS, tablefmt="pipe")
 
@@ -72,7 +72,7 @@ def _action(fitted: Fitted, name: str) -> str:
 def _module(name: str) -> str:
     """The part of the model that a tensor belongs to, e.g. detector.backbone."""
     parts = name.split(".")
-    has_parts = parts[0] == "detector" or parts[1] == "attention_map"
+    has_parts = parts[0] == "detector" or "attention_map" in parts[1:2]
     return ".".join(parts[: 2 if has_parts else 1])
 
 

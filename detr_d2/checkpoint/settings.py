@@ -6,10 +6,15 @@ import argparse
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from detectron2.config import CfgNode
 
-from detr_d2.checkpoint.errors import CheckpointError
+from detr_d2.checkpoint.errors import CheckpointError, brief
+
+# What all of torchvision's ResNets were made with, and all DETRs of others.
+OF_TORCHVISION = {"stride_in_1x1": False, "input_format": "RGB"}
+OF_DETR = {"position_temperature": 10000.0, "attention_softmax": "joint"}
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,8 @@ class Settings:
     position_temperature: float | None = None
     res5_dilation: int | None = None
     attention_softmax: str | None = None
+    stride_in_1x1: bool | None = None
+    input_format: str | None = None
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)
@@ -38,27 +45,29 @@ class Settings:
             position_temperature=cfg.MODEL.DETR.POSITION_TEMPERATURE,
             res5_dilation=cfg.MODEL.RESNETS.RES5_DILATION,
             attention_softmax=cfg.MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX,
+            stride_in_1x1=cfg.MODEL.RESNETS.STRIDE_IN_1X1,
+            input_format=cfg.INPUT.FORMAT,
         )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> Settings:
         """Takes what ``to_dict`` gave, perhaps in another version: unknown names are left out."""
         known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known})
+        return cls(**{name: _plain(value) for name, value in values.items() if name in known})
 
     @classmethod
     def from_reference(cls, args: argparse.Namespace | None) -> Settings:
         """From the arguments that the reference's training saves; its softmax is always joint."""
-        dilation = getattr(args, "dilation", None)
+        said = {} if args is None else {name: _plain(x) for name, x in vars(args).items()}
+        dilation, position_embedding = said.get("dilation"), said.get("position_embedding")
         positions = {"v2": "sine", "v3": "learned"}
-        position_embedding = getattr(args, "position_embedding", None)
         return cls(
-            num_heads=getattr(args, "nheads", None),
-            pre_norm=getattr(args, "pre_norm", None),
+            num_heads=said.get("nheads"),
+            pre_norm=said.get("pre_norm"),
             position_embedding=positions.get(position_embedding, position_embedding),
-            position_temperature=10000.0,
             res5_dilation=None if dilation is None else 1 + bool(dilation),
-            attention_softmax="joint",
+            **OF_TORCHVISION,
+            **OF_DETR,
         )
 
     @classmethod
@@ -68,24 +77,33 @@ class Settings:
         Raises:
             CheckpointError: it describes a model that this project has no settings for.
         """
-        always = {"pre_norm": False, "position_temperature": 10000.0, "attention_softmax": "joint"}
+        always = {"pre_norm": False, **OF_TORCHVISION, **OF_DETR}
         if config is None:
             return cls(**always)
-        heads = {config.get(f"{part}_attention_heads", 8) for part in ("encoder", "decoder")}
+        heads = {
+            _plain(config.get(f"{part}_attention_heads", 8)) for part in ("encoder", "decoder")
+        }
         if len(heads) > 1:
             raise CheckpointError(
-                f"its config.json has {' and '.join(map(str, heads))} attention heads in encoder "
+                f"its config.json has {' and '.join(map(brief, heads))} attention heads in encoder "
                 "and decoder; here both have as many."
             )
         activation = config.get("activation_function", "relu")
         if activation != "relu":
-            raise CheckpointError(f"its config.json has the activation {activation!r}, not 'relu'.")
+            raise CheckpointError(
+                f"its config.json has the activation {brief(repr(activation))}, not 'relu'."
+            )
         return cls(
             num_heads=heads.pop(),
-            position_embedding=config.get("position_embedding_type", "sine"),
+            position_embedding=_plain(config.get("position_embedding_type", "sine")),
             res5_dilation=2 if _is_dilated(config) else 1,
             **always,
         )
+
+
+def _plain(value: object) -> Any:
+    """A value that a file gives, if it is one that a setting may have; None: it doesn't say."""
+    return value if isinstance(value, bool | int | float | str) else None
 
 
 def _is_dilated(config: Mapping) -> bool:
@@ -94,12 +112,13 @@ def _is_dilated(config: Mapping) -> bool:
     Raises:
         CheckpointError: it is another network than torchvision's ResNet, under the same names.
     """
-    backbone = config.get("backbone_config") or config.get("backbone_kwargs") or {}
+    given = (config.get(f"backbone_{key}") for key in ("config", "kwargs"))
+    backbone = next((x for x in given if x and isinstance(x, Mapping)), {})
     of_timm = config.get("backbone") if config.get("use_timm_backbone", True) else None
     name = backbone.get("backbone") or of_timm or "resnet50"
     stride = backbone.get("output_stride") or 32
     others = [
-        f"{key} {value!r}"
+        f"{key} {brief(repr(value))}"
         for key, value, is_known in (
             ("backbone", name, re.fullmatch(r"resnet\d+", str(name))),
             ("output_stride", stride, stride in (16, 32)),
@@ -130,6 +149,8 @@ KEYS = {
     "position_temperature": "MODEL.DETR.POSITION_TEMPERATURE",
     "res5_dilation": "MODEL.RESNETS.RES5_DILATION",
     "attention_softmax": "MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX",
+    "stride_in_1x1": "MODEL.RESNETS.STRIDE_IN_1X1",
+    "input_format": "INPUT.FORMAT",
 }
 
 
@@ -147,7 +168,7 @@ def different_settings(file: Settings, model: Settings, has_mask_head: bool) -> 
     if not has_mask_head:
         del theirs["attention_softmax"]
     return {
-        name: f"{KEYS[name]} is {ours[name]!r}, the file was made with {value!r}"
+        name: f"{KEYS[name]} is {ours[name]!r}, the file was made with {brief(repr(value))}"
         for name, value in theirs.items()
         if None not in (value, ours[name]) and value != ours[name]
     }

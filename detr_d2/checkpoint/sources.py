@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from http.client import HTTPException
 from pathlib import PurePosixPath
 from typing import IO, Any
 from urllib.parse import urlparse
@@ -10,7 +11,7 @@ from urllib.parse import urlparse
 import torchvision
 from detectron2.utils.file_io import PathHandler, PathManager
 
-from detr_d2.checkpoint.errors import CheckpointError, CheckpointNotFoundError
+from detr_d2.checkpoint.errors import CheckpointError, CheckpointNotFoundError, brief
 from detr_d2.checkpoint.files import HUGGING_FACE_CONFIG, WEIGHT_FILES
 
 # Of files; other URLs are those of folders.
@@ -29,15 +30,15 @@ class TorchvisionHandler(PathHandler):
         return [self.PREFIX]
 
     def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
-        name = path.removeprefix(self.PREFIX)
-        try:
-            weights = torchvision.models.get_model_weights(name)
-        except ValueError:
-            known = ", ".join(n for n in torchvision.models.list_models() if "resnet" in n)
+        name = path.removeprefix(self.PREFIX).lower()  # as torchvision has it
+        classifiers = torchvision.models.list_models(torchvision.models)
+        if name not in classifiers:
+            known = ", ".join(n for n in classifiers if n.startswith("resnet"))
             raise CheckpointError(
-                f"{path}: torchvision has no model {name!r}. Its ResNets are {known}."
-            ) from None
-        return PathManager.get_local_path(weights["IMAGENET1K_V1"].url, force=force)
+                f"{path}: torchvision has no ImageNet model {name!r}. Its ResNets are {known}."
+            )
+        first = next(iter(torchvision.models.get_model_weights(name)))
+        return PathManager.get_local_path(first.url, force=force)
 
     def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> IO:
         return open(self._get_local_path(path), mode, buffering)
@@ -74,8 +75,11 @@ def fetch(path: str) -> str:
         if path.startswith("http") and PurePosixPath(urlparse(path).path).suffix not in SUFFIXES:
             return _fetch_folder(path.rstrip("/"))
         return PathManager.get_local_path(path)
-    except OSError as error:  # what urllib raises, whether a host or a file isn't there
-        raise CheckpointError(f"{path} could not be downloaded: {error}") from error
+    except CheckpointError:
+        raise
+    except (OSError, HTTPException, ValueError) as error:  # whatever isn't there or makes no sense
+        reason = brief(str(error).strip(), 200)
+        raise CheckpointError(f"{path} could not be downloaded: {reason}") from error
 
 
 def _fetch_folder(url: str) -> str:

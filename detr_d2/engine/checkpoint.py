@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from typing import Any
+from urllib.parse import urlparse
 
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 from detr_d2.checkpoint import (
     DESCRIPTION,
+    CheckpointError,
     check_pickle,
     describe,
     fetch,
@@ -17,6 +19,7 @@ from detr_d2.checkpoint import (
     log_loaded,
     read_checkpoint,
 )
+from detr_d2.checkpoint.files import read_file
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +70,8 @@ class StrictCheckpointer(DetectionCheckpointer):
             CheckpointError: it can't be read, or doesn't fit the model.
         """
         if not path or path.endswith(DETECTRON2_FORMATS):
-            if path.endswith(".pkl"):
-                check_pickle(fetch(path))
+            if path:
+                self._check_backbone(path)
             return super().load(path, checkpointables)
         checkpoint = read_checkpoint(path)
         model = self.model
@@ -80,6 +83,20 @@ class StrictCheckpointer(DetectionCheckpointer):
             if key in rest:
                 self.checkpointables[key].load_state_dict(rest.pop(key))
         return rest
+
+    def _check_backbone(self, path: str) -> None:
+        """Makes sure that a backbone is wanted, and that Detectron2 may read it: it trusts files.
+
+        Raises:
+            CheckpointNotFoundError, CheckpointError: it isn't, or may not.
+        """
+        if not self.to_train or self.model.loading_rules.frozen:
+            raise CheckpointError(f"{path} is a backbone to train from, and no trained detector.")
+        path = urlparse(path)._replace(query="").geturl()  # the file that Detectron2 will read
+        if path.endswith(".pkl"):
+            check_pickle(fetch(path))
+        else:
+            read_file(fetch(path))
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Saves the model, and what its classes and settings are."""

@@ -44,14 +44,14 @@ def final_weights(cfg: CfgNode, stage: str) -> str:
     return os.path.join(cfg.OUTPUT_DIR, stage, FINAL_WEIGHTS)
 
 
-def set_aside_previous_run(cfg: CfgNode, stage: str) -> None:
-    """Makes sure that a run begun anew is never resumed from what an older one left.
+def set_aside_previous_run(output_dir: str) -> None:
+    """Makes sure that a stage begun anew is never resumed from what an older one left.
 
-    The older run's model is kept, as ``model_previous.pth``.
+    The older one's model is kept, as ``model_previous.pth``.
     """
     if not comm.is_main_process():
         return
-    folder = Path(cfg.OUTPUT_DIR, stage)
+    folder = Path(output_dir)
     if (folder / FINAL_WEIGHTS).exists():
         (folder / FINAL_WEIGHTS).replace(folder / "model_previous.pth")
     (folder / "last_checkpoint").unlink(missing_ok=True)

@@ -89,8 +89,6 @@ def train(cfg: CfgNode, resume: bool = False) -> OrderedDict:
         if resume and PathManager.exists(final_weights(cfg, stage)):
             logger.info("Stage %r has finished: %s", stage, final_weights(cfg, stage))
             continue
-        if not resume:
-            set_aside_previous_run(cfg, stage)
         results = train_stage(stage_config(cfg, stage), stage, resume)
         comm.synchronize()
     return results
@@ -141,6 +139,8 @@ def train_stage(cfg: CfgNode, stage: str, resume: bool) -> OrderedDict:
     )
     resuming = resume and checkpointer.has_checkpoint()
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    if not resume:  # not before the weights are known to fit
+        set_aside_previous_run(cfg.OUTPUT_DIR)
     start_iter = trainer.iter + 1 if resuming else 0
     trainer.reset_data_loader(lambda: build_train_loader(cfg, start_iter))
     logger.info("Stage %r: iterations %d to %d", stage, start_iter, cfg.SOLVER.MAX_ITER)

@@ -10,6 +10,7 @@ from detectron2.engine import SimpleTrainer
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.modeling import build_model
 
+from detr_d2.checkpoint import CheckpointError
 from detr_d2.engine import evaluate_only, train
 from detr_d2.engine.stages import final_weights, stage_config
 
@@ -216,6 +217,19 @@ def test_a_run_begun_anew_is_not_resumed_from_an_older_one(make_tiny_cfg, tmp_pa
         load_model(final_weights(cfg, "boxes"))["detector.class_head.weight"],
     )
     assert_equal_bitwise(load_model(tmp_path / "boxes" / "model_previous.pth"), older)
+
+
+def test_a_refused_start_leaves_an_older_run_alone(make_tiny_cfg, tmp_path, steps):
+    cfg = make_tiny_cfg(tmp_path, *FEW_STEPS, "SOLVER.STAGES", ["boxes"])
+    train(cfg)
+    older = load_model(final_weights(cfg, "boxes"))
+    other = tmp_path / "other.pth"
+    torch.save({name: tensor for name, tensor in older.items() if "class_head" not in name}, other)
+    cfg.MODEL.WEIGHTS = str(other)
+    with pytest.raises(CheckpointError, match="missing in the file: detector.class_head"):
+        train(cfg)
+    assert_equal_bitwise(load_model(final_weights(cfg, "boxes")), older)
+    assert (tmp_path / "boxes" / "last_checkpoint").read_text() == "model_final.pth"
 
 
 def test_stages_that_train_masks_need_masks(make_tiny_cfg, tmp_path, steps):
