@@ -46,8 +46,8 @@ setup(
         "tabulate>=0.9",
         "tensorboard>=2.10",
         "termcolor>=1.1",
-        "torch>=2.4",
-        "torchvision>=0.19",
+        "torch>=2.6",  # before, files could run code in spite of weights_only
+        "torchvision>=0.21",
         "tqdm>=4.60",
     ],
     extras_require={

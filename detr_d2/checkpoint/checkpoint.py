@@ -29,6 +29,7 @@ class Checkpoint:
         origin: path or URL.
         named: its tensors.
         class_names: one for each class of its head, None for rows without one; None: unknown.
+        has_ids: whether its head's rows are category ids.
         settings: what it was made with.
         content: all that the file holds, e.g. the state of the training.
     """
@@ -36,6 +37,7 @@ class Checkpoint:
     origin: str
     named: NamedWeights
     class_names: tuple[str | None, ...] | None = None
+    has_ids: bool = False
     settings: Settings = field(default_factory=Settings)
     content: Mapping[str, Any] = field(default_factory=dict)
 
@@ -46,7 +48,7 @@ class Checkpoint:
         if weight is None or bias is None or weight.shape[:1] != bias.shape:
             return None
         names = self.class_names if len(self.class_names or ()) == len(bias) - 1 else None
-        return ClassHead(len(bias), names)
+        return ClassHead(len(bias), names, self.has_ids)
 
     @property
     def has_mask_head(self) -> bool:
@@ -96,12 +98,15 @@ def from_content(content: Mapping[str, Any], origin: str) -> Checkpoint:
         CheckpointError: the state dict is of no known kind.
     """
     weights = to_own_names(content["model"])
-    class_names, settings = None, Settings()
+    class_names, has_ids, settings = None, False, Settings()
     if weights.format is formats.OWN:
         description = _mapping(content.get(DESCRIPTION))
         class_names = _own_names(description.get("class_names"))
+        has_ids = description.get("has_ids") is True
         settings = Settings.from_dict(_mapping(description.get("settings")))
     elif weights.format is formats.REFERENCE:
+        # The reference's Detectron2 wrapper is trained on contiguous classes.
+        has_ids = not any(".backbone.0.backbone." in key for key in content["model"])
         args = content.get("args")
         settings = Settings.from_reference(args if isinstance(args, argparse.Namespace) else None)
     elif weights.format is formats.HUGGING_FACE:
@@ -110,7 +115,7 @@ def from_content(content: Mapping[str, Any], origin: str) -> Checkpoint:
         class_names = _hugging_face_names(config, weights.weights)
     elif weights.format is formats.TORCHVISION:
         settings = Settings(**OF_TORCHVISION)
-    return Checkpoint(origin, weights, class_names, settings, content)
+    return Checkpoint(origin, weights, class_names, has_ids, settings, content)
 
 
 def _own_names(names: object) -> tuple[str | None, ...] | None:

@@ -43,10 +43,13 @@ class ClassHead:
     Attributes:
         num_rows: R.
         names: the R - 1 classes' names, None where a row has none; or None where none is known.
+        has_ids: whether rows are the category ids of the dataset it was trained on, as the
+            reference has it.
     """
 
     num_rows: int
     names: tuple[str | None, ...] | None = None
+    has_ids: bool = False
 
     @property
     def has_coco_ids(self) -> bool:
@@ -78,9 +81,9 @@ def plan_rows(
 ) -> RowPlan:
     """Finds the rows for the K classes of a model.
 
-    A head by COCO's ids gives the rows of the dataset's ids. A head of K + 1 rows is taken as it
-    is, in the order of the dataset's names where both sides have the same names. Any other is
-    refused, or with ``resize`` matched by name.
+    A head by ids, COCO's or up to the dataset's largest, gives the rows of the dataset's ids. A
+    head of K + 1 rows is taken as it is, in the order of the dataset's names where both sides have
+    the same names. Any other is refused, or with ``resize`` matched by name.
 
     Args:
         head: the file's.
@@ -93,6 +96,8 @@ def plan_rows(
         CheckpointError: the classes don't fit.
     """
     last = head.num_rows - 1
+    if head.has_ids and not head.has_coco_ids and classes and max(classes.dataset_ids) == last - 1:
+        return _rows_of_ids(head, classes)
     if last == num_classes:
         misfit = _different_names(head, classes)
         if not misfit:
@@ -103,7 +108,7 @@ def plan_rows(
     elif head.has_coco_ids:
         misfit = _not_coco(head, classes)
         if not misfit:
-            return RowPlan([*classes.dataset_ids, last], f"by the dataset's ids, of {last + 1}")
+            return _rows_of_ids(head, classes)
     else:
         misfit = f"the file has {last} classes, MODEL.DETR.NUM_CLASSES is {num_classes}"
     if frozen:
@@ -119,6 +124,12 @@ def plan_rows(
             "others start fresh."
         )
     return _by_name(head, num_classes, classes)
+
+
+def _rows_of_ids(head: ClassHead, classes: PanopticClasses) -> RowPlan:
+    rows = [*classes.dataset_ids, head.num_rows - 1]
+    in_order = list(range(head.num_rows))
+    return RowPlan(rows, "" if rows == in_order else f"by the dataset's ids, of {head.num_rows}")
 
 
 def _in_order_of_dataset(head: ClassHead, classes: PanopticClasses | None) -> RowPlan:

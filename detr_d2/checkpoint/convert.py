@@ -48,6 +48,7 @@ def convert_file(
     fitted.ignored = list(checkpoint.named.ignored)
     description = describe(None, checkpoint.settings)
     description["class_names"] = list(checkpoint.class_names or ())
+    description["has_ids"] = checkpoint.has_ids
     if classes is not None:
         _cut_to(fitted, classes)
         description = describe(classes, checkpoint.settings)

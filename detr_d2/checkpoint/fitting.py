@@ -68,7 +68,8 @@ def fit(
     """Fits a checkpoint to a model.
 
     A model without masks ignores a mask head. To train, the file may be a detector without a mask
-    head or, where nothing is frozen, a backbone alone; the rest keeps its initial values.
+    head or, where nothing is frozen, a backbone alone or with ``resize`` a detector without a class
+    head; the rest keeps its initial values.
 
     Args:
         checkpoint: of any kind.
@@ -91,7 +92,7 @@ def fit(
         *_check_settings(fitted, rules),
         *misfits[CLASS_HEAD],
         *misfits[QUERIES],
-        *_check_names(fitted, model, to_train, rules.frozen),
+        *_check_names(fitted, model, rules, to_train),
         *_check_tensors(fitted, model, tuple(name for name, told in misfits.items() if told)),
     ]
     if problems:
@@ -183,10 +184,11 @@ def _take_rows(
 
 
 def _check_names(
-    fitted: Fitted, model: Mapping[str, torch.Tensor], to_train: bool, frozen: bool
+    fitted: Fitted, model: Mapping[str, torch.Tensor], rules: LoadingRules, to_train: bool
 ) -> list[str]:
     checkpoint = fitted.checkpoint
-    if checkpoint.is_backbone and (frozen or not to_train):
+    has_class_head = any(name.startswith(CLASS_HEAD) for name in fitted.weights)
+    if checkpoint.is_backbone and (rules.frozen or not to_train):
         return ["it is a backbone to train from, and no trained detector"]
 
     def may_be_missing(name: str) -> bool:
@@ -194,6 +196,8 @@ def _check_names(
             return True
         if to_train and name.startswith(MASK_HEAD):
             return not checkpoint.has_mask_head
+        if rules.resize and not rules.frozen and name.startswith(CLASS_HEAD):
+            return not has_class_head
         return checkpoint.is_backbone and not name.startswith(BACKBONE)
 
     missing = [name for name in model if name not in fitted.weights]
