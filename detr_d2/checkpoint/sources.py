@@ -10,6 +10,7 @@ from urllib.parse import urlparse
 
 import torchvision
 from detectron2.utils.file_io import PathHandler, PathManager
+from iopath.common.file_io import get_cache_dir
 
 from detr_d2.checkpoint.errors import CheckpointError, CheckpointNotFoundError, brief
 from detr_d2.checkpoint.files import HUGGING_FACE_CONFIG, WEIGHT_FILES
@@ -72,9 +73,11 @@ def fetch(path: str) -> str:
             raise CheckpointNotFoundError(f"There is no checkpoint {path}.")
         return path
     try:
-        if path.startswith("http") and PurePosixPath(urlparse(path).path).suffix not in SUFFIXES:
-            return _fetch_folder(path.rstrip("/"))
-        return PathManager.get_local_path(path)
+        if not path.startswith(("http://", "https://")):
+            return PathManager.get_local_path(path)
+        if PurePosixPath(urlparse(path).path).suffix in SUFFIXES:
+            return _download(path)
+        return _fetch_folder(path.rstrip("/"))
     except CheckpointError:
         raise
     except (OSError, HTTPException, ValueError) as error:  # whatever isn't there or makes no sense
@@ -82,15 +85,23 @@ def fetch(path: str) -> str:
         raise CheckpointError(f"{path} could not be downloaded: {reason}") from error
 
 
+def _download(url: str) -> str:
+    """Downloads a file once; files of the same path on two hosts are two, other than for iopath."""
+    return PathManager.get_local_path(
+        url, cache_dir=os.path.join(get_cache_dir(), urlparse(url).netloc)
+    )
+
+
 def _fetch_folder(url: str) -> str:
     """Downloads the files that make up a Hugging Face folder."""
     if urlparse(url).hostname == "huggingface.co" and "/resolve/" not in url:
         url += "/resolve/main"
-    folder = os.path.dirname(PathManager.get_local_path(f"{url}/{HUGGING_FACE_CONFIG}"))
-    preferred, *others = WEIGHT_FILES
-    try:
-        PathManager.get_local_path(f"{url}/{preferred}")
-    except OSError:
-        for name in others:
-            PathManager.get_local_path(f"{url}/{name}")
-    return folder
+    folder = os.path.dirname(_download(f"{url}/{HUGGING_FACE_CONFIG}"))
+    problems = []
+    for name in WEIGHT_FILES:
+        try:
+            _download(f"{url}/{name}")
+            return folder
+        except OSError as error:
+            problems.append(f"{name} ({error})")
+    raise OSError(f"neither {' nor '.join(problems)}")

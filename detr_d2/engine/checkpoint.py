@@ -72,7 +72,10 @@ class StrictCheckpointer(DetectionCheckpointer):
         if not path or path.endswith(DETECTRON2_FORMATS):
             if path:
                 self._check_backbone(path)
-            return super().load(path, checkpointables)
+            try:
+                return super().load(path, checkpointables)
+            except AssertionError as error:  # what Detectron2 says of files without a model
+                raise CheckpointError(f"{path}: {error}") from error
         checkpoint = read_checkpoint(path)
         model = self.model
         fitted = fit(checkpoint, model.state_dict(), model.loading_rules, to_train=self.to_train)

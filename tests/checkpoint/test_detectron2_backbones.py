@@ -98,3 +98,18 @@ def test_a_backbone_is_no_trained_detector(name, overrides, to_train, save, make
 def test_a_file_that_is_missing_is_named(name, make_model, tmp_path):
     with pytest.raises(CheckpointNotFoundError, match="There is no checkpoint .*R-50"):
         StrictCheckpointer(make_model(), to_train=True).load(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_which_nothing_matches_is_refused(name, save, make_model):
+    """Detectron2 would warn, and training would start from scratch."""
+    path = save(name, FILES[name]({"entirely.else": torch.zeros(3, 3)}))
+    with pytest.raises(CheckpointError, match="No tensor is one of a DETR's: entirely.else"):
+        StrictCheckpointer(make_model(), to_train=True).load(path)
+
+
+def test_a_pyth_file_needs_a_model(save, make_model):
+    with pytest.raises(CheckpointError, match="R-50.pyth: .*must contain 'model_state'"):
+        StrictCheckpointer(make_model(), to_train=True).load(
+            save("R-50.pyth", {"stem.conv1.weight": torch.zeros(1)})
+        )

@@ -100,7 +100,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What Detectron2 is asked to download, which stays undone; nothing has safetensors."""
     urls: list[str] = []
 
-    def get_local_path(url: str, force: bool = False) -> str:
+    def get_local_path(url: str, **kwargs: object) -> str:
         urls.append(url)
         if url.endswith(".safetensors"):
             raise HTTPError(url, 404, "Not Found", None, None)
@@ -145,6 +145,7 @@ def test_a_file_is_downloaded_once(server, cache):
     checkpoint = read_checkpoint(url)
     assert checkpoint.origin == url and checkpoint.is_backbone
     assert server.asked == ["/weights.pth"]
+    assert fetch(url.replace("127.0.0.1", "localhost")) != str(local)  # another host's is another
 
 
 @pytest.mark.parametrize(
