@@ -96,8 +96,10 @@ def plan_rows(
         CheckpointError: the classes don't fit.
     """
     last = head.num_rows - 1
-    if head.has_ids and not head.has_coco_ids and classes and max(classes.dataset_ids) == last - 1:
-        return _rows_of_ids(head, classes)
+    if head.has_ids and not head.has_coco_ids and classes:
+        lowest, highest = min(classes.dataset_ids), max(classes.dataset_ids)
+        if lowest >= 0 and highest == last - 1:
+            return _rows_of_ids(head, classes)
     if last == num_classes:
         misfit = _different_names(head, classes)
         if not misfit:

@@ -116,10 +116,10 @@ def _leave_out_unused(fitted: Fitted, model: Mapping[str, torch.Tensor]) -> None
 def _check_settings(fitted: Fitted, rules: LoadingRules) -> list[str]:
     has_mask_head = any(name.startswith(MASK_HEAD) for name in fitted.weights)
     differences = different_settings(fitted.checkpoint.settings, rules.settings, has_mask_head)
-    of_detector = differences.keys() - {"attention_softmax"}
-    if differences and not rules.resize or of_detector and rules.frozen:
+    are_fixed = rules.frozen and bool(differences.keys() - {"attention_softmax"})
+    if differences and (are_fixed or not rules.resize):
         advice = "Set the keys accordingly"
-        if not (of_detector and rules.frozen):
+        if not are_fixed:
             advice += ", or MODEL.DETR.RESIZE_ON_LOAD True to train on from it all the same"
         told = "; ".join(differences.values())
         return [f"it was made with other settings: {told}. {advice}."]
