@@ -6,6 +6,7 @@ import os
 from http.client import HTTPException
 from pathlib import PurePosixPath
 from typing import IO, Any
+from urllib.error import HTTPError
 from urllib.parse import urlparse
 
 import torchvision
@@ -87,9 +88,13 @@ def fetch(path: str) -> str:
 
 def _download(url: str) -> str:
     """Downloads a file once; files of the same path on two hosts are two, other than for iopath."""
-    return PathManager.get_local_path(
-        url, cache_dir=os.path.join(get_cache_dir(), urlparse(url).netloc)
-    )
+    try:
+        return PathManager.get_local_path(
+            url, cache_dir=os.path.join(get_cache_dir(), urlparse(url).netloc)
+        )
+    except HTTPError as error:
+        error.close()  # it is an open connection as well
+        raise
 
 
 def _fetch_folder(url: str) -> str:

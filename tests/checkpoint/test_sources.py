@@ -1,6 +1,7 @@
 """Where checkpoints come from: a server on this machine stands for those on the network."""
 
 import http.server
+import io
 import json
 import socket
 import threading
@@ -103,7 +104,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def get_local_path(url: str, **kwargs: object) -> str:
         urls.append(url)
         if url.endswith(".safetensors"):
-            raise HTTPError(url, 404, "Not Found", None, None)
+            raise HTTPError(url, 404, "Not Found", None, io.BytesIO())
         return str(tmp_path / "downloads" / url.rpartition("/")[2])
 
     monkeypatch.setattr(PathManager, "get_local_path", get_local_path)
