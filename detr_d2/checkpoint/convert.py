@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from detr_d2.checkpoint.checkpoint import DESCRIPTION, Checkpoint, describe, read_checkpoint
+from detr_d2.checkpoint.checkpoint import DESCRIPTION, describe, read_checkpoint
 from detr_d2.checkpoint.class_rows import plan_rows
 from detr_d2.checkpoint.errors import CheckpointError, brief
 from detr_d2.checkpoint.fitting import Fitted
@@ -44,21 +44,20 @@ def convert_file(
     if dataset_name is not None and classes is None:
         raise ValueError(f"No classes are known of a dataset {dataset_name!r}.")
     checkpoint = read_checkpoint(source)
-    fitted = Fitted(checkpoint, dict(checkpoint.named.weights))
-    fitted.ignored = list(checkpoint.named.ignored)
-    description = describe(None, checkpoint.settings)
-    description["class_names"] = list(checkpoint.class_names or ())
-    description["has_ids"] = checkpoint.has_ids
+    fitted = Fitted.unchanged(checkpoint)
+    description = describe(classes, checkpoint.settings)
     if classes is not None:
         _cut_to(fitted, classes)
-        description = describe(classes, checkpoint.settings)
+    else:
+        description["class_names"] = list(checkpoint.class_names or ())
+        description["has_ids"] = checkpoint.has_ids
     _write(output, {"model": fitted.weights, DESCRIPTION: description})
     table = tensor_table(fitted) if every_tensor else loading_table(fitted)
     return f"{source}: {checkpoint.title}\n{table}"
 
 
 def _cut_to(fitted: Fitted, classes: PanopticClasses) -> None:
-    checkpoint: Checkpoint = fitted.checkpoint
+    checkpoint = fitted.checkpoint
     if checkpoint.class_head is None:
         raise CheckpointError(f"{checkpoint.origin} has no class head that could be cut.")
     try:

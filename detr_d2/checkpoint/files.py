@@ -46,15 +46,17 @@ def read_file(path: str | Path) -> dict[str, Any]:
         return _read_folder(path)
     if not path.exists():
         raise CheckpointNotFoundError(f"There is no checkpoint {path}.")
+    content = _read_weights(path)
+    config = _config_beside(path) if path.name in WEIGHT_FILES else None
+    return content if config is None else {"model": content["model"], "config": config}
+
+
+def _read_weights(path: Path) -> dict[str, Any]:
+    """What a single file holds, by itself."""
     _check_start(path)
     if path.suffix.partition("?")[0] == ".safetensors":  # a download keeps its URL's query
-        content = _with_model(_read_safetensors(path), path)
-    else:
-        content = _with_model(_read_torch(path), path)
-    if path.name in WEIGHT_FILES:
-        config = _config_beside(path)
-        return content if config is None else {"model": content["model"], "config": config}
-    return content
+        return _with_model(_read_safetensors(path), path)
+    return _with_model(_read_torch(path), path)
 
 
 def _check_start(path: Path) -> None:
@@ -198,7 +200,7 @@ def _read_folder(folder: Path) -> dict[str, Any]:
                 "save_pretrained(folder, max_shard_size='10GB')."
             )
         if (folder / name).exists():
-            return {"model": read_file(folder / name)["model"], "config": config}
+            return {"model": _read_weights(folder / name)["model"], "config": config}
     raise CheckpointError(f"{folder} has no weights: neither {' nor '.join(WEIGHT_FILES)}.")
 
 

@@ -13,7 +13,7 @@ import torch
 from detr_d2.checkpoint.checkpoint import Checkpoint
 from detr_d2.checkpoint.class_rows import plan_rows
 from detr_d2.checkpoint.errors import CheckpointError
-from detr_d2.checkpoint.formats import shorten
+from detr_d2.checkpoint.formats import is_counter, shorten
 from detr_d2.checkpoint.names import BACKBONE, CLASS_HEAD, MASK_HEAD, QUERIES
 from detr_d2.checkpoint.settings import Settings, different_settings
 from detr_d2.data.categories import PanopticClasses
@@ -57,6 +57,12 @@ class Fitted:
     ignored: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
+    @classmethod
+    def unchanged(cls, checkpoint: Checkpoint) -> Fitted:
+        """All of a checkpoint as it is."""
+        named = checkpoint.named
+        return cls(checkpoint, dict(named.weights), ignored=list(named.ignored))
+
 
 def fit(
     checkpoint: Checkpoint,
@@ -80,8 +86,7 @@ def fit(
     Raises:
         CheckpointError: the file doesn't fit; all that is wrong is said at once.
     """
-    fitted = Fitted(checkpoint, dict(checkpoint.named.weights))
-    fitted.ignored = list(checkpoint.named.ignored)
+    fitted = Fitted.unchanged(checkpoint)
     _leave_out_unused(fitted, model)
     rules = replace(rules, resize=rules.resize and to_train)
     misfits = {
@@ -108,7 +113,7 @@ def _leave_out_unused(fitted: Fitted, model: Mapping[str, torch.Tensor]) -> None
     model_has_masks = any(name.startswith(MASK_HEAD) for name in model)
     for name in list(fitted.weights):
         unused_mask = name.startswith(MASK_HEAD) and not model_has_masks
-        if unused_mask or (name.endswith(".num_batches_tracked") and name not in model):
+        if unused_mask or (is_counter(name) and name not in model):
             del fitted.weights[name]
             fitted.ignored.append(fitted.checkpoint.named.source[name])
 
@@ -192,7 +197,7 @@ def _check_names(
         return ["it is a backbone to train from, and no trained detector"]
 
     def may_be_missing(name: str) -> bool:
-        if name.endswith(".num_batches_tracked"):
+        if is_counter(name):
             return True
         if to_train and name.startswith(MASK_HEAD):
             return not checkpoint.has_mask_head

@@ -30,14 +30,14 @@ class Format:
         marker: pattern of names that only this kind has.
         modules: its modules' names → ours, see ``names``.
         prefix: pattern of what may come before all names.
-        ignored: pattern of names without meaning here.
+        ignored: pattern of names without meaning here, beside those of batch norm's counters.
     """
 
     title: str
     marker: str
     modules: Mapping[str, str]
     prefix: str = ""
-    ignored: str = r".*\.num_batches_tracked"
+    ignored: str = ""
 
     @cached_property
     def patterns(self) -> list[tuple[re.Pattern, str]]:
@@ -62,7 +62,7 @@ REFERENCE = Format(
     names.REFERENCE,
     prefix=r"(detr\.)*",
     # The loss's class weights, which the reference's Detectron2 wrapper saves with the model.
-    ignored=r".*\.num_batches_tracked|criterion\.empty_weight",
+    ignored=r"criterion\.empty_weight",
 )
 HUGGING_FACE = Format(
     "DETR of Hugging Face's transformers",
@@ -74,7 +74,7 @@ TORCHVISION = Format(
     "a ResNet of torchvision",
     r"layer1\.0\.conv1\.weight",
     {theirs: names.BACKBONE + own for theirs, own in names.TORCHVISION_RESNET.items()},
-    ignored=r".*\.num_batches_tracked|fc\.(weight|bias)",
+    ignored=r"fc\.(weight|bias)",
 )
 FORMATS = (OWN, REFERENCE, HUGGING_FACE, TORCHVISION)
 
@@ -99,6 +99,11 @@ class NamedWeights:
         if name in self.weights:
             raise CheckpointError(f"{self.source[name]} and {source} both are {name}.")
         self.weights[name], self.source[name] = tensor, source
+
+
+def is_counter(name: str) -> bool:
+    """Whether a tensor counts batches: a batch norm that is trained has one, a frozen one not."""
+    return name.endswith(".num_batches_tracked")
 
 
 def recognise(keys: Iterable[str]) -> Format | None:
@@ -142,7 +147,7 @@ def to_own_names(state_dict: StateDict) -> NamedWeights:
     for key, tensor in state_dict.items():
         if recognised is OWN:
             named.add(key, key, tensor)
-        elif re.fullmatch(recognised.ignored, key):
+        elif is_counter(key) or re.fullmatch(recognised.ignored, key):
             named.ignored.append(key)
         elif not _add_renamed(named, key, tensor):
             left_over.append(key)

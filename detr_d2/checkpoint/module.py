@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from detr_d2.checkpoint.checkpoint import from_content
+from detr_d2.checkpoint.checkpoint import Checkpoint, from_content
 from detr_d2.checkpoint.errors import CheckpointError
 from detr_d2.checkpoint.fitting import LoadingRules, fit
 from detr_d2.checkpoint.formats import OWN, recognise, shorten
@@ -34,16 +34,31 @@ class TakesAnyDETR(nn.Module):
         Raises:
             CheckpointError: the tensors of another kind don't fit, or none at all is of this model.
         """
-        kind, own = recognise(state_dict), self.state_dict()
-        if kind not in (None, OWN):
+        if recognise(state_dict) not in (None, OWN):
             checkpoint = from_content({"model": state_dict}, "state dict")
-            fitted = fit(checkpoint, own, self.loading_rules, to_train=self.training)
-            log_loaded(logger, fitted)
-            state_dict, strict = fitted.weights, False
-        elif state_dict and not any(name in own for name in state_dict):
+            return self.load_checkpoint(checkpoint, to_train=self.training, assign=assign)
+        if state_dict and self.state_dict().keys().isdisjoint(state_dict):
             # Loaders that aren't strict would go on with nothing but initial values.
             raise CheckpointError(
                 f"No tensor is one of a DETR's: {shorten(state_dict)}. See the README for the "
                 "kinds of checkpoints that can be loaded."
             )
         return super().load_state_dict(state_dict, strict, assign)
+
+    def load_checkpoint(
+        self, checkpoint: Checkpoint, *, to_train: bool, assign: bool = False
+    ) -> Any:
+        """Loads a checkpoint of any kind by ``loading_rules``, and logs what became of it.
+
+        Args:
+            checkpoint: of any kind.
+            to_train: see ``fit``.
+            assign: as of ``load_state_dict``, which also says what is returned.
+
+        Raises:
+            CheckpointError: it doesn't fit.
+        """
+        fitted = fit(checkpoint, self.state_dict(), self.loading_rules, to_train=to_train)
+        loaded = super().load_state_dict(fitted.weights, strict=False, assign=assign)
+        log_loaded(logger, fitted)
+        return loaded

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+import torch
 from tabulate import tabulate
 
 from detr_d2.checkpoint.fitting import Fitted
+from detr_d2.checkpoint.formats import is_counter
 
 COLUMNS = ("what", "tensors", "in the file", "in the model")
 
@@ -29,22 +31,14 @@ def log_loaded(logger: logging.Logger, fitted: Fitted) -> None:
 def loading_table(fitted: Fitted) -> str:
     """What was renamed, split, resized, left at its initial value or ignored, by module."""
     source = fitted.checkpoint.named.source
-    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for name in fitted.weights:
-        groups[_action(fitted, name), _module(name)].append(name)
     rows = []
-    for (action, _), names in groups.items():
+    for names in _grouped(fitted.weights, lambda name: (_action(fitted, name), _module(name))):
         in_file = list(dict.fromkeys(source[name] for name in names))
-        rows.append((action, len(names), _common(in_file), _common(names)))
-    initial: dict[str, list[str]] = defaultdict(list)
-    for name in fitted.initial:
-        initial[_module(name)].append(name)
-    rows += [("initial value", len(names), "", _common(names)) for names in initial.values()]
-    ignored: dict[str, list[str]] = defaultdict(list)
-    for name in fitted.ignored:
-        is_counter = name.endswith("num_batches_tracked")
-        ignored["counters" if is_counter else name.split(".")[0]].append(name)
-    rows += [("ignored", len(names), _common(names), "") for names in ignored.values()]
+        rows.append((_action(fitted, names[0]), len(names), _common(in_file), _common(names)))
+    for names in _grouped(fitted.initial, _module):
+        rows.append(("initial value", len(names), "", _common(names)))
+    for names in _grouped(fitted.ignored, lambda n: is_counter(n) or n.split(".")[0]):
+        rows.append(("ignored", len(names), _common(names), ""))
     return tabulate(rows, headers=COLUMNS, tablefmt="pipe")
 
 
@@ -58,6 +52,14 @@ def tensor_table(fitted: Fitted) -> str:
     rows += [("initial value", "", name) for name in fitted.initial]
     rows += [("ignored", name, "") for name in fitted.ignored]
     return tabulate(rows, headers=("what", *COLUMNS[2:]), tablefmt="pipe")
+
+
+def _grouped(names: Iterable[str], key: Callable[[str], object]) -> list[list[str]]:
+    """The names that have a key in common, for each key, in the order of first names."""
+    groups: dict[object, list[str]] = defaultdict(list)
+    for name in names:
+        groups[key(name)].append(name)
+    return list(groups.values())
 
 
 def _action(fitted: Fitted, name: str) -> str:
@@ -85,6 +87,6 @@ def _common(names: Iterable[str]) -> str:
     return f"{common}.*" if common else f"{names[0]}, …"
 
 
-def _shapes(in_file, loaded) -> str:
+def _shapes(in_file: torch.Tensor, loaded: torch.Tensor) -> str:
     shapes = ["×".join(map(str, tensor.shape)) for tensor in (in_file, loaded)]
     return shapes[1] if shapes[0] == shapes[1] else f"{shapes[0]} → {shapes[1]}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 from urllib.parse import urlparse
 
@@ -15,13 +14,9 @@ from detr_d2.checkpoint import (
     check_pickle,
     describe,
     fetch,
-    fit,
-    log_loaded,
     read_checkpoint,
 )
 from detr_d2.checkpoint.files import read_file
-
-logger = logging.getLogger(__name__)
 
 # Ends of paths whose files Detectron2 alone can read: they hold backbones, whose names it matches
 # by heuristics.
@@ -77,10 +72,7 @@ class StrictCheckpointer(DetectionCheckpointer):
             except AssertionError as error:  # what Detectron2 says of files without a model
                 raise CheckpointError(f"{path}: {error}") from error
         checkpoint = read_checkpoint(path)
-        model = self.model
-        fitted = fit(checkpoint, model.state_dict(), model.loading_rules, to_train=self.to_train)
-        model.load_state_dict(fitted.weights, strict=False)
-        log_loaded(logger, fitted)
+        self.model.load_checkpoint(checkpoint, to_train=self.to_train)
         rest = {key: value for key, value in checkpoint.content.items() if key != "model"}
         for key in self.checkpointables if checkpointables is None else checkpointables:
             if key in rest:
