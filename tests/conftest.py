@@ -54,6 +54,19 @@ def small_shapes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str,
         MetadataCatalog.remove(name)
 
 
+@pytest.fixture
+def registry() -> Iterator[None]:
+    """Takes the datasets that a test registers out of Detectron2's catalogs again."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    catalogs = (DatasetCatalog, MetadataCatalog)
+    before = [set(catalog.list()) for catalog in catalogs]
+    yield
+    for catalog, names in zip(catalogs, before, strict=True):
+        for name in set(catalog.list()) - names:
+            catalog.remove(name)
+
+
 @pytest.fixture(scope="session")
 def make_tiny_cfg(small_shapes: dict[str, int]) -> Callable[..., CfgNode]:
     """Makes configs of a tiny model on the small datasets: ``(output_dir, *overrides)``."""

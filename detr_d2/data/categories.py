@@ -113,13 +113,12 @@ def first_classes(dataset_names: Sequence[str]) -> PanopticClasses | None:
     return next((c for c in map(classes_of, dataset_names) if c is not None), None)
 
 
-def thing_mask(dataset_names: Sequence[str], num_classes: int) -> torch.Tensor:
-    """Which classes are things, by the first dataset that knows; without any, all are.
+def thing_mask(classes: PanopticClasses | None, num_classes: int) -> torch.Tensor:
+    """Which classes are things; where no dataset tells the classes, all are.
 
     Returns:
         K bool.
     """
-    classes = first_classes(dataset_names)
     if classes is not None:
         return torch.tensor(classes.is_thing)
     logger.warning(

@@ -96,6 +96,7 @@ class DETR(TakesAnyDETR):
         dataset_names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
         for dataset_name in dataset_names:
             check_num_classes(cfg, dataset_name)
+        classes = first_classes(dataset_names)
         detr = cfg.MODEL.DETR
         detector = Detector(cfg)
         lateral_channels = detector.feature_channels[-2::-1]
@@ -112,7 +113,7 @@ class DETR(TakesAnyDETR):
             ),
             "aux_loss": detr.AUX_LOSS,
             "freeze_detector": detr.FREEZE_DETECTOR,
-            "is_thing": thing_mask(dataset_names, detr.NUM_CLASSES),
+            "is_thing": thing_mask(classes, detr.NUM_CLASSES),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "options": InferenceOptions(
@@ -125,7 +126,7 @@ class DETR(TakesAnyDETR):
                 batch_invariant=detr.BATCH_INVARIANT,
             ),
             "loading_rules": LoadingRules(
-                classes=first_classes(dataset_names),
+                classes=classes,
                 settings=Settings.from_config(cfg),
                 resize=detr.RESIZE_ON_LOAD,
                 frozen=detr.FREEZE_DETECTOR,

@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping
 import pytest
 import torch
 import torchvision
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_resnet_backbone
 from torch import nn
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.resnet import Bottleneck
 
-from detr_d2 import add_detr_config, config_file
+from detr_d2 import config_file, load_config
 from detr_d2.modeling import DETR
 
 WIDTH, HEADS, FEED_FORWARD, QUERIES, CLASSES = 32, 8, 48, 9, 6
@@ -50,12 +50,9 @@ def make_cfg() -> Callable[..., CfgNode]:
     """Configs of a tiny model with the reference's settings: ``make_cfg(overrides)``."""
 
     def make(overrides: Mapping[str, object] | None = None) -> CfgNode:
-        cfg = get_cfg()
-        add_detr_config(cfg)
-        cfg.merge_from_file(config_file("detr_panoptic.yaml"))
         merged = {**TINY, **(overrides or {})}
-        cfg.merge_from_list([item for pair in merged.items() for item in pair])
-        return cfg
+        flat = [item for pair in merged.items() for item in pair]
+        return load_config(config_file("detr_panoptic.yaml"), flat)
 
     return make
 

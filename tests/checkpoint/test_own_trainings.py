@@ -18,7 +18,7 @@ BOXES = {"MODEL.DETR.MASK_ON": False}
 
 
 @pytest.fixture
-def dataset():
+def dataset(registry):
     name = "test_own_trainings"
     names = list(CLASSES.names)
     MetadataCatalog.get(name).set(
@@ -27,8 +27,7 @@ def dataset():
         thing_dataset_id_to_contiguous_id={2: 0, 7: 1},
         stuff_dataset_id_to_contiguous_id={4: 2},
     )
-    yield name
-    MetadataCatalog.remove(name)
+    return name
 
 
 @pytest.fixture

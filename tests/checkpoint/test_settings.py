@@ -4,10 +4,9 @@ import argparse
 from dataclasses import replace
 
 import pytest
-from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
-from detr_d2 import add_detr_config, config_file
+from detr_d2 import config_file, load_config
 from detr_d2.checkpoint import CheckpointError, Settings
 from detr_d2.checkpoint.settings import KEYS, different_settings
 from detr_d2.engine.checkpoint import StrictCheckpointer
@@ -30,11 +29,8 @@ UNSAID = replace(
 
 
 def config(**overrides: object):
-    cfg = get_cfg()
-    add_detr_config(cfg)
-    cfg.merge_from_file(config_file("detr_panoptic.yaml"))
-    cfg.merge_from_list([part for key, value in overrides.items() for part in (KEYS[key], value)])
-    return cfg
+    flat = [part for key, value in overrides.items() for part in (KEYS[key], value)]
+    return load_config(config_file("detr_panoptic.yaml"), flat)
 
 
 # --- where they come from ---

@@ -8,7 +8,13 @@ from detectron2.config import get_cfg
 from detectron2.data import Metadata, MetadataCatalog
 
 from detr_d2 import add_detr_config
-from detr_d2.data.categories import PanopticClasses, check_num_classes, classes_of, thing_mask
+from detr_d2.data.categories import (
+    PanopticClasses,
+    check_num_classes,
+    classes_of,
+    first_classes,
+    thing_mask,
+)
 
 
 def metadata(things: dict, stuff: dict, **names: list[str]) -> Metadata:
@@ -117,10 +123,11 @@ def test_a_wrong_number_of_classes_names_the_key(unknown_dataset):
 
 
 def test_thing_mask_comes_from_the_first_dataset_that_knows(unknown_dataset, caplog):
-    mask = thing_mask([unknown_dataset, "coco_2017_val_panoptic", "shapes_panoptic_val"], 133)
+    names = [unknown_dataset, "coco_2017_val_panoptic", "shapes_panoptic_val"]
+    mask = thing_mask(first_classes(names), 133)
     assert mask.dtype == torch.bool and mask.shape == (133,) and mask.sum() == 80
-    assert thing_mask(["coco_2017_val"], 80).all()
+    assert thing_mask(first_classes(["coco_2017_val"]), 80).all()
     assert not caplog.records
     with caplog.at_level(logging.WARNING):
-        assert thing_mask([unknown_dataset], 5).tolist() == [True] * 5
+        assert thing_mask(first_classes([unknown_dataset]), 5).tolist() == [True] * 5
     assert "all count as things" in caplog.text

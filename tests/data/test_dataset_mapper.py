@@ -112,16 +112,6 @@ def test_scenes_by_brute_force(tiny_cfg):
 
 
 @pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")  # in fvcore
-@pytest.mark.parametrize(
-    "augmentations",
-    [
-        [T.RandomFlip(1.0)],
-        [T.RandomFlip(1.0, horizontal=False, vertical=True)],
-        [T.FixedSizeCrop((23, 31), pad=False)],
-        [T.RandomFlip(0.5), T.RandomCrop("absolute_range", (7, 25)), T.RandomFlip(0.5)],
-    ],
-    ids=["horizontal", "vertical", "crop", "all"],
-)
 def test_masks_move_as_the_image_does(record, augmentations):
     np.random.seed(0)
     mapper = make_mapper(*augmentations)

@@ -16,6 +16,8 @@ from detr_d2.data.panoptic_dataset import (
     set_panoptic_metadata,
 )
 
+pytestmark = pytest.mark.usefixtures("registry")
+
 NAME = "panoptic_dataset_test"
 CATEGORIES = [
     {"id": 40, "name": "grass", "isthing": 0, "color": [1, 2, 3]},
@@ -23,14 +25,6 @@ CATEGORIES = [
     {"id": 3, "name": "sky", "isthing": 0, "color": [7, 8, 9]},
     {"id": 70, "name": "dog", "isthing": 1, "color": [10, 11, 12]},
 ]
-
-
-@pytest.fixture(autouse=True)
-def registry():
-    yield
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        if NAME in catalog.list():
-            catalog.remove(NAME)
 
 
 def content(**changes: list) -> dict:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluators
 from detectron2.structures import Boxes, BoxMode, Instances
@@ -15,6 +15,8 @@ from PIL import Image
 from detr_d2.data.instance_annotations import annotation_mask
 from detr_d2.data.panoptic_dataset import get_dataset_dicts
 from detr_d2.evaluation import PanopticEvaluator, ThingInstanceEvaluator, build_evaluators
+
+pytestmark = pytest.mark.usefixtures("registry")
 
 NAME = "instances_of_build_test"
 SIZE = (48, 64)
@@ -55,14 +57,6 @@ def write_and_register(root: Path, with_masks: bool = True) -> None:
     content = {"images": images, "annotations": annotations, "categories": categories}
     (root / "instances.json").write_text(json.dumps(content))
     register_coco_instances(NAME, {}, str(root / "instances.json"), str(root / "images"))
-
-
-@pytest.fixture(autouse=True)
-def registry():
-    yield
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        if NAME in catalog.list():
-            catalog.remove(NAME)
 
 
 def perfect_prediction(image: dict) -> dict:

@@ -61,14 +61,6 @@ def register(root: Path) -> None:
     )
 
 
-@pytest.fixture
-def registry():
-    yield
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        if NAME in catalog.list():
-            catalog.remove(NAME)
-
-
 def write_dataset(root: Path, image_ids, classes=range(4), area_factor: float = 1.0) -> None:
     """Random ground truth: 3 × 4 blocks of segments, every third block void, some crowds."""
     rng = np.random.default_rng(0)

@@ -74,14 +74,6 @@ def register(root: Path, things: bool = True, **metadata) -> None:
     )
 
 
-@pytest.fixture
-def registry():
-    yield
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        for name in [name for name in catalog.list() if name.startswith(NAME)]:
-            catalog.remove(name)
-
-
 def perfect_prediction(segments: list, shift: int = 0) -> dict:
     """Every segment but the crowds as an instance, stuff included."""
     ids = id_map(segments)

@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2.config import get_cfg
 from torch import nn
 
-from detr_d2 import add_detr_config, config_file
-from detr_d2.config import check_config
+from detr_d2 import config_file, load_config
 from detr_d2.engine.checkpoint import StrictCheckpointer
 from detr_d2.modeling import DETR
 
@@ -221,11 +219,8 @@ def _build(config: DetrConfig, overrides: dict) -> DETR:
         settings["MODEL.RESNETS.WIDTH_PER_GROUP"] = backbone.hidden_sizes[0] // 4
     else:
         settings["MODEL.RESNETS.DEPTH"] = int(backbone.backbone.removeprefix("resnet"))
-    cfg = get_cfg()
-    add_detr_config(cfg)
-    cfg.merge_from_file(config_file("detr_panoptic.yaml"))
-    cfg.merge_from_list([item for pair in {**settings, **overrides}.items() for item in pair])
-    check_config(cfg)
+    flat = [item for pair in {**settings, **overrides}.items() for item in pair]
+    cfg = load_config(config_file("detr_panoptic.yaml"), flat)
     torch.manual_seed(1)
     return DETR(cfg).eval()
 
