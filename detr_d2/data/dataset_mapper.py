@@ -10,12 +10,13 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import detection_utils
 from detectron2.data import transforms as T
-from detectron2.structures import BitMasks, Instances
+from detectron2.structures import Instances
 
 from detr_d2.config import check_config
 from detr_d2.data.categories import check_num_classes
 from detr_d2.data.instance_annotations import read_annotated_instances
-from detr_d2.data.panoptic_png import read_panoptic_png
+from detr_d2.data.panoptic_png import MAX_SEGMENT_ID, read_panoptic_png
+from detr_d2.data.segment_masks import SegmentMasks
 
 
 class DetrDatasetMapper:
@@ -67,8 +68,9 @@ class DetrDatasetMapper:
 
         Returns:
             The dict with ``image``, a 3×H×W uint8 tensor, and to train ``instances`` with
-            ``gt_classes`` (contiguous), ``gt_boxes`` and ``gt_masks`` (``BitMasks``), which
-            annotated instances have only where the model needs them.
+            ``gt_classes`` (contiguous), ``gt_boxes`` and ``gt_masks``: ``SegmentMasks`` of a
+            panoptic PNG, ``BitMasks`` of annotated instances, which may overlap and have them only
+            where the model needs them.
 
         Raises:
             FileNotFoundError, ValueError: a file is missing, damaged, without annotation or at odds
@@ -114,19 +116,14 @@ class DetrDatasetMapper:
                 f"{path} has {ids.shape[0]}×{ids.shape[1]} pixels (height × width), but its image "
                 f"{image_dict['file_name']} has {size[0]}×{size[1]}."
             )
-        index_map = transforms.apply_segmentation(segment_index_map(ids, segments_info, path))
-        classes, masks = [], []
-        for i, segment in enumerate(segments_info):
+        label_map = transforms.apply_segmentation(segment_label_map(ids, segments_info, path))
+        for segment in segments_info:
             if not 0 <= segment["category_id"] < self.num_classes:
                 raise ValueError(
                     f"{path}: segment {segment['id']} has class {segment['category_id']}, outside "
                     f"0 … {self.num_classes - 1} (MODEL.DETR.NUM_CLASSES)."
                 )
-            mask = index_map == i + 1
-            if not segment.get("iscrowd", 0) and mask.any():
-                classes.append(segment["category_id"])
-                masks.append(mask)
-        return _instances(classes, masks, index_map.shape)
+        return _instances(label_map, segments_info)
 
 
 def _read_image(path: str, image_format: str) -> np.ndarray:
@@ -139,11 +136,11 @@ def _read_image(path: str, image_format: str) -> np.ndarray:
         raise ValueError(f"{path}: cannot be read as an image ({error})") from error
 
 
-def segment_index_map(ids: np.ndarray, segments_info: list[dict], path: str) -> np.ndarray:
+def segment_label_map(ids: np.ndarray, segments_info: list[dict], path: str) -> np.ndarray:
     """Numbers the segments of a PNG by their place in ``segments_info``.
 
     Args:
-        ids: H×W segment ids.
+        ids: H×W segment ids, as the PNG's colours can be.
         segments_info: T dicts with ``id``.
         path: the PNG's, for messages.
 
@@ -154,29 +151,39 @@ def segment_index_map(ids: np.ndarray, segments_info: list[dict], path: str) -> 
     Raises:
         ValueError: the PNG has ids that no segment has.
     """
-    known = np.array([0, *(segment["id"] for segment in segments_info)])
-    order = np.argsort(known, kind="stable")
-    place = np.searchsorted(known, ids, sorter=order).clip(max=len(known) - 1)
-    index = order[place]
-    unknown = np.unique(ids[known[index] != ids])
+    # A table is the fastest way from an id to its label. It may be as long as this: the operating
+    # system makes only those of its zeros that are looked at.
+    label_of_id = np.zeros(
+        MAX_SEGMENT_ID + 1, np.uint8 if len(segments_info) <= 255 else np.float32
+    )
+    for label, segment in enumerate(segments_info, start=1):
+        if 0 < segment["id"] <= MAX_SEGMENT_ID:  # 0 stays void, and colours hold no more
+            label_of_id[segment["id"]] = label
+    label_map = label_of_id.take(ids)
+    unknown = np.unique(ids[(label_map == 0) & (ids != 0)])
     if len(unknown):
         raise ValueError(
             f"{path} has segment ids that its annotation lacks: {unknown[:5].tolist()}"
             f"{' …' if len(unknown) > 5 else ''}"
         )
-    return index.astype(np.uint8 if len(known) <= 256 else np.float32)
+    return label_map
 
 
-def _instances(
-    classes: list[int], masks: list[np.ndarray], image_size: tuple[int, int]
-) -> Instances:
-    """T segments as Detectron2's ``Instances``; T may be 0."""
-    stacked = np.stack(masks) if masks else np.zeros((0, *image_size), bool)
-    instances = Instances(image_size)
-    instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
-    instances.gt_masks = BitMasks(torch.from_numpy(stacked))
+def _instances(label_map: np.ndarray, segments_info: list[dict]) -> Instances:
+    """Those of T segments that are no crowds and that the label map shows, at least in part."""
+    wanted = [i for i, segment in enumerate(segments_info) if not segment.get("iscrowd", 0)]
+    # A copy, because a cropped map would be sent between processes with all that it was cut from.
+    dtype = np.uint8 if label_map.dtype == np.uint8 else np.int32
+    label_map = np.array(label_map, dtype, order="C")
+    instances = Instances(label_map.shape)
+    instances.gt_classes = torch.tensor(
+        [segments_info[i]["category_id"] for i in wanted], dtype=torch.int64
+    )
+    instances.gt_masks = SegmentMasks(
+        torch.from_numpy(label_map), torch.tensor([i + 1 for i in wanted], dtype=torch.int64)
+    )
     instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
-    return instances
+    return instances[instances.gt_boxes.nonempty()]
 
 
 def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:

@@ -130,17 +130,12 @@ class SetCriterion(nn.Module):
         Returns:
             ``loss_mask`` (focal) and ``loss_dice``.
         """
-        height, width = padded_size
-        masks = [
-            F.pad(t.masks, (0, width - t.masks.shape[2], 0, height - t.masks.shape[1]))
-            for t in targets
-        ]
-        target_masks = _gather(masks, matches).float()  # N×H×W
+        target_masks = _padded_masks(targets, matches, padded_size)  # N×H×W
         mask_logits = mask_logits.float()[:, None]
         if len(matches):  # bilinear interpolation refuses an empty batch
             mask_logits = F.interpolate(mask_logits, size=padded_size, mode="bilinear")
         else:
-            mask_logits = mask_logits.sum() + mask_logits.new_zeros(0, 1, height, width)
+            mask_logits = mask_logits.sum() + mask_logits.new_zeros(0, 1, *padded_size)
         mask_logits = mask_logits[:, 0]  # N×H×W
         focal = mask_focal_loss(
             mask_logits,
@@ -187,6 +182,23 @@ def detection_metrics(
 
 def _gather(per_image: Sequence[torch.Tensor], matches: Matches) -> torch.Tensor:
     """Takes the matched targets out of each image's tensor: B of T×… to N×…"""
-    counts = matches.image_index.bincount(minlength=len(per_image)).tolist()
-    chosen = matches.target_index.split(counts)  # pairs are ordered by image
+    chosen = _matched_targets(matches, len(per_image))
     return torch.cat([values[index] for values, index in zip(per_image, chosen, strict=True)])
+
+
+def _padded_masks(
+    targets: Sequence[Target], matches: Matches, padded_size: tuple[int, int]
+) -> torch.Tensor:
+    """N×H×W bool: the masks of matched targets, each written once, to its place in the batch."""
+    masks = matches.target_index.new_zeros(len(matches), *padded_size, dtype=torch.bool)
+    chosen = _matched_targets(matches, len(targets))
+    of_images = masks.split([len(index) for index in chosen])
+    for target, of_image, index in zip(targets, of_images, chosen, strict=True):
+        target.write_masks_to(of_image, index)
+    return masks
+
+
+def _matched_targets(matches: Matches, num_images: int) -> tuple[torch.Tensor, ...]:
+    """``target_index`` of each image; pairs are ordered by image."""
+    counts = matches.image_index.bincount(minlength=num_images).tolist()
+    return matches.target_index.split(counts)

@@ -5,6 +5,7 @@ can be checked against the image that they come with.
 """
 
 import copy
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ import torch
 from detectron2.data import transforms as T
 from PIL import Image
 
-from detr_d2.data import DetrDatasetMapper
-from detr_d2.data.panoptic_png import write_panoptic_png
+from detr_d2.data import DetrDatasetMapper, segment_masks
+from detr_d2.data.dataset_mapper import segment_label_map
+from detr_d2.data.panoptic_png import MAX_SEGMENT_ID, write_panoptic_png
+from detr_d2.data.segment_masks import SegmentMasks
 
 # Grey value of the i-th segment is (i + 1) · STEP; void is black.
 STEP = 40
@@ -170,6 +173,58 @@ def test_many_segments(tmp_path, num_segments):
         elif augmentation:
             expected = expected.repeat_interleave(2, 1).repeat_interleave(2, 2)
         assert torch.equal(instances.gt_masks.tensor, expected)
+
+
+@pytest.mark.parametrize(
+    "augmentation",
+    [T.NoOpTransform(), T.CropTransform(0, 10, 30, 20), T.RandomFlip(1.0), T.Resize((100, 120))],
+    ids=["none", "crop", "flip", "resize"],
+)
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")  # in fvcore
+def test_masks_take_a_byte_a_pixel(record, augmentation):
+    """That is what worker processes send: also of a crop, no more than its own pixels."""
+    instances = make_mapper(augmentation)(record)["instances"]
+    height, width = instances.image_size
+    label_map, labels = instances.gt_masks.label_map, instances.gt_masks.labels
+    assert label_map.untyped_storage().nbytes() == height * width
+    assert labels.untyped_storage().nbytes() <= len(SEGMENTS)
+    sent = pickle.dumps(instances)
+    assert len(sent) < height * width + 4000
+    assert torch.equal(pickle.loads(sent).gt_masks.tensor, instances.gt_masks.tensor)
+
+
+def test_one_pass_finds_all_segments_and_no_stack_is_made(record, monkeypatch):
+    passes = []
+    find_objects = segment_masks.find_objects
+    monkeypatch.setattr(
+        segment_masks, "find_objects", lambda *args: passes.append(1) or find_objects(*args)
+    )
+    monkeypatch.setattr(SegmentMasks, "tensor", property(lambda masks: pytest.fail("a stack")))
+    assert len(make_mapper()(record)["instances"]) == len(NOT_CROWD)
+    assert len(passes) == 1
+
+
+def test_a_picture_of_one_pixel(tmp_path):
+    segments = [{"id": MAX_SEGMENT_ID, "category_id": 4}]
+    record = make_record(tmp_path, np.array([[MAX_SEGMENT_ID]]), segments)
+    instances = make_mapper()(record)["instances"]
+    assert instances.gt_classes.tolist() == [4]
+    assert instances.gt_masks.tensor.tolist() == [[[True]]]
+    assert instances.gt_boxes.tensor.tolist() == [[0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_label_maps_by_brute_force(seed):
+    """Any ids that a PNG can have, and annotation of some that none can, or that stand for void."""
+    rng = np.random.default_rng(seed)
+    known = rng.choice(MAX_SEGMENT_ID, rng.integers(1, 400), replace=False) + 1
+    known[rng.integers(len(known))] = MAX_SEGMENT_ID
+    ids = rng.choice([0, *known], rng.integers(1, 40, 2)).astype(np.int32)
+    known = [*known.tolist(), 0, -1, MAX_SEGMENT_ID + 1, 2**40]
+    label_map = segment_label_map(ids, [{"id": i} for i in known], "x.png")
+    assert label_map.dtype == (np.uint8 if len(known) <= 255 else np.float32)
+    assert np.array_equal(np.array([0, *known])[label_map.astype(int)], ids)
+    assert not label_map[ids == 0].any()
 
 
 def test_ids_that_the_annotation_lacks_are_named(record):

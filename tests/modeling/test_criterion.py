@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from detr_d2.data.segment_masks import SegmentMasks
 from detr_d2.modeling.criterion import (
     LossWeights,
     Matches,
@@ -80,7 +84,7 @@ def test_mask_losses_compare_at_the_padded_size(make_targets):
     torch.manual_seed(0)
     mask_logits = torch.randn(4, 10, 12)
     losses = make_criterion().mask_losses(mask_logits, targets, matches, 4, (40, 48))
-    truth = torch.zeros(4, 40, 48)
+    truth = torch.zeros(4, 40, 48, dtype=torch.bool)
     truth[0, :40, :36], truth[1, :40, :36] = targets[0].masks[1], targets[0].masks[0]
     truth[2, :30, :48], truth[3, :30, :48] = targets[1].masks[2], targets[1].masks[0]
     upsampled = F.interpolate(
@@ -92,6 +96,93 @@ def test_mask_losses_compare_at_the_padded_size(make_targets):
     torch.testing.assert_close(
         losses["loss_dice"], dice_loss(upsampled, truth, 4), rtol=1e-6, atol=1e-6
     )
+
+
+def packed(masks: torch.Tensor) -> SegmentMasks:
+    """T×H×W bool as one label map; later masks lie above earlier ones."""
+    label_map = torch.zeros(masks.shape[1:], dtype=torch.uint8)
+    for label, mask in enumerate(masks, start=1):
+        label_map[mask] = label
+    return SegmentMasks(label_map, torch.arange(1, len(masks) + 1))
+
+
+def random_matches(*counts: int, num_matched: int) -> Matches:
+    """Of each image so many targets, in any order, or all where it has fewer."""
+    chosen = [torch.randperm(count)[:num_matched] for count in counts]
+    return Matches.from_pairs([(torch.arange(len(index)), index) for index in chosen], CPU)
+
+
+@pytest.mark.parametrize("num_matched", [1, 2, 5])
+def test_mask_losses_of_label_maps_are_those_of_separate_masks(make_targets, num_matched):
+    """Also where an image has no target, or more than are matched."""
+    torch.manual_seed(0)
+    sizes = [(40, 36), (30, 48), (8, 8), (33, 41)]
+    targets = [make_targets(n, size=s)[0] for n, s in zip((3, 5, 0, 1), sizes, strict=True)]
+    matches = random_matches(3, 5, 0, 1, num_matched=num_matched)
+    as_maps = [dataclasses.replace(t, masks=packed(t.masks)) for t in targets]
+    separate = [dataclasses.replace(t, masks=t.masks.tensor) for t in as_maps]
+    mixed = [*as_maps[:2], *separate[2:]]
+    logits = torch.randn(len(matches), 10, 12)
+    losses = [
+        make_criterion().mask_losses(logits, some, matches, 4, (40, 48))
+        for some in (separate, as_maps, mixed)
+    ]
+    assert losses[0] == losses[1] == losses[2]
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers how many elements the largest tensor has that operators return."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for leaf in result if isinstance(result, (list, tuple)) else [result]:
+            if isinstance(leaf, torch.Tensor):
+                self.elements = max(self.elements, leaf.numel())
+        return result
+
+
+def test_no_masks_are_made_but_those_of_matched_targets():
+    """Of 50 targets, 2 are matched: nothing is made that is larger than their two masks."""
+    label_map = torch.randint(51, (30, 40), generator=torch.Generator().manual_seed(0))
+    masks = SegmentMasks(label_map.byte(), torch.arange(1, 51))
+    target = Target(torch.zeros(50, dtype=torch.int64), torch.rand(50, 4), masks)
+    matches = random_matches(50, num_matched=2)
+    logits = torch.randn(2, 8, 10, requires_grad=True)
+    with LargestTensor() as largest:
+        losses = make_criterion().mask_losses(logits, [target], matches, 1, (32, 40))
+        sum(losses.values()).backward()
+    assert largest.elements == 2 * 32 * 40
+
+
+@pytest.mark.parametrize("mask_on", [True, False])
+def test_no_stack_of_masks_is_made_in_training(tiny_model, make_batch, monkeypatch, mask_on):
+    batch = make_batch((40, 50), (48, 36), num_targets=4)
+    for x in batch:
+        x["instances"].gt_masks = packed(x["instances"].gt_masks.tensor)
+    monkeypatch.setattr(SegmentMasks, "tensor", property(lambda masks: pytest.fail("a stack")))
+    if not mask_on:
+        monkeypatch.setattr(SegmentMasks, "write_to", lambda *_: pytest.fail("masks"))
+    losses = tiny_model({"MODEL.DETR.MASK_ON": mask_on})(batch)
+    assert ("loss_dice" in losses) == mask_on
+
+
+def test_mask_losses_are_computed_in_single_precision_under_autocast(make_targets):
+    targets, matches = make_targets(2, 3), random_matches(2, 3, num_matched=3)
+    torch.manual_seed(0)
+    # Numbers that bfloat16 has, so that what differs would be computed in it.
+    logits = torch.randn(len(matches), 8, 10).bfloat16()
+    results = []
+    for enabled in (False, True):
+        ours = (logits if enabled else logits.float()).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            losses = make_criterion().mask_losses(ours, targets, matches, 5, (32, 40))
+        assert {loss.dtype for loss in losses.values()} == {torch.float32}
+        (gradient,) = torch.autograd.grad(sum(losses.values()), ours)
+        results.append((losses, gradient.bfloat16()))
+    assert results[0][0] == results[1][0]
+    assert torch.equal(results[0][1], results[1][1])
 
 
 def test_weights_multiply_their_own_loss(make_targets):

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torchvision.ops import sigmoid_focal_loss
 
 from detr_d2.modeling.losses import box_losses, class_loss, dice_loss, mask_focal_loss
 
@@ -15,7 +16,7 @@ NUM_TARGETS = 2.5
 
 def random_masks() -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
-    return 3 * torch.randn(4, 5, 6, requires_grad=True), (torch.rand(4, 5, 6) > 0.6).float()
+    return 3 * torch.randn(4, 5, 6, requires_grad=True), torch.rand(4, 5, 6) > 0.6
 
 
 def random_boxes() -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,7 +90,7 @@ def test_dice_loss_equals_its_formula():
 
 def test_perfect_masks_cost_nothing():
     _, target = random_masks()
-    logits = 100 * (2 * target - 1)
+    logits = 100 * (2 * target.float() - 1)
     assert dice_loss(logits, target, 1).item() == pytest.approx(0, abs=1e-5)
     assert mask_focal_loss(logits, target, 1, 0.25, 2.0).item() == pytest.approx(0, abs=1e-5)
 
@@ -101,7 +102,7 @@ def test_perfect_masks_cost_nothing():
 )
 def test_no_masks_cost_exactly_nothing(mask_loss):
     logits = torch.zeros(0, 5, 6, requires_grad=True)
-    loss = mask_loss(logits, torch.zeros(0, 5, 6), 1.0)
+    loss = mask_loss(logits, torch.zeros(0, 5, 6, dtype=torch.bool), 1.0)
     assert loss.item() == 0
     loss.backward()
     assert logits.grad.shape == logits.shape
@@ -117,9 +118,81 @@ def test_no_boxes_cost_exactly_nothing():
 
 def test_extreme_logits_stay_finite():
     logits = torch.tensor([[[-1e4, 1e4, 0.0]]], requires_grad=True)
-    target = torch.tensor([[[1.0, 0.0, 1.0]]])
+    target = torch.tensor([[[True, False, True]]])
+    for gamma in (0.0, 0.5, 2.0):
+        (mask_focal_loss(logits, target, 1, 0.25, gamma) + dice_loss(logits, target, 1)).backward()
+        assert logits.grad.isfinite().all()
+
+
+def reference_mask_losses(
+    logits: torch.Tensor, target: torch.Tensor, alpha: float, gamma: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(focal, dice) step by step, the former by torchvision, of N×H×W logits and floats."""
+    focal = sigmoid_focal_loss(logits, target, alpha, gamma).flatten(1).mean(1).sum()
+    p, target = logits.sigmoid().flatten(1), target.flatten(1)
+    dice = 1 - (2 * (p * target).sum(1) + 1) / (p.sum(1) + target.sum(1) + 1)
+    return focal / NUM_TARGETS, dice.sum() / NUM_TARGETS
+
+
+@pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2.0), (0.3, 1.5), (0.75, 0.0), (1.0, 3.0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_mask_losses_and_gradients_equal_the_usual_formulas(alpha, gamma, dtype):
+    """Which are computed in double precision. Single precision may round a gradient's last bits."""
+    torch.manual_seed(0)
+    logits, target = 4 * torch.randn(5, 9, 8), torch.rand(5, 9, 8) > 0.6
+    for row, extreme in enumerate((100.0, -100.0, 30.0, -30.0, 0.0)):
+        logits[:, row] = extreme
+    target[3], target[4] = False, True
+    ours, double = (logits.to(t).requires_grad_() for t in (dtype, torch.float64))
+    expected = reference_mask_losses(double, target.double(), alpha, gamma)
+    actual = (
+        mask_focal_loss(ours, target, NUM_TARGETS, alpha, gamma),
+        dice_loss(ours, target, NUM_TARGETS),
+    )
+    for loss, reference in zip(actual, expected, strict=True):
+        assert loss.dtype == dtype
+        assert loss.item() == pytest.approx(reference.item(), rel=1e-6)
+        (gradient,) = torch.autograd.grad(loss, ours)
+        (wanted,) = torch.autograd.grad(reference, double)
+        rtol = 1e-6 if dtype == torch.float64 else 1e-5
+        atol = 1e-6 * wanted.abs().max().item()
+        torch.testing.assert_close(gradient.double(), wanted, rtol=rtol, atol=atol)
+
+
+def test_mask_losses_keep_few_bytes_for_the_gradient():
+    """Of each pixel the logit, whether it is in the mask, and for dice the probability."""
+    logits, target = random_masks()
+    kept = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = mask_focal_loss(logits, target, 1, 0.25, 2.0) + dice_loss(logits, target, 1)
+    of_pixels = [tensor for tensor in kept.values() if tensor.numel() == target.numel()]
+    assert sum(tensor.nbytes for tensor in of_pixels) == (4 + 1 + 4) * target.numel()
+    assert sum(tensor.nbytes for tensor in kept.values()) < 10 * target.numel()
+    loss.backward()
+
+
+def test_mask_losses_leave_their_arguments_alone():
+    logits, target = random_masks()
+    before = logits.detach().clone(), target.clone()
     (mask_focal_loss(logits, target, 1, 0.25, 2.0) + dice_loss(logits, target, 1)).backward()
-    assert logits.grad.isfinite().all()
+    assert torch.equal(logits, before[0]) and torch.equal(target, before[1])
+
+
+def test_mask_losses_can_be_compiled():
+    """Whole, gradients included, and without a compiler of C++."""
+    logits, target = random_masks()
+
+    def both(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return mask_focal_loss(logits, target, 1, 0.25, 2.0) + dice_loss(logits, target, 1)
+
+    compiled = torch.compile(both, backend="aot_eager", fullgraph=True)
+    gradients = [torch.autograd.grad(f(logits, target), logits)[0] for f in (both, compiled)]
+    torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-8)
 
 
 def test_class_loss_equals_torchs_with_weights():

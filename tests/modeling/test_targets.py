@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from detectron2.structures import BitMasks, Boxes, Instances
 
+from detr_d2.data.segment_masks import SegmentMasks
 from detr_d2.modeling.targets import Target
 
 
@@ -36,3 +38,26 @@ def test_no_instances_are_no_targets():
     assert len(target) == 0
     assert target.boxes_cxcywh.shape == (0, 4)
     assert target.masks.shape == (0, 50, 200)
+
+
+def test_a_label_map_stays_one():
+    instances = make_instances(2)
+    masks = SegmentMasks(torch.zeros(50, 200, dtype=torch.uint8), torch.tensor([1, 2]))
+    instances.gt_masks = masks
+    assert Target.from_instances(instances, with_masks=True).masks is masks
+    assert Target.from_instances(instances, with_masks=False).masks is None
+
+
+@pytest.mark.parametrize("index", [[], [2], [1, 2, 0], [0, 1, 2, 1]])
+def test_masks_of_chosen_targets_are_written_into_the_padded_image(index):
+    label_map = torch.randint(4, (5, 7), generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([3, 1, 2])
+    stack = label_map == labels[:, None, None]
+    index = torch.tensor(index, dtype=torch.int64)
+    for masks in (stack, SegmentMasks(label_map.byte(), labels)):
+        target = Target(torch.zeros(3, dtype=torch.int64), torch.zeros(3, 4), masks)
+        padded = torch.rand(len(index), 6, 9) > 0.5
+        expected = padded.clone()
+        expected[:, :5, :7] = stack[index]
+        target.write_masks_to(padded, index)
+        assert torch.equal(padded, expected)
