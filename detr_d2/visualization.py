@@ -112,7 +112,9 @@ def _draw_panoptic(
     # The visualizer wants at least one segment.
     if not segments_info:
         return visualizer.output.get_image()
-    return visualizer.draw_panoptic_seg(ids, segments_info).get_image()
+    # Copies, as the visualizer writes the areas of the picture into them.
+    copies = [dict(segment) for segment in segments_info]
+    return visualizer.draw_panoptic_seg(ids, copies).get_image()
 
 
 def _draw_instances(

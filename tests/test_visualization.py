@@ -1,5 +1,7 @@
 """Pictures: sizes, empty predictions, boxes of a model without masks, both kinds of annotation."""
 
+import copy
+
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
@@ -49,7 +51,9 @@ def test_ground_truth_shows_every_dataset_image(small_shapes):
     from detr_d2.data.panoptic_dataset import get_dataset_dicts
 
     for dataset_dict in get_dataset_dicts(["small_shapes_val"]):
+        before = copy.deepcopy(dataset_dict)
         picture = draw_ground_truth(dataset_dict, MetadataCatalog.get("small_shapes_val"))
+        assert dataset_dict == before
         factor = picture.shape[0] // dataset_dict["height"]
         assert picture.shape == (factor * dataset_dict["height"], factor * dataset_dict["width"], 3)
 

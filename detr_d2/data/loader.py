@@ -88,10 +88,18 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> Iterable[list[dict]
     )
 
 
-def build_test_loader(cfg: CfgNode, dataset_name: str) -> Iterable[list[dict]]:
-    """A loader that goes over a dataset once, one image at a time, shared out over processes."""
+def build_test_loader(
+    cfg: CfgNode, dataset_name: str, *, dataset_dicts: list[dict] | None = None
+) -> Iterable[list[dict]]:
+    """A loader that goes over a dataset once, one image at a time, shared out over processes.
+
+    Args:
+        cfg: the whole config.
+        dataset_name: a registered dataset.
+        dataset_dicts: its dicts, where they have been read already. The loader takes a copy.
+    """
     return build_detection_test_loader(
-        get_dataset_dicts([dataset_name]),
+        get_dataset_dicts([dataset_name]) if dataset_dicts is None else dataset_dicts,
         mapper=DetrDatasetMapper(cfg, is_train=False),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )

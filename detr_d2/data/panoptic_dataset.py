@@ -165,8 +165,14 @@ def _missing_files_message(name: str, what: object) -> str:
     )
 
 
-def load_panoptic_dataset(dataset_name: str) -> tuple[list[dict[str, Any]], PanopticClasses]:
-    """The dataset dicts and classes of a registered panoptic dataset.
+def load_panoptic_dataset(
+    dataset_name: str, dataset_dicts: list[dict[str, Any]] | None = None
+) -> tuple[list[dict[str, Any]], PanopticClasses]:
+    """The dataset dicts and classes of a registered panoptic dataset, both checked.
+
+    Args:
+        dataset_name: a registered dataset.
+        dataset_dicts: its dicts, where they have been read already.
 
     Raises:
         KeyError: no dataset is registered under that name.
@@ -174,7 +180,7 @@ def load_panoptic_dataset(dataset_name: str) -> tuple[list[dict[str, Any]], Pano
         ValueError: there are no images, the classes can't be resolved, an image has no panoptic
             annotation, or a segment's class is out of range.
     """
-    records = get_dataset_dicts([dataset_name])
+    records = get_dataset_dicts([dataset_name]) if dataset_dicts is None else dataset_dicts
     # After loading: some datasets fill in their metadata then.
     classes = PanopticClasses.from_metadata(MetadataCatalog.get(dataset_name))
     for record in records:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from panopticapi.utils import id2rgb, rgb2id
+from panopticapi.utils import id2rgb
 from PIL import Image, UnidentifiedImageError
 
 MAX_SEGMENT_ID = 256**3 - 1
@@ -34,12 +34,13 @@ def read_panoptic_png(path: str | Path) -> np.ndarray:
                     f"{path}: a panoptic PNG stores segment ids in its colours (RGB), this file "
                     f"has mode {image.mode!r}. Was it saved as a grey or palette image?"
                 )
-            rgb = np.asarray(image.convert("RGB"))
+            # Four bytes a pixel, the last of them alpha or a filler, are one integer.
+            pixels = image.tobytes("raw", "RGBX" if image.mode == "RGB" else "RGBA")
     except FileNotFoundError:
         raise
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise ValueError(f"{path}: cannot be read as a panoptic PNG ({error})") from error
-    return rgb2id(rgb).astype(np.int32)
+    return np.frombuffer(pixels, "<i4").reshape(image.height, image.width) & MAX_SEGMENT_ID
 
 
 def write_panoptic_png(ids: np.ndarray, path: str | Path) -> None:

@@ -37,16 +37,18 @@ def evaluate(cfg: CfgNode, model: nn.Module) -> OrderedDict:
     results: OrderedDict = OrderedDict()
     share_buffers(model)
     for name in cfg.DATASETS.TEST:
-        evaluators = build_evaluators(cfg, name)
+        dataset_dicts = get_dataset_dicts([name])
+        evaluators = build_evaluators(cfg, name, dataset_dicts=dataset_dicts)
         if not evaluators:
             logger.warning(
                 "Nothing to evaluate on %s: the model predicts nothing that it annotates.", name
             )
             continue
-        results[name] = inference_on_dataset(model, build_test_loader(cfg, name), evaluators)
+        loader = build_test_loader(cfg, name, dataset_dicts=dataset_dicts)
+        results[name] = inference_on_dataset(model, loader, evaluators)
         if comm.is_main_process():
             print_csv_format(results[name])
-            write_pictures(cfg, model, name)
+            write_pictures(cfg, model, name, dataset_dicts)
     comm.synchronize()
     if not comm.is_main_process():
         return OrderedDict()
@@ -64,13 +66,15 @@ def share_buffers(model: nn.Module) -> None:
             torch.distributed.broadcast(buffer, src=0)
 
 
-def write_pictures(cfg: CfgNode, model: nn.Module, dataset_name: str) -> None:
-    """Draws the first ``TEST.NUM_PICTURES`` images: image, truth and prediction side by side.
+def write_pictures(
+    cfg: CfgNode, model: nn.Module, dataset_name: str, dataset_dicts: list[dict]
+) -> None:
+    """Draws a dataset's first ``TEST.NUM_PICTURES`` images: image, truth, prediction side by side.
 
     They go, one below the other, to ``OUTPUT_DIR/pictures/<dataset>.png``; while training, each
     goes to TensorBoard as well.
     """
-    pictures = list(draw_pictures(cfg, model, dataset_name))
+    pictures = list(draw_pictures(cfg, model, dataset_name, dataset_dicts))
     if not pictures:
         return
     folder = os.path.join(cfg.OUTPUT_DIR, "pictures")
@@ -83,9 +87,15 @@ def write_pictures(cfg: CfgNode, model: nn.Module, dataset_name: str) -> None:
 
 
 def draw_pictures(
-    cfg: CfgNode, model: nn.Module, dataset_name: str
+    cfg: CfgNode, model: nn.Module, dataset_name: str, dataset_dicts: list[dict]
 ) -> Iterator[tuple[object, np.ndarray]]:
     """Draws the first ``TEST.NUM_PICTURES`` images.
+
+    Args:
+        cfg: the whole config.
+        model: on any device.
+        dataset_name: the dataset that names the classes.
+        dataset_dicts: its images, in order.
 
     Gives:
         (image id, h×w×3 uint8 RGB picture: image, ground truth, prediction side by side).
@@ -94,7 +104,7 @@ def draw_pictures(
     mapper = DetrDatasetMapper(cfg, is_train=False)
     # One process draws: without the wrapper that would wait for the others.
     model = getattr(model, "module", model)
-    for dataset_dict in get_dataset_dicts([dataset_name])[: cfg.MODEL.DETR.TEST.NUM_PICTURES]:
+    for dataset_dict in dataset_dicts[: cfg.MODEL.DETR.TEST.NUM_PICTURES]:
         with inference_context(model), torch.no_grad():
             prediction = model([mapper(dataset_dict)])[0]
         image = read_image(dataset_dict["file_name"], format="RGB")

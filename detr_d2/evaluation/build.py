@@ -12,22 +12,33 @@ from detr_d2.evaluation.panoptic_evaluator import PanopticEvaluator
 from detr_d2.evaluation.thing_instances import build_instance_evaluator
 
 
-def build_evaluators(cfg: CfgNode, dataset_name: str) -> list[DatasetEvaluator]:
+def build_evaluators(
+    cfg: CfgNode, dataset_name: str, *, dataset_dicts: list[dict] | None = None
+) -> list[DatasetEvaluator]:
     """PQ where the model predicts masks, box and mask AP where the dataset has things.
 
     Where a dataset has instances and no panoptic annotation, there is no PQ. Files go to
     ``OUTPUT_DIR/inference/<dataset>``.
+
+    Args:
+        cfg: the whole config.
+        dataset_name: a registered dataset.
+        dataset_dicts: its dicts, where they have been read already.
     """
     folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
     has_masks, options = cfg.MODEL.DETR.MASK_ON, cfg.MODEL.DETR.TEST
+    if dataset_dicts is None:
+        dataset_dicts = get_dataset_dicts([dataset_name])
     # By its dicts, as the mapper decides: the metadata of panoptic datasets may name an instance
     # JSON, and after the first evaluation does.
-    is_panoptic = not _has_instances_alone(get_dataset_dicts([dataset_name])[0])
+    is_panoptic = not _has_instances_alone(dataset_dicts[0])
     evaluators: list[DatasetEvaluator] = []
     if options.INSTANCES_ON:
         tasks = ("bbox", "segm") if has_masks else ("bbox",)
         if is_panoptic:
-            instances = build_instance_evaluator(dataset_name, folder, tasks)
+            instances = build_instance_evaluator(
+                dataset_name, folder, tasks, dataset_dicts=dataset_dicts
+            )
         else:
             instances = COCOEvaluator(
                 dataset_name, tasks=tasks, output_dir=folder, use_fast_impl=False
@@ -37,7 +48,12 @@ def build_evaluators(cfg: CfgNode, dataset_name: str) -> list[DatasetEvaluator]:
     # Last, so that PQ is what a log ends with.
     if is_panoptic and has_masks and options.PANOPTIC_ON:
         evaluators.append(
-            PanopticEvaluator(dataset_name, folder, save_predictions=options.SAVE_PREDICTIONS)
+            PanopticEvaluator(
+                dataset_name,
+                folder,
+                save_predictions=options.SAVE_PREDICTIONS,
+                dataset_dicts=dataset_dicts,
+            )
         )
     return evaluators
 

@@ -45,7 +45,12 @@ class PanopticEvaluator(DatasetEvaluator):
     """
 
     def __init__(
-        self, dataset_name: str, output_dir: str | None = None, *, save_predictions: bool = False
+        self,
+        dataset_name: str,
+        output_dir: str | None = None,
+        *,
+        save_predictions: bool = False,
+        dataset_dicts: list[dict[str, Any]] | None = None,
     ) -> None:
         """
         Args:
@@ -54,13 +59,14 @@ class PanopticEvaluator(DatasetEvaluator):
             save_predictions: write ``predictions/*.png`` and, in evaluate, ``predictions.json`` in
                 COCO's panoptic format, with the dataset's category ids. An image's PNG is named
                 after its place in the dataset and its id, and the JSON holds that name.
+            dataset_dicts: the dataset's, where they have been read already.
 
         Raises:
             KeyError: no dataset is registered under that name.
             ValueError: the dataset has no panoptic annotation, its classes can't be resolved, two
                 images share an id, or there is no output_dir to save predictions in.
         """
-        records, self._classes = load_panoptic_dataset(dataset_name)
+        records, self._classes = load_panoptic_dataset(dataset_name, dataset_dicts)
         self._dataset_name = dataset_name
         self._records = {record["image_id"]: record for record in records}
         self._place = {image_id: place for place, image_id in enumerate(self._records)}

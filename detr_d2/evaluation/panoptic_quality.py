@@ -5,7 +5,8 @@ open (void, crowd, averages) follows panopticapi's ``pq_compute``, with two diff
 always counted from pixels, and a group of classes without any segment scores NaN instead of a
 division by zero.
 
-Axes: H×W pixels, N segments of an image (G in its ground truth, P in its prediction), K classes.
+Axes: H×W pixels, R runs of them, N segments of an image (G in its ground truth, P in its
+prediction), K classes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from detr_d2.evaluation.run_lengths import find_runs
 
 VOID = 0  # the id of pixels that belong to no segment
 # A float64 in (0.5, 1] is a whole multiple of 2⁻⁵³, so IoUs of matches counted in this unit add
@@ -167,8 +170,8 @@ def compare_panoptic(
         ValueError: shapes differ, an id of a map is not listed, a listed prediction has no pixel,
             the ground truth lists id 0, a class is out of range, or ids are not integers.
     """
-    pred_ids = _to_int64(pred_ids, "predicted ids")
-    gt_ids = _to_int64(gt_ids, "ground-truth ids")
+    pred_ids = _integers(pred_ids, "predicted ids")
+    gt_ids = _integers(gt_ids, "ground-truth ids")
     if pred_ids.ndim != 2 or pred_ids.shape != gt_ids.shape:
         raise ValueError(
             "the id maps of prediction and ground truth must have one shape (height, width), "
@@ -218,14 +221,19 @@ def _count_overlaps(
     pred_ids: np.ndarray, pred_segments: Segments, gt_ids: np.ndarray, gt_segments: Segments
 ) -> np.ndarray:
     """Pixels shared by each pair of segments: (G+1, P+1) int64, void last on both axes."""
+    pred_ids, gt_ids = pred_ids.ravel(), gt_ids.ravel()
+    starts, lengths = find_runs(pred_ids, gt_ids)
     rows, columns = len(gt_segments.ids) + 1, len(pred_segments.ids) + 1
-    pairs = _segment_index(gt_ids, gt_segments, "ground truth") * columns
-    pairs += _segment_index(pred_ids, pred_segments, "prediction")
-    return np.bincount(pairs.ravel(), minlength=rows * columns).reshape(rows, columns)
+    pairs = _segment_index(gt_ids[starts], gt_segments, "ground truth") * columns
+    pairs += _segment_index(pred_ids[starts], pred_segments, "prediction")
+    # Summed as float64, which has all whole numbers up to 2⁵³.
+    overlaps = np.bincount(pairs, weights=lengths, minlength=rows * columns)
+    return overlaps.astype(np.int64).reshape(rows, columns)
 
 
 def _segment_index(ids: np.ndarray, segments: Segments, whose: str) -> np.ndarray:
-    """The position of each pixel's segment in the list, N for void: (H, W) int64."""
+    """The place of each run's segment in the list, N for void: (R,) int64."""
+    ids = ids.astype(np.int64)
     order = np.argsort(segments.ids)
     place = np.searchsorted(segments.ids[order], ids)  # 0 … N, so both tables get an N-th entry
     table_ids = np.append(segments.ids[order], VOID)
@@ -259,12 +267,18 @@ def _check_classes(segments: Segments, num_classes: int, whose: str) -> None:
 
 
 def _to_int64(values: np.ndarray | Sequence[int], what: str) -> np.ndarray:
+    return _integers(values, what).astype(np.int64)
+
+
+def _integers(values: np.ndarray | Sequence[int], what: str) -> np.ndarray:
+    """An array of any type of integers, where they fit int64; no copy of one."""
     array = np.asarray(values)
     if array.size == 0:  # NumPy takes an empty list for floats
         return np.zeros(array.shape, dtype=np.int64)
-    if array.dtype.kind not in "iu" or array.max() > np.iinfo(np.int64).max:
+    too_large = array.dtype.kind == "u" and array.max() > np.iinfo(np.int64).max
+    if array.dtype.kind not in "iu" or too_large:
         raise ValueError(f"{what} must be integers of at most 63 bits, got {array.dtype}")
-    return array.astype(np.int64)
+    return array
 
 
 def _some(ids: np.ndarray, limit: int = 5) -> str:

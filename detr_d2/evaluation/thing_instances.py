@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pycocotools.mask as mask_util
 import torch
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
@@ -27,11 +29,14 @@ from detr_d2.data.categories import PanopticClasses
 from detr_d2.data.json_file import write_json_atomically
 from detr_d2.data.panoptic_dataset import load_panoptic_dataset
 from detr_d2.data.panoptic_png import read_panoptic_png
+from detr_d2.evaluation.run_lengths import encode_segments
 
 logger = logging.getLogger(__name__)
 
 
-def write_thing_instances(dataset_name: str, path: str | Path) -> None:
+def write_thing_instances(
+    dataset_name: str, path: str | Path, *, dataset_dicts: list[dict] | None = None
+) -> None:
     """Writes the things of a panoptic dataset as a COCO instance JSON, in place or not at all.
 
     Masks are RLE; boxes and areas come from pixels; category ids are the dataset's. Segments
@@ -40,16 +45,17 @@ def write_thing_instances(dataset_name: str, path: str | Path) -> None:
     Args:
         dataset_name: a registered panoptic dataset.
         path: the JSON to write or replace; its folder must exist.
+        dataset_dicts: the dataset's, where they have been read already.
 
     Raises:
         ValueError: segments_info lacks an id of the PNG, or see load_panoptic_dataset.
     """
-    records, classes = load_panoptic_dataset(dataset_name)
+    records, classes = load_panoptic_dataset(dataset_name, dataset_dicts)
     images, annotations, num_empty = [], [], 0
     for record in records:
         ids = read_panoptic_png(PathManager.get_local_path(record["pan_seg_file_name"]))
-        present = set(np.unique(ids).tolist()) - {0}
-        unknown = present - {segment["id"] for segment in record["segments_info"]}
+        rles = encode_segments(ids)
+        unknown = rles.keys() - {segment["id"] for segment in record["segments_info"]}
         if unknown:
             raise ValueError(
                 f"image {record['image_id']} ({record['pan_seg_file_name']}): "
@@ -60,7 +66,7 @@ def write_thing_instances(dataset_name: str, path: str | Path) -> None:
         for segment in record["segments_info"]:
             if not classes.is_thing[segment["category_id"]]:
                 continue
-            if segment["id"] not in present:
+            if segment["id"] not in rles:
                 num_empty += 1
                 continue
             annotations.append(
@@ -69,7 +75,7 @@ def write_thing_instances(dataset_name: str, path: str | Path) -> None:
                     "image_id": record["image_id"],
                     "category_id": classes.dataset_ids[segment["category_id"]],
                     "iscrowd": int(segment.get("iscrowd", 0)),
-                    **_mask_fields(ids == segment["id"]),
+                    **_mask_fields(rles[segment["id"]]),
                 }
             )
     if num_empty:
@@ -86,11 +92,10 @@ def write_thing_instances(dataset_name: str, path: str | Path) -> None:
     )
 
 
-def _mask_fields(mask: np.ndarray) -> dict[str, Any]:
-    """RLE, box (x, y, width, height in pixels) and area of a mask (H×W bool)."""
-    rle = mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))
+def _mask_fields(rle: dict[str, Any]) -> dict[str, Any]:
+    """RLE, box (x, y, width, height in pixels) and area of an encoded mask."""
     return {
-        "segmentation": {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")},
+        "segmentation": _for_json(rle),
         "bbox": mask_util.toBbox(rle).tolist(),
         "area": int(mask_util.area(rle)),
     }
@@ -136,20 +141,48 @@ class ThingInstanceEvaluator(COCOEvaluator):
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Takes ``outputs[i]["instances"]``, where there are any."""
-        super().process(inputs, [self._renumber(output) for output in outputs])
+        for image, output in zip(inputs, outputs, strict=True):
+            if "instances" in output:
+                results = self._results(output["instances"], image["image_id"])
+                self._predictions.append({"image_id": image["image_id"], "instances": results})
 
-    def _renumber(self, output: dict) -> dict:
-        if "instances" not in output:
-            return output
-        instances: Instances = output["instances"].to("cpu")
+    def _results(self, instances: Instances, image_id: Any) -> list[dict]:
+        """The things among an image's instances, numbered as such, as COCO's results."""
+        instances = instances.to("cpu")  # an object of its own
         things = self._thing_of_class[instances.pred_classes]
-        kept = instances[things >= 0]
-        kept.pred_classes = things[things >= 0]
-        return {**output, "instances": kept}
+        is_thing = things >= 0
+        masks = None
+        if instances.has("pred_masks"):
+            masks = instances.pred_masks.numpy()
+            instances.remove("pred_masks")
+        instances = instances[is_thing]
+        instances.pred_classes = things[is_thing]
+        results = instances_to_coco_json(instances, image_id)
+        if masks is not None:
+            for result, i in zip(results, np.flatnonzero(is_thing), strict=True):
+                result["segmentation"] = _for_json(_encode(masks[i]))
+        return results
+
+
+def _encode(mask: np.ndarray) -> dict[str, Any]:
+    """COCO's RLE of an H×W mask.
+
+    The encoder wants Fortran's order, into which OpenCV brings a mask several times as fast as
+    NumPy, to which Detectron2 leaves that.
+    """
+    return mask_util.encode(cv2.transpose(mask.astype(np.uint8)).T)
+
+
+def _for_json(rle: dict[str, Any]) -> dict[str, Any]:
+    return {**rle, "counts": rle["counts"].decode("ascii")}
 
 
 def build_instance_evaluator(
-    dataset_name: str, output_dir: str, tasks: Sequence[str] = ("bbox", "segm")
+    dataset_name: str,
+    output_dir: str,
+    tasks: Sequence[str] = ("bbox", "segm"),
+    *,
+    dataset_dicts: list[dict] | None = None,
 ) -> ThingInstanceEvaluator | None:
     """Box and mask AP of the things, from ``metadata.json_file`` or from the panoptic PNGs.
 
@@ -161,6 +194,7 @@ def build_instance_evaluator(
         dataset_name: a registered panoptic dataset.
         output_dir: folder for the derived JSON and for COCOEvaluator's results.
         tasks: of "bbox" and "segm".
+        dataset_dicts: the dataset's, where they have been read already.
 
     Returns:
         The evaluator, or None where the dataset has no thing class.
@@ -168,7 +202,7 @@ def build_instance_evaluator(
     Raises:
         ValueError: see write_thing_instances and ThingInstanceEvaluator.
     """
-    _, classes = load_panoptic_dataset(dataset_name)
+    records, classes = load_panoptic_dataset(dataset_name, dataset_dicts)
     if not classes.things:
         return None
     metadata = MetadataCatalog.get(dataset_name)
@@ -182,7 +216,7 @@ def build_instance_evaluator(
         json_file = str(Path(output_dir) / file_name)
         if comm.is_main_process():
             Path(output_dir).mkdir(parents=True, exist_ok=True)
-            write_thing_instances(dataset_name, json_file)
+            write_thing_instances(dataset_name, json_file, dataset_dicts=records)
         comm.synchronize()
         if hasattr(metadata, "json_file"):  # metadata refuses to change a value, even None
             del metadata.json_file

@@ -71,9 +71,14 @@ def test_things_alone_and_stuff_alone(things, stuff, is_thing):
 def test_the_stuff_map_may_repeat_things():
     """As in Detectron2's ADE20k."""
     classes = PanopticClasses.from_metadata(
-        metadata({1: 0}, {1: 0, 2: 1}, thing_classes=["a"], stuff_classes=["a", "b"])
+        metadata(
+            {8: 1},
+            {5: 0, 8: 1, 9: 2},
+            thing_classes=["bed"],
+            stuff_classes=["wall", "bed", "sky"],
+        )
     )
-    assert classes.is_thing == (True, False) and classes.names == ("a", "b")
+    assert classes == PanopticClasses(("wall", "bed", "sky"), (5, 8, 9), (False, True, False))
 
 
 @pytest.mark.parametrize(

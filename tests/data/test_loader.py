@@ -1,5 +1,6 @@
 """Loaders whose draws can be repeated."""
 
+import copy
 import itertools
 import random
 from collections import Counter
@@ -8,6 +9,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 
 from detr_d2.data import build_test_loader, build_train_loader
@@ -144,6 +146,17 @@ def test_the_test_loader_covers_the_dataset_once(tiny_cfg, monkeypatch, num_proc
     assert all(len(batch) == 1 for batch in batches)
     assert [batch[0]["image_id"] for batch in batches] == [1, 2, 3, 4, 5, 6]
     assert not any("instances" in batch[0] for batch in batches)
+
+
+def test_the_test_loader_leaves_dicts_that_it_was_given_alone(tiny_cfg, monkeypatch):
+    name = tiny_cfg.DATASETS.TEST[0]
+    dicts = DatasetCatalog.get(name)
+    before = copy.deepcopy(dicts)
+    monkeypatch.setattr(DatasetCatalog, "get", None)  # they are not read again
+    for batch in build_test_loader(tiny_cfg, name, dataset_dicts=dicts):
+        batch[0]["segments_info"][0]["category_id"] = -1
+        batch[0].clear()
+    assert dicts == before
 
 
 def test_several_training_datasets_are_one(make_tiny_cfg, tmp_path, small_shapes):

@@ -32,6 +32,10 @@ def test_transparency_is_ignored(tmp_path):
     rgba = np.random.default_rng(0).integers(0, 256, (5, 7, 4), dtype=np.uint8)
     Image.fromarray(rgba).save(tmp_path / "x.png")
     np.testing.assert_array_equal(read_panoptic_png(tmp_path / "x.png"), rgb2id(rgba[..., :3]))
+    # One colour of a picture without alpha may stand for what is transparent.
+    rgb = Image.fromarray(rgba[..., :3])
+    rgb.save(tmp_path / "x.png", transparency=tuple(rgba[0, 0, :3].tolist()))
+    np.testing.assert_array_equal(read_panoptic_png(tmp_path / "x.png"), rgb2id(rgba[..., :3]))
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "1", "I;16", "LA"])

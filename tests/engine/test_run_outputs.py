@@ -9,6 +9,7 @@ import pytest
 from detectron2.modeling import build_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from detr_d2.data.panoptic_dataset import get_dataset_dicts
 from detr_d2.engine import train
 from detr_d2.engine.evaluate import draw_pictures, write_pictures
 from detr_d2.engine.stages import stage_config
@@ -77,9 +78,10 @@ def test_pictures_come_one_below_the_other(make_tiny_cfg, tmp_path):
     cfg = make_tiny_cfg(tmp_path, "MODEL.DETR.TEST.NUM_PICTURES", 2)
     model = build_model(cfg)
     np.random.seed(0)  # Detectron2's visualizer varies its colours
-    write_pictures(cfg, model, "small_shapes_val")
+    dicts = get_dataset_dicts(["small_shapes_val"])
+    write_pictures(cfg, model, "small_shapes_val", dicts)
     np.random.seed(0)
-    pictures = dict(draw_pictures(cfg, model, "small_shapes_val"))
+    pictures = dict(draw_pictures(cfg, model, "small_shapes_val", dicts))
     assert list(pictures) == [1, 2]
     (path,) = (tmp_path / "pictures").iterdir()
     sheet = cv2.imread(str(path))[:, :, ::-1]
@@ -94,12 +96,14 @@ def test_pictures_come_one_below_the_other(make_tiny_cfg, tmp_path):
 
 def test_no_more_pictures_than_images(make_tiny_cfg, tmp_path):
     cfg = make_tiny_cfg(tmp_path, "MODEL.DETR.TEST.NUM_PICTURES", 7)
-    assert len(list(draw_pictures(cfg, build_model(cfg), "small_shapes_val"))) == 6
+    dicts = get_dataset_dicts(["small_shapes_val"])
+    assert len(list(draw_pictures(cfg, build_model(cfg), "small_shapes_val", dicts))) == 6
 
 
 def test_no_pictures_where_none_are_wanted(make_tiny_cfg, tmp_path):
     cfg = make_tiny_cfg(tmp_path, "MODEL.DETR.TEST.NUM_PICTURES", 0)
-    write_pictures(cfg, build_model(cfg), "small_shapes_val")
+    dicts = get_dataset_dicts(["small_shapes_val"])
+    write_pictures(cfg, build_model(cfg), "small_shapes_val", dicts)
     assert list(tmp_path.iterdir()) == []
 
 

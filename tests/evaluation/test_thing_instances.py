@@ -1,4 +1,4 @@
-"""Classes of panoptic datasets; box and mask AP from the JSON derived from such a dataset."""
+"""Box and mask AP from the JSON derived from a panoptic dataset."""
 
 import copy
 import json
@@ -13,7 +13,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, Instances
 
-from detr_d2.data.categories import PanopticClasses
 from detr_d2.data.panoptic_png import write_panoptic_png
 from detr_d2.evaluation import (
     build_instance_evaluator,
@@ -110,6 +109,34 @@ def test_perfect_predictions_have_an_ap_of_100(tmp_path, registry):
         assert set(results[task]) >= {"APs", "AP50"} and "AP-grass" not in results[task]
     for output, classes in zip(outputs, before, strict=True):
         assert torch.equal(output["instances"].pred_classes, classes)
+
+
+def test_results_are_those_of_detectron2(tmp_path, registry):
+    """Boxes, scores and the encoded masks of the things, byte for byte."""
+    register(tmp_path)
+    ours = build_instance_evaluator(NAME, str(tmp_path))
+    theirs = COCOEvaluator(f"{NAME}_thing_instances", output_dir=str(tmp_path))
+    rng = np.random.default_rng(0)
+    outputs = [{}]
+    for masks in ([], rng.random((9, 40, 60)) < 0.5, np.ones((3, 40, 60)), np.zeros((2, 40, 60))):
+        instances = Instances((40, 60))
+        instances.pred_masks = torch.tensor(np.array(masks, bool).reshape(-1, 40, 60))
+        instances.pred_boxes = Boxes(torch.rand(len(masks), 4) * 40)
+        instances.scores = torch.rand(len(masks))
+        instances.pred_classes = torch.tensor([DOG, GRASS, CAT, CAT] * 3)[: len(masks)]
+        outputs.append({"instances": instances})
+    inputs = [{"image_id": i} for i in range(len(outputs))]
+    things = [{}]
+    for output in outputs[1:]:
+        instances = output["instances"]
+        instances = instances[instances.pred_classes != GRASS]
+        instances.pred_classes = (instances.pred_classes == CAT).long()  # by dataset id: dog, cat
+        things.append({"instances": instances})
+    for evaluator, predictions in ((ours, outputs), (theirs, things)):
+        evaluator.reset()
+        evaluator.process(inputs, predictions)
+    assert ours._predictions == theirs._predictions
+    assert [len(p["instances"]) for p in ours._predictions] == [0, 7, 2, 1]
 
 
 def test_names_follow_classes(tmp_path, registry):
@@ -222,56 +249,3 @@ def test_segments_without_pixels_are_left_out(tmp_path, registry, caplog):
     content = json.loads((tmp_path / "things.json").read_text())
     assert {ann["image_id"] for ann in content["annotations"]} == {10}
     assert "2 thing segments" in caplog.text
-
-
-def metadata_of(**entries):
-    MetadataCatalog.get(NAME).set(**entries)
-    return MetadataCatalog.get(NAME)
-
-
-def test_stuff_map_that_repeats_the_things(registry):
-    """So ADE20K panoptic is registered, with the names of all classes under stuff_classes."""
-    classes = PanopticClasses.from_metadata(
-        metadata_of(
-            thing_dataset_id_to_contiguous_id={8: 1},
-            stuff_dataset_id_to_contiguous_id={5: 0, 8: 1, 9: 2},
-            thing_classes=["bed"],
-            stuff_classes=["wall", "bed", "sky"],
-        )
-    )
-    assert classes == PanopticClasses(("wall", "bed", "sky"), (5, 8, 9), (False, True, False))
-
-
-def test_things_only_metadata(registry):
-    classes = PanopticClasses.from_metadata(
-        metadata_of(thing_dataset_id_to_contiguous_id={7: 0}, thing_classes=["cell"])
-    )
-    assert classes.is_thing == (True,)
-
-
-@pytest.mark.parametrize(
-    ("things", "stuff", "names", "message"),
-    [
-        ({1: 0, 2: 1}, {5: 1, 0: 0}, "ab", "numbered separately"),
-        ({1: 0, 2: 1}, {1: 2}, "abc", "numbered separately"),
-        ({1: 0}, {5: 2}, "abc", r"without gaps, got \[0, 2\]"),
-        ({}, {}, "", r"without gaps, got \[\]"),
-        ({1: 0}, {5: 1}, "a", "must name all 2 classes, they have 1 and 1 names"),
-    ],
-)
-def test_unusable_metadata(registry, things, stuff, names, message):
-    metadata = metadata_of(
-        thing_dataset_id_to_contiguous_id=things,
-        stuff_dataset_id_to_contiguous_id=stuff,
-        thing_classes=list(names),
-        stuff_classes=list(names),
-    )
-    with pytest.raises(ValueError, match=message):
-        PanopticClasses.from_metadata(metadata)
-
-
-def test_builtin_coco_metadata():
-    standard = PanopticClasses.from_metadata(MetadataCatalog.get("coco_2017_val_panoptic"))
-    assert len(standard.names) == 133 and len(standard.things) == 80
-    with pytest.raises(ValueError, match=r"coco_2017_val_panoptic_separated.*separately"):
-        PanopticClasses.from_metadata(MetadataCatalog.get("coco_2017_val_panoptic_separated"))

@@ -1,0 +1,69 @@
+"""Predictions that PanopticEvaluator writes as COCO has them, and panopticapi reads."""
+
+import json
+
+import pytest
+import torch
+from detectron2.evaluation import DatasetEvaluators, inference_on_dataset
+from panopticapi.evaluation import pq_compute
+
+from detr_d2.data.panoptic_png import read_panoptic_png
+from detr_d2.evaluation import PanopticEvaluator
+
+NAME = "blocks"
+
+
+def test_saved_predictions_score_the_same_in_panopticapi(make_dataset, predict, tmp_path, capfd):
+    images = make_dataset(range(100, 112))
+    evaluator = PanopticEvaluator(NAME, str(tmp_path / "out"), save_predictions=True)
+    batches = [images[i : i + 5] for i in range(0, 12, 5)]
+    results = inference_on_dataset(
+        lambda batch: [predict(image) for image in batch], batches, DatasetEvaluators([evaluator])
+    )["panoptic_seg"]
+
+    saved = tmp_path / "out" / "predictions.json"
+    expected = pq_compute(str(tmp_path / "gt.json"), str(saved), str(tmp_path / "gt"))
+    capfd.readouterr()
+    for suffix, group in (("", "All"), ("_th", "Things"), ("_st", "Stuff")):
+        for figure in ("PQ", "SQ", "RQ"):
+            value = 100 * expected[group][figure.lower()]
+            assert results[figure + suffix] == pytest.approx(value, abs=1e-9)
+    categories = json.loads((tmp_path / "gt.json").read_text())["categories"]
+    for category in categories:
+        value = 100 * expected["per_class"][category["id"]]["pq"]
+        assert results[f"PQ-{category['name']}"] == pytest.approx(value, abs=1e-9)
+    assert 20 < results["PQ"] < 90  # the scene is neither trivial nor hopeless
+    content = json.loads(saved.read_text())
+    assert content["categories"] == categories
+    segment = content["annotations"][3]["segments_info"][0]
+    ids = read_panoptic_png(saved.with_suffix("") / content["annotations"][3]["file_name"])
+    assert segment["area"] == (ids == segment["id"]).sum() and segment["score"] == 0.9
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "predictions",
+        "predictions.json",
+    ]
+
+
+def test_hostile_and_colliding_image_ids(make_dataset, run, tmp_path):
+    """Ids that would leave the folder, or differ only in what a file name can't hold."""
+    image_ids = ["../../x", "a/b", "a\\b", "a b", "", "..", "x" * 300, 7, "7", "/etc/y"]
+    make_dataset(image_ids)
+    out = tmp_path / "deep" / "out"
+    run(PanopticEvaluator(NAME, str(out), save_predictions=True))
+    saved = json.loads((out / "predictions.json").read_text())["annotations"]
+    assert [annotation["image_id"] for annotation in saved] == image_ids
+    names = [annotation["file_name"] for annotation in saved]
+    assert sorted(p.name for p in (out / "predictions").iterdir()) == sorted(set(names))
+    assert len(set(names)) == len(image_ids) == len(set(map(str.lower, names)))
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["out"]
+
+
+def test_saving_needs_a_folder_and_ids_that_fit_a_png(make_dataset, tmp_path):
+    images = make_dataset()
+    with pytest.raises(ValueError, match="output_dir"):
+        PanopticEvaluator(NAME, save_predictions=True)
+    evaluator = PanopticEvaluator(NAME, str(tmp_path), save_predictions=True)
+    segment = {"id": 1 << 25, "category_id": 0, "isthing": False}
+    output = {"panoptic_seg": (torch.full((24, 32), segment["id"]), [segment])}
+    with pytest.raises(ValueError, match=r"image 1 .*segment ids must lie in"):
+        evaluator.process(images[:1], [output])
