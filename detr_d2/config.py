@@ -70,6 +70,12 @@ def add_detr_config(cfg: CfgNode) -> None:
     # released weights need, or "per_head" over the pixels of each head, which learns faster.
     detr.MASK_HEAD.ATTENTION_SOFTMAX = "joint"
 
+    # How many masks are made at a time, which bounds memory. 0: all.
+    detr.MASK_CHUNK_SIZE = 16
+    # Whether training keeps none of the mask head's activations and makes them anew going backward,
+    # one chunk at a time: less memory for about a third more time.
+    detr.MASK_CHECKPOINTING = False
+
     # --- Matching: the cost of giving a query to a target (paper, section 3.1) ---
     detr.MATCHER = CfgNode()
     # Weight of minus the probability of the target's class.
@@ -123,6 +129,9 @@ def add_detr_config(cfg: CfgNode) -> None:
     detr.TEST.NUM_PICTURES = 4
     # Whether evaluation writes its predictions as COCO panoptic JSON and PNG.
     detr.TEST.SAVE_PREDICTIONS = False
+    # "float32", or "bfloat16" for most of the computation of a prediction (autocast): faster where
+    # the hardware multiplies it faster, with results that differ a little.
+    detr.TEST.PRECISION = "float32"
 
     # --- Training schedule. Detectron2's own SOLVER keys serve the stages "boxes" and "joint" ---
     # The stages that a run goes through, in order: "boxes", "masks", "joint".
@@ -247,6 +256,10 @@ def check_config(cfg: CfgNode) -> None:
     )
     _require_one_of(
         detr.TEST.STUFF_MERGING, "MODEL.DETR.TEST.STUFF_MERGING", ("reference", "merged")
+    )
+    _require_one_of(detr.TEST.PRECISION, "MODEL.DETR.TEST.PRECISION", ("float32", "bfloat16"))
+    _require(
+        detr.MASK_CHUNK_SIZE >= 0, "MODEL.DETR.MASK_CHUNK_SIZE", detr.MASK_CHUNK_SIZE, "at least 0"
     )
     for key in ("SCORE_THRESH", "INSTANCE_SCORE_THRESH"):
         _require(0 <= detr.TEST[key] <= 1, f"MODEL.DETR.TEST.{key}", detr.TEST[key], "in [0, 1]")

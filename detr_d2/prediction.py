@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from detr_d2.engine.checkpoint import StrictCheckpointer
 from detr_d2.engine.stages import evaluation_config
-from detr_d2.visualization import draw_prediction
+from detr_d2.visualization import MIN_INSTANCE_SCORE, draw_prediction
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,23 @@ class Predictor(DefaultPredictor):
         super().__init__(without_weights)
         self.cfg.MODEL.WEIGHTS = cfg.MODEL.WEIGHTS
         StrictCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
+
+
+def picture_config(cfg: CfgNode) -> CfgNode:
+    """The config of a model that predicts only what a picture shows.
+
+    That is the panoptic picture, or where there is none the instances with a score worth drawing.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    detr = cfg.MODEL.DETR
+    if detr.MASK_ON and detr.TEST.PANOPTIC_ON:
+        detr.TEST.INSTANCES_ON = False
+    else:
+        threshold = max(detr.TEST.INSTANCE_SCORE_THRESH, MIN_INSTANCE_SCORE)
+        detr.TEST.INSTANCE_SCORE_THRESH = threshold
+    cfg.freeze()
+    return cfg
 
 
 def find_images(inputs: Sequence[str]) -> list[Path]:
@@ -91,7 +108,7 @@ def predict_files(cfg: CfgNode, inputs: Sequence[str], output_dir: str) -> int:
     if not cfg.DATASETS.TEST:
         raise ValueError("DATASETS.TEST is empty: pictures take the names of classes from it.")
     paths = find_images(inputs)
-    cfg = evaluation_config(cfg)
+    cfg = picture_config(evaluation_config(cfg))
     predictor = Predictor(cfg)
     metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
     folder = Path(output_dir)

@@ -208,3 +208,18 @@ def test_default_predictor_gives_what_the_visualizer_draws(trained_cfg):
     drawn = Visualizer(image, metadata).draw_panoptic_seg(ids, segments_info).get_image()
     assert drawn.shape == (50, 70, 3)
     assert (drawn != image).any()
+
+
+def test_pictures_cost_no_instances_that_they_do_not_show(tiny_cfg):
+    from detr_d2.prediction import picture_config
+
+    tiny_cfg.MODEL.DETR.TEST.INSTANCES_ON = True
+    assert not picture_config(tiny_cfg).MODEL.DETR.TEST.INSTANCES_ON
+    assert tiny_cfg.MODEL.DETR.TEST.INSTANCES_ON
+    for key in ("MODEL.DETR.MASK_ON", "MODEL.DETR.TEST.PANOPTIC_ON"):
+        without = tiny_cfg.clone()
+        without.merge_from_list([key, False])
+        shown = picture_config(without).MODEL.DETR.TEST
+        assert (shown.INSTANCES_ON, shown.INSTANCE_SCORE_THRESH) == (True, 0.5)
+        without.MODEL.DETR.TEST.INSTANCE_SCORE_THRESH = 0.7
+        assert picture_config(without).MODEL.DETR.TEST.INSTANCE_SCORE_THRESH == 0.7

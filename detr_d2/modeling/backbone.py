@@ -1,4 +1,4 @@
-"""The convolutional backbone: Detectron2's ResNet with two rules of its own."""
+"""The convolutional backbone: Detectron2's ResNet with three rules of its own."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, ResNet, build_resnet_backbone
 from torch import nn
 
+from detr_d2.modeling.folded_conv import fold_batch_norms
+
 
 @BACKBONE_REGISTRY.register()
 def build_detr_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
     """Builds Detectron2's ResNet from ``MODEL.RESNETS`` for DETR.
+
+    Batch norm is folded into convolutions wherever its statistics are fixed.
 
     Where res5 keeps stride 16 (``RES5_DILATION: 2``), torchvision leaves the 3×3 convolution of its
     first block undilated, since that block still sees the grid of res4. Detectron2 dilates it too,
@@ -30,4 +34,5 @@ def build_detr_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
             last_conv = getattr(block, "conv3", None) or block.conv2
             if isinstance(last_conv.norm, nn.modules.batchnorm._BatchNorm):
                 nn.init.zeros_(last_conv.norm.weight)
+    fold_batch_norms(backbone)
     return backbone

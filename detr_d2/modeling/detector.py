@@ -16,6 +16,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import Backbone, build_backbone
 from detectron2.structures import ImageList
 from torch import nn
+from torch.profiler import record_function
 
 from detr_d2.modeling.position_encoding import build_position_encoding
 from detr_d2.modeling.transformer import Transformer
@@ -148,25 +149,30 @@ class Detector(nn.Module):
             images: B×3×H×W, normalised and padded.
             all_layers: whether to predict from every decoder layer, or from the last alone.
         """
-        feature_maps = self.backbone(images.tensor)
+        with record_function("backbone"):
+            feature_maps = self.backbone(images.tensor)
         features = [feature_maps[name] for name in self.in_features]
         projected = self.input_proj(features[-1])  # B×D×h×w
         padding_mask = grid_padding_mask(images, projected.shape[-2:])  # B×h×w
         positions = self.position_encoding(padding_mask)  # B×D×h×w
         if not is_padded(images):
             padding_mask = None  # attention is faster without
-        hidden, memory = self.transformer(
-            projected, padding_mask, self.query_embed.weight, positions
-        )
-        heads_input = hidden if all_layers else hidden[-1:]
+        with record_function("transformer"):
+            hidden, memory = self.transformer(
+                projected, padding_mask, self.query_embed.weight, positions
+            )
+        with torch.autocast(hidden.device.type, enabled=False):
+            # With the 8 bits of half precision, boxes would be off by pixels.
+            heads_input = (hidden if all_layers else hidden[-1:]).to(self.class_head.weight.dtype)
+            logits, boxes_cxcywh = self.class_head(heads_input), self.box_head(heads_input)
         return DetectorOutput(
             features=features,
             padding_mask=padding_mask,
             projected=projected,
             memory=memory,
             hidden=hidden,
-            logits=self.class_head(heads_input),
-            boxes_cxcywh=self.box_head(heads_input),
+            logits=logits,
+            boxes_cxcywh=boxes_cxcywh,
         )
 
 

@@ -14,6 +14,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import ImageList
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import nn
+from torch.profiler import record_function
 
 from detr_d2.checkpoint import LoadingRules, Settings, TakesAnyDETR
 from detr_d2.config import check_config, use_available_device
@@ -26,17 +27,17 @@ from detr_d2.modeling.criterion import (
 )
 from detr_d2.modeling.detector import Detector, DetectorOutput
 from detr_d2.modeling.inference import (
-    ImageSizes,
     InferenceOptions,
     QuerySelection,
     make_instances,
-    merge_panoptic,
     select_instance_queries,
     select_panoptic_queries,
 )
 from detr_d2.modeling.mask_head import build_mask_head
 from detr_d2.modeling.matcher import HungarianMatcher
+from detr_d2.modeling.merging import merge_panoptic
 from detr_d2.modeling.targets import Target
+from detr_d2.modeling.upsampling import ImageSizes
 
 
 @META_ARCH_REGISTRY.register()
@@ -124,6 +125,7 @@ class DETR(TakesAnyDETR):
                 instances_on=detr.TEST.INSTANCES_ON,
                 instance_score_thresh=detr.TEST.INSTANCE_SCORE_THRESH,
                 batch_invariant=detr.BATCH_INVARIANT,
+                precision=detr.TEST.PRECISION,
             ),
             "loading_rules": LoadingRules(
                 classes=classes,
@@ -239,16 +241,15 @@ class DETR(TakesAnyDETR):
     @torch.no_grad()
     def predict(self, batched_inputs: list[dict]) -> list[dict]:
         """Predicts on a batch; see ``forward``."""
-        images = self.preprocess(batched_inputs)
-        detected = self.detector(images)
+        with record_function("preprocess"):
+            images = self.preprocess(batched_inputs)
+        with self.options.autocast(self.device):
+            detected = self.detector(images)
+        padded = tuple(images.tensor.shape[-2:])
         results = []
-        for i, x in enumerate(batched_inputs):
-            network_size = tuple(images.image_sizes[i])
-            sizes = ImageSizes(
-                padded=tuple(images.tensor.shape[-2:]),
-                network=network_size,
-                output=(x.get("height", network_size[0]), x.get("width", network_size[1])),
-            )
+        for i, (x, network) in enumerate(zip(batched_inputs, images.image_sizes, strict=True)):
+            output = (x.get("height", network[0]), x.get("width", network[1]))
+            sizes = ImageSizes(padded, tuple(network), output)
             results.append(self._predict_image(detected.of_image(i), sizes))
         return results
 
@@ -272,14 +273,15 @@ class DETR(TakesAnyDETR):
                 sizes,
             )
         if kept is not None:
-            result["panoptic_seg"] = merge_panoptic(
-                kept,
-                masks(kept),
-                self.is_thing,
-                sizes,
-                stuff_merging=options.stuff_merging,
-                min_area=options.min_area,
-            )
+            with record_function("merge"):
+                result["panoptic_seg"] = merge_panoptic(
+                    kept,
+                    masks(kept),
+                    self.is_thing,
+                    sizes,
+                    stuff_merging=options.stuff_merging,
+                    min_area=options.min_area,
+                )
         return result
 
     def _masks_of_selections(
@@ -292,6 +294,7 @@ class DETR(TakesAnyDETR):
             if selection is not None:
                 wanted[selection.query_index] = True
         query_index = wanted.nonzero()[:, 0]
-        mask_logits = self.masks_of(detected, torch.zeros_like(query_index), query_index)
+        with self.options.autocast(self.device):
+            mask_logits = self.masks_of(detected, torch.zeros_like(query_index), query_index)
         row_of_query = wanted.cumsum(0) - 1
         return lambda selection: mask_logits[row_of_query[selection.query_index]]

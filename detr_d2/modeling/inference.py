@@ -1,20 +1,19 @@
-"""From raw predictions of one image to instances and the panoptic picture: pure functions.
+"""From raw predictions of one image to the queries that count, and to instances.
 
-Axes: Q queries, K classes, n kept queries; h×w the mask logits (stride 4), H×W the network's input
-without padding, H'×W' the output.
+Axes: Q queries, K classes, n kept queries; h×w the mask logits (stride 4), H'×W' the output.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from detectron2.structures import Boxes, Instances
 from torchvision.ops import box_convert
 
-# Masks upsampled at a time: bounds memory at 16·H·W floats.
+from detr_d2.modeling.upsampling import ImageSizes, UpsampledMasks
+
+# Instances whose masks are upsampled at a time, to bound memory.
 MASKS_PER_CHUNK = 16
 
 
@@ -29,21 +28,12 @@ class InferenceOptions:
     instances_on: bool = True
     instance_score_thresh: float = 0.0
     batch_invariant: bool = False
+    precision: str = "float32"
 
-
-@dataclass(frozen=True)
-class ImageSizes:
-    """The sizes (height, width) that one image goes through.
-
-    Attributes:
-        padded: the batch as the network sees it.
-        network: the image within it.
-        output: what was asked for.
-    """
-
-    padded: tuple[int, int]
-    network: tuple[int, int]
-    output: tuple[int, int]
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """The context in which convolutions and matrix products have the wanted precision."""
+        dtype = getattr(torch, self.precision)
+        return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 @dataclass(frozen=True)
@@ -127,117 +117,9 @@ def make_instances(
 def _binary_masks(mask_logits: torch.Tensor, sizes: ImageSizes) -> torch.Tensor:
     """n×h×w logits to n×H'×W' bool: where the upsampled probability is above one half."""
     masks = mask_logits.new_zeros((len(mask_logits), *sizes.output), dtype=torch.bool)
+    rows = torch.arange(sizes.output[0], device=masks.device)
     for start in range(0, len(mask_logits), MASKS_PER_CHUNK):
         chunk = slice(start, start + MASKS_PER_CHUNK)
-        positive = upsample_to_network_size(mask_logits[chunk], sizes) > 0
-        masks[chunk] = resize_nearest(positive, sizes.output)
+        for some, logits in UpsampledMasks(mask_logits[chunk], sizes).strips(rows):
+            masks[chunk, some] = logits > 0
     return masks
-
-
-def merge_panoptic(
-    selection: QuerySelection,
-    mask_logits: torch.Tensor,
-    is_thing: torch.Tensor,
-    sizes: ImageSizes,
-    *,
-    stuff_merging: str,
-    min_area: int,
-) -> tuple[torch.Tensor, list[dict]]:
-    """Lets the kept queries fight for pixels: a pixel goes to the mask with the highest logit.
-
-    All queries of one stuff class share a segment. Segments of at most ``min_area`` pixels are
-    dropped and the rest fights again, until none is dropped. With ``stuff_merging="reference"``
-    only the first of several queries of a stuff class survives the first round, as in the released
-    code, where the others' pixels have gone to the first and they are dropped as small; in the
-    second round those pixels go to whichever mask comes next. With "merged" they stay one segment.
-
-    Args:
-        selection: n queries.
-        mask_logits: n×h×w.
-        is_thing: K bool.
-        sizes: the sizes of the image.
-        stuff_merging: "reference" or "merged".
-        min_area: in pixels of the output.
-
-    Returns:
-        ids: H'×W' int32 on the device of the logits; 0 where nothing was kept.
-        segments_info: a dict for each id from 1 on, with ``id``, ``category_id`` (contiguous),
-            ``isthing``, ``score`` (of the best query) and ``area`` (pixels), as Python numbers.
-    """
-    logits = upsample_to_network_size(mask_logits, sizes)  # n×H×W
-    alive = torch.ones_like(selection.classes, dtype=torch.bool)
-    segment_of = first_of_class(selection.classes, is_thing)  # n
-    while alive.any():
-        # Logits order the masks as a softmax over them would.
-        winner = logits.masked_fill(~alive[:, None, None], -torch.inf).argmax(0)
-        segment = resize_nearest(segment_of[winner], sizes.output)  # H'×W'
-        areas = segment.flatten().bincount(minlength=len(selection))  # n
-        if stuff_merging == "reference":
-            survives = areas > min_area
-            segment_of = torch.arange(len(selection), device=segment_of.device)
-        else:
-            survives = areas[segment_of] > min_area
-        if not (alive & ~survives).any():
-            return _number_segments(selection, segment, segment_of, areas, is_thing)
-        alive &= survives
-    return torch.zeros(sizes.output, dtype=torch.int32, device=mask_logits.device), []
-
-
-def first_of_class(classes: torch.Tensor, is_thing: torch.Tensor) -> torch.Tensor:
-    """For each of n queries the first of its stuff class; for things the query itself."""
-    index = torch.arange(len(classes), device=classes.device)
-    same = (classes[:, None] == classes) & ~is_thing[classes]  # n×n
-    same.fill_diagonal_(True)
-    return torch.where(same, index, len(classes)).amin(1) if len(classes) else index
-
-
-def _number_segments(
-    selection: QuerySelection,
-    segment: torch.Tensor,
-    segment_of: torch.Tensor,
-    areas: torch.Tensor,
-    is_thing: torch.Tensor,
-) -> tuple[torch.Tensor, list[dict]]:
-    """Numbers the segments with pixels from 1, in the order of queries, and describes them."""
-    present = areas > 0
-    new_id = (present.cumsum(0) * present).int()
-    best_score = torch.zeros_like(selection.scores).scatter_reduce(
-        0, segment_of, selection.scores, "amax"
-    )
-    segments_info = [
-        {"id": id, "category_id": category, "isthing": thing, "score": score, "area": area}
-        for id, category, thing, score, area in zip(
-            new_id[present].tolist(),
-            selection.classes[present].tolist(),
-            is_thing[selection.classes][present].tolist(),
-            best_score[present].tolist(),
-            areas[present].tolist(),
-            strict=True,
-        )
-    ]
-    return new_id[segment], segments_info
-
-
-def upsample_to_network_size(mask_logits: torch.Tensor, sizes: ImageSizes) -> torch.Tensor:
-    """n×h×w logits of the padded batch to n×H×W logits of the image in it, bilinearly."""
-    height, width = sizes.network
-    if not len(mask_logits):  # bilinear interpolation refuses an empty batch
-        return mask_logits.new_zeros((0, height, width))
-    upsampled = F.interpolate(mask_logits[:, None].float(), size=sizes.padded, mode="bilinear")
-    return upsampled[:, 0, :height, :width]
-
-
-def resize_nearest(values: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """…×H×W to …×H'×W', of any type, each output pixel taking the input pixel under its centre.
-
-    Bit for bit what Pillow's nearest resize gives, by which the reference resizes segment ids:
-    Pillow adds up steps, whose rounding decides where a centre falls between two pixels.
-    """
-    for axis, new in zip((-2, -1), size, strict=True):
-        old = values.shape[axis]
-        if new != old:
-            steps = np.full(new, old / new)
-            steps[0] /= 2
-            centres = torch.from_numpy(steps.cumsum().astype(np.int64))
-            values = values.index_select(axis, centres.to(values.device))
-    return values

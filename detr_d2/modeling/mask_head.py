@@ -15,6 +15,10 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.utils.registry import Registry
 from torch import nn
+from torch.profiler import record_function
+from torch.utils.checkpoint import checkpoint
+
+from detr_d2.modeling.upsampled_conv import conv3x3_upsampled
 
 DETR_MASK_HEAD_REGISTRY = Registry("DETR_MASK_HEAD")
 DETR_MASK_HEAD_REGISTRY.__doc__ = """
@@ -89,6 +93,8 @@ class AttentionMaskHead(nn.Module):
         num_heads: int,
         attention_softmax: str,
         lateral_channels: Sequence[int],
+        chunk_size: int = 16,
+        checkpointing: bool = False,
     ) -> None:
         """Builds the head.
 
@@ -97,8 +103,12 @@ class AttentionMaskHead(nn.Module):
             num_heads: M.
             attention_softmax: "joint" or "per_head".
             lateral_channels: channels of the backbone's outputs at strides 16, 8 and 4.
+            chunk_size: how many masks are made at a time; 0: all.
+            checkpointing: whether training keeps no activations of a chunk, and makes them anew.
         """
         super().__init__()
+        self.chunk_size = chunk_size
+        self.checkpointing = checkpointing
         self.attention_map = AttentionMap(hidden_dim, num_heads, attention_softmax)
         widths = [hidden_dim + num_heads, *(hidden_dim // 2**k for k in range(1, 5))]
         self.input_conv = _conv3x3(widths[0], widths[0])
@@ -119,6 +129,8 @@ class AttentionMaskHead(nn.Module):
             "num_heads": cfg.MODEL.DETR.NUM_HEADS,
             "attention_softmax": cfg.MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX,
             "lateral_channels": lateral_channels,
+            "chunk_size": cfg.MODEL.DETR.MASK_CHUNK_SIZE,
+            "checkpointing": cfg.MODEL.DETR.MASK_CHECKPOINTING,
         }
 
     def forward(
@@ -145,9 +157,13 @@ class AttentionMaskHead(nn.Module):
         Returns:
             N×H/4×W/4 mask logits. Zero queries give a 0×H/4×W/4 tensor.
         """
-        attention = self.attention_map(queries, memory, padding_mask)  # B×Q×M×h×w
-        attention = attention[image_index, query_index].to(projected.dtype)  # N×M×h×w
-        return self.upsample(projected, attention, laterals, image_index)
+        with record_function("attention_maps"):
+            attention = self.attention_map(queries, memory, padding_mask)  # B×Q×M×h×w
+            attention = attention[image_index, query_index]  # N×M×h×w
+            # The layout in memory is that of the image's features, which the backbone chose.
+            attention = attention.to(projected.dtype, memory_format=torch.channels_last)
+        with record_function("mask_head"):
+            return self.upsample(projected, attention, laterals, image_index)
 
     def upsample(
         self,
@@ -157,20 +173,53 @@ class AttentionMaskHead(nn.Module):
         image_index: torch.Tensor,
     ) -> torch.Tensor:
         """Turns N×M×h×w attention maps into N×H/4×W/4 mask logits; the rest as in ``forward``."""
-        # The first convolution is linear in its two inputs: the image's part is made once.
-        weight, bias = self.input_conv.weight, self.input_conv.bias
-        width = projected.shape[1]
-        image_part = F.conv2d(projected, weight[:, :width], bias, padding=1)  # B×(D+M)×h×w
-        query_part = F.conv2d(attention, weight[:, width:], padding=1)  # N×(D+M)×h×w
-        x = query_part + _per_query(image_part, image_index)
-        x = F.relu(self.input_norm(x))
-        x = F.relu(self.norms[0](self.convs[0](x)))  # N×D/2×h×w
-        steps = zip(self.laterals, laterals, self.convs[1:], self.norms[1:], strict=True)
-        for lateral_conv, feature, conv, norm in steps:
-            lateral = lateral_conv(feature)  # B×D/2ᵏ×H×W, twice the grid of x
-            x = F.interpolate(x, size=lateral.shape[-2:], mode="nearest")
-            x = x + _per_query(lateral, image_index)
-            x = F.relu(norm(conv(x)))  # N×D/2ᵏ⁺¹×H×W
+        image_parts = self._image_parts(projected, laterals)
+        weight = self.input_conv.weight[:, projected.shape[1] :]
+        chunk_size = self.chunk_size or max(1, len(attention))
+        masks = []
+        for maps, images in zip(
+            attention.split(chunk_size), image_index.split(chunk_size), strict=True
+        ):
+            inputs = (maps, images, weight, *image_parts)
+            if self.checkpointing and torch.is_grad_enabled():
+                masks.append(checkpoint(self._masks, *inputs, use_reentrant=False))
+            else:
+                masks.append(self._masks(*inputs))
+        return torch.cat(masks)
+
+    def _image_parts(
+        self, projected: torch.Tensor, laterals: Sequence[torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """What each convolution that sees the image makes of it, bias and all.
+
+        Convolutions are linear: of a sum, or of channels side by side, the image's part is made
+        once per image, and not for each query.
+
+        Returns:
+            B×(D+M)×h×w of the first convolution, and B×D/2ᵏ⁺¹×H×W of those that take in laterals.
+        """
+        weight = self.input_conv.weight[:, : projected.shape[1]]
+        parts = [F.conv2d(projected, weight, self.input_conv.bias, padding=1)]
+        for lateral, feature, conv in zip(self.laterals, laterals, self.convs[1:], strict=True):
+            parts.append(conv(lateral(feature)))
+        return parts
+
+    def _masks(
+        self,
+        attention: torch.Tensor,
+        image_index: torch.Tensor,
+        weight: torch.Tensor,
+        *image_parts: torch.Tensor,
+    ) -> torch.Tensor:
+        """Makes n×H/4×W/4 mask logits of n×M×h×w attention maps."""
+        first, *others = (_per_query(part, image_index) for part in image_parts)
+        # In place where autograd allows it: most of the time goes into moving memory.
+        x = F.conv2d(attention, weight, padding=1).add_(first)  # n×(D+M)×h×w
+        x = F.relu_(self.input_norm(x))
+        x = F.relu_(self.norms[0](self.convs[0](x)))  # n×D/2×h×w
+        for conv, norm, part in zip(self.convs[1:], self.norms[1:], others, strict=True):
+            x = conv3x3_upsampled(x, conv.weight, part.shape[-2:]) + part
+            x = F.relu_(norm(x))  # n×D/2ᵏ⁺¹×H×W, twice the grid of the last
         return self.output_conv(x).squeeze(1)
 
 

@@ -10,6 +10,8 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.structures import BitMasks, Boxes, Instances
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from detr_d2 import add_detr_config, config_file
 from detr_d2.modeling import DETR
@@ -144,3 +146,40 @@ def log_lines():
     yield lines
     logger.removeHandler(listener)
     logger.setLevel(level)
+
+
+class Operations(TorchDispatchMode):
+    """Records what reaches the kernels, autocast and autograd having done their part.
+
+    Attributes:
+        calls: for each operation its name, e.g. "convolution", and the shapes and types of the
+            tensors that it took and gave.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[str, list[tuple], list[tuple]]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        self.calls.append(
+            (func.overloadpacket.__name__, _describe((args, kwargs)), _describe(result))
+        )
+        return result
+
+    def names(self) -> list[str]:
+        return [name for name, _, _ in self.calls]
+
+    def shapes(self) -> list[torch.Size]:
+        """Of all tensors that were made, those included that are views."""
+        return [shape for _, _, given in self.calls for shape, _ in given]
+
+
+def _describe(tree: object) -> list[tuple[torch.Size, torch.dtype]]:
+    return [(x.shape, x.dtype) for x in tree_leaves(tree) if isinstance(x, torch.Tensor)]
+
+
+@pytest.fixture(scope="session")
+def record_operations() -> type[Operations]:
+    """``with record_operations() as operations:`` records the work done inside."""
+    return Operations

@@ -11,14 +11,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from detr_d2.modeling.inference import (
-    ImageSizes,
-    QuerySelection,
-    first_of_class,
-    merge_panoptic,
-    resize_nearest,
-    upsample_to_network_size,
-)
+from detr_d2.modeling.inference import QuerySelection
+from detr_d2.modeling.merging import first_of_class, merge_panoptic
+from detr_d2.modeling.upsampling import ImageSizes
 
 IS_THING = torch.tensor([True, False, True, False, False])
 NUM_SCENES = 250
@@ -63,6 +58,21 @@ def random_scene(seed: int) -> Scene:
     return Scene(kept, torch.from_numpy(logits).float(), sizes, int(rng.choice([0, 4, 4, 30])))
 
 
+def upsampled_masks(scene: Scene) -> list[np.ndarray]:
+    """Of each query the logits at the pixels of the network's input, without padding."""
+    height, width = scene.sizes.network
+    masks = []
+    for logits in scene.mask_logits:
+        padded = F.interpolate(logits[None, None], size=scene.sizes.padded, mode="bilinear")
+        masks.append(padded[0, 0, :height, :width].double().numpy())
+    return masks
+
+
+def nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    picture = Image.fromarray(values.astype(np.int32))
+    return np.asarray(picture.resize(size[::-1], Image.Resampling.NEAREST))
+
+
 def slow_merge(scene: Scene, stuff_merging: str) -> tuple[np.ndarray, dict[int, list[int]]]:
     """The procedure in single steps.
 
@@ -70,11 +80,7 @@ def slow_merge(scene: Scene, stuff_merging: str) -> tuple[np.ndarray, dict[int, 
         H'×W' numbers of the winning queries, -1 where none is kept; and for each number there the
         queries whose segment it stands for.
     """
-    height, width = scene.sizes.network
-    masks = []
-    for logits in scene.mask_logits:
-        padded = F.interpolate(logits[None, None], size=scene.sizes.padded, mode="bilinear")
-        masks.append(padded[0, 0, :height, :width].double().numpy())
+    masks = upsampled_masks(scene)
     classes = scene.kept.classes.tolist()
     queries, merging = list(range(len(masks))), True
     while queries:
@@ -88,8 +94,7 @@ def slow_merge(scene: Scene, stuff_merging: str) -> tuple[np.ndarray, dict[int, 
                     winner[winner == q] = same[0]
                     segments[same[0]].append(q)
                     del segments[q]
-        picture = Image.fromarray(winner.astype(np.int32))
-        resized = np.asarray(picture.resize(scene.sizes.output[::-1], Image.Resampling.NEAREST))
+        resized = nearest(winner, scene.sizes.output)
         if stuff_merging == "reference":
             merging = False
             survivors = [q for q in queries if (resized == q).sum() > scene.min_area]
@@ -183,8 +188,8 @@ def test_merging_gives_no_pixel_to_another_class():
         if not segments:
             continue
         class_of_id = torch.tensor([-1] + [s["category_id"] for s in segments])
-        winner = upsample_to_network_size(scene.mask_logits, scene.sizes).argmax(0)
-        expected = scene.kept.classes[resize_nearest(winner, scene.sizes.output)]
+        winner = nearest(np.stack(upsampled_masks(scene)).argmax(0), scene.sizes.output)
+        expected = scene.kept.classes[torch.tensor(winner).long()]
         assert torch.equal(class_of_id[ids.long()], expected), seed
 
 
@@ -210,9 +215,10 @@ def test_the_reference_gives_pixels_of_repeated_stuff_to_what_comes_next():
 
 
 def test_first_of_class_joins_stuff_but_not_things():
-    classes = torch.tensor([1, 0, 1, 0, 3, 1, 3])
-    assert first_of_class(classes, IS_THING).tolist() == [0, 1, 0, 3, 4, 0, 4]
-    assert first_of_class(classes[:0], IS_THING).tolist() == []
+    classes = [1, 0, 1, 0, 3, 1, 3]
+    things = IS_THING[classes].tolist()
+    assert first_of_class(classes, things) == [0, 1, 0, 3, 4, 0, 4]
+    assert first_of_class([], []) == []
 
 
 def test_nothing_given_is_changed():

@@ -14,7 +14,9 @@ import torch
 from detr_d2 import config_file, load_config
 from detr_d2.modeling import DETR
 from detr_d2.modeling.detector import DetectorOutput, grid_padding_mask
-from detr_d2.modeling.inference import ImageSizes, merge_panoptic, select_panoptic_queries
+from detr_d2.modeling.inference import select_panoptic_queries
+from detr_d2.modeling.merging import merge_panoptic
+from detr_d2.modeling.upsampling import ImageSizes
 
 PADDED, SMALLER = (873, 1060), (640, 820)
 QUERIES_PER_CHUNK = 25

@@ -1,0 +1,45 @@
+"""Convolutions that take the batch norm behind them into their weights."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from detectron2.layers import Conv2d, FrozenBatchNorm2d
+from torch import nn
+
+
+class FoldedConv2d(Conv2d):
+    """Detectron2's convolution, whose batch norm costs no pass over its output.
+
+    A norm by fixed statistics is a factor and a shift for each channel, which go into weight and
+    bias, anew at each call: beside the convolution that costs next to nothing, no copy of the
+    weights can get out of date, and parameters, gradients and checkpoints are what they were.
+    Norms of other kinds, and batch norm in training, are computed as ever.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """B×C×H×W to B×C'×H'×W'."""
+        norm = self.norm
+        if not has_fixed_statistics(norm):
+            return super().forward(x)
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        bias = norm.bias - norm.running_mean * scale
+        if self.bias is not None:
+            bias = bias + self.bias * scale
+        weight = self.weight * scale[:, None, None, None]
+        x = F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        return x if self.activation is None else self.activation(x)
+
+
+def has_fixed_statistics(norm: nn.Module | None) -> bool:
+    """Whether a norm is batch norm, frozen or in evaluation mode."""
+    if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+        return not norm.training and norm.track_running_stats and norm.affine
+    return isinstance(norm, FrozenBatchNorm2d)
+
+
+def fold_batch_norms(module: nn.Module) -> None:
+    """Makes all of Detectron2's convolutions in a module fold their batch norm."""
+    for conv in module.modules():
+        if type(conv) is Conv2d:
+            conv.__class__ = FoldedConv2d
