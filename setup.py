@@ -51,6 +51,10 @@ setup(
         "tqdm>=4.60",
     ],
     extras_require={
+        "benchmark": [
+            "matplotlib>=3.7",
+            "transformers>=5.0",
+        ],
         "test": [
             "hypothesis>=6.80",
             "pytest>=8.0",

@@ -19,6 +19,7 @@ LAYERS = {
     "evaluation": {"config", "data"},
     "visualization": {"config", "data"},
     "engine": {"config", "data", "checkpoint", "evaluation", "visualization"},
+    "benchmark": {"", "data", "modeling", "evaluation", "engine"},
 }
 # Length in lines that no file may exceed.
 MAX_LINES = 300

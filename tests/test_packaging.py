@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterable
 from email.parser import Parser
 from pathlib import Path
 
@@ -63,10 +64,10 @@ def pins(file: Path) -> dict[str, list[Requirement]]:
     return found
 
 
-def third_party_modules() -> set[str]:
-    """Top-level modules that detr_d2 imports, wherever in a file it does so."""
+def third_party_modules(files: Iterable[Path]) -> set[str]:
+    """Top-level modules that files import, wherever in a file they do so."""
     modules = set()
-    for file in (ROOT / "detr_d2").rglob("*.py"):
+    for file in files:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 modules |= {alias.name.split(".")[0] for alias in node.names}
@@ -87,9 +88,19 @@ def test_wheel_holds_all_modules_and_configs(wheel: Path):
 
 
 def test_every_import_is_declared(declared: list[Requirement]):
-    runtime = {canonicalize_name(each.name) for each in declared if each.marker is None}
-    needed = {canonicalize_name(DISTRIBUTIONS.get(name, name)) for name in third_party_modules()}
-    assert needed - runtime == set()
+    def declared_for(extra: str) -> set[str]:
+        environment = {"extra": extra}
+        chosen = (r for r in declared if not r.marker or r.marker.evaluate(environment))
+        return {canonicalize_name(each.name) for each in chosen}
+
+    def needed_by(files: set[Path]) -> set[str]:
+        names = third_party_modules(files)
+        return {canonicalize_name(DISTRIBUTIONS.get(name, name)) for name in names}
+
+    of_benchmark = set((ROOT / "detr_d2" / "benchmark").rglob("*.py"))
+    others = set((ROOT / "detr_d2").rglob("*.py")) - of_benchmark
+    assert needed_by(others) - declared_for("") == set()
+    assert needed_by(of_benchmark) - declared_for("benchmark") == set()
 
 
 def test_pinned_versions_fit_what_is_declared(declared: list[Requirement]):

@@ -13,38 +13,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from detr_d2 import config_file, load_config
-from detr_d2.engine.checkpoint import StrictCheckpointer
+from detr_d2.benchmark.weights import TINY, load_ours, random_image, randomise
 from detr_d2.modeling import DETR
 
 if TYPE_CHECKING:
-    from transformers import DetrConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
 # What was measured, in the order of the tests: largest difference and tolerance.
 FIGURES: dict[str, tuple[float, float]] = {}
 # Queries whose masks are computed at a time, to bound memory.
 QUERIES_AT_ONCE = 4
-# The layout of a ResNet-50 at an eighth of its width, which transformers builds without timm.
-TINY_RESNET = {
-    "model_type": "resnet",
-    "embedding_size": 8,
-    "hidden_sizes": [32, 64, 128, 256],
-    "out_features": ["stage1", "stage2", "stage3", "stage4"],
-}
-TINY = {
-    "d_model": 32,
-    "encoder_layers": 1,
-    "decoder_layers": 2,
-    "encoder_attention_heads": 8,
-    "decoder_attention_heads": 8,
-    "encoder_ffn_dim": 48,
-    "decoder_ffn_dim": 48,
-    "num_queries": 9,
-    "num_labels": 6,
-}
+# Changes to the tiny model of the benchmarks.
+FEW = {"num_queries": 9, "num_labels": 6}
 
 
 @pytest.fixture
@@ -156,23 +138,22 @@ def make_pair(tmp_path: Path) -> Callable[..., Pair]:
         attention_weight: float = 5,
         **changes: object,
     ) -> Pair:
+        tiny = {**TINY, **FEW}
         if "backbone" in changes:
             pytest.importorskip("timm")
-        else:
-            changes = {"use_timm_backbone": False, "backbone_config": TINY_RESNET, **changes}
-        config = transformers.DetrConfig(**{**TINY, **changes})
+            del tiny["use_timm_backbone"], tiny["backbone_config"]
+        config = transformers.DetrConfig(**{**tiny, **changes})
         kind = transformers.DetrForSegmentation if masks else transformers.DetrForObjectDetection
         torch.manual_seed(0)
         theirs = kind(config).eval()
-        _randomise(theirs)
+        randomise(theirs, attention_weight)
         if masks:
-            theirs.mask_head.conv1.conv.weight.data[:, config.d_model :].normal_(
-                std=attention_weight
-            )
             _take_turns(theirs.mask_head)
         theirs.save_pretrained(tmp_path)
-        ours = _build(config, {"MODEL.DETR.MASK_ON": masks, **(overrides or {})})
-        StrictCheckpointer(ours).load(str(tmp_path))
+        without_datasets = {"DATASETS.TRAIN": (), "DATASETS.TEST": ()}
+        ours = load_ours(
+            tmp_path, {**without_datasets, "MODEL.DETR.MASK_ON": masks, **(overrides or {})}
+        )
         return Pair(theirs, ours)
 
     return make
@@ -184,73 +165,9 @@ def make_images() -> Callable[..., list[torch.Tensor]]:
 
     def make(*sizes: tuple[int, int]) -> list[torch.Tensor]:
         rng = torch.Generator().manual_seed(0)
-        images = []
-        for size in sizes:
-            grids = [[-(-side // step) for side in size] for step in (128, 32, 8, 2)]
-            layers = [torch.randn(1, 3, *grid, generator=rng) for grid in grids]
-            image = sum(F.interpolate(layer, size=size, mode="bilinear")[0] for layer in layers)
-            images.append((128 + 45 * image).clamp(0, 255).to(torch.uint8))
-        return images
+        return [random_image(size, rng) for size in sizes]
 
     return make
-
-
-def _build(config: DetrConfig, overrides: dict) -> DETR:
-    """Our model of the sizes of theirs, with weights of its own."""
-    backbone = config.backbone_config
-    settings = {
-        "MODEL.DEVICE": "cpu",
-        "MODEL.WEIGHTS": "",
-        "MODEL.RESNETS.RES5_DILATION": 2 if config.dilation else 1,
-        "MODEL.DETR.NUM_CLASSES": config.num_labels,
-        "MODEL.DETR.NUM_QUERIES": config.num_queries,
-        "MODEL.DETR.HIDDEN_DIM": config.d_model,
-        "MODEL.DETR.NUM_HEADS": config.encoder_attention_heads,
-        "MODEL.DETR.ENC_LAYERS": config.encoder_layers,
-        "MODEL.DETR.DEC_LAYERS": config.decoder_layers,
-        "MODEL.DETR.DIM_FEEDFORWARD": config.encoder_ffn_dim,
-        "MODEL.DETR.POSITION_EMBEDDING": config.position_embedding_type,
-        "DATASETS.TRAIN": (),
-        "DATASETS.TEST": (),
-    }
-    if backbone.model_type == "resnet":
-        settings["MODEL.RESNETS.STEM_OUT_CHANNELS"] = backbone.embedding_size
-        settings["MODEL.RESNETS.RES2_OUT_CHANNELS"] = backbone.hidden_sizes[0]
-        settings["MODEL.RESNETS.WIDTH_PER_GROUP"] = backbone.hidden_sizes[0] // 4
-    else:
-        settings["MODEL.RESNETS.DEPTH"] = int(backbone.backbone.removeprefix("resnet"))
-    flat = [item for pair in {**settings, **overrides}.items() for item in pair]
-    cfg = load_config(config_file("detr_panoptic.yaml"), flat)
-    torch.manual_seed(1)
-    return DETR(cfg).eval()
-
-
-@torch.no_grad()
-def _randomise(model: PreTrainedModel) -> None:
-    """Gives each tensor values of its own, such that a mistake anywhere shows in the outputs.
-
-    As they start out, queries would hardly differ: attention would be the same mean everywhere.
-    """
-    for name, module in model.named_modules():
-        if hasattr(module, "running_var"):  # batch norm
-            module.weight.uniform_(0.4, 1.0)
-            module.bias.uniform_(-0.2, 0.2)
-            module.running_mean.uniform_(-0.2, 0.2)
-            module.running_var.uniform_(0.5, 2.0)
-        elif isinstance(module, nn.LayerNorm | nn.GroupNorm):
-            module.weight.uniform_(0.5, 1.5)
-            module.bias.uniform_(-0.2, 0.2)
-        elif isinstance(module, nn.Linear | nn.Conv2d):
-            gain = 2.0 if isinstance(module, nn.Conv2d) else 1.0
-            if name.endswith(("q_proj", "k_proj")):
-                gain = 4.0
-            elif name.endswith(("self_attn.v_proj", "self_attn.o_proj")):
-                gain = 0.25
-            module.weight.normal_(std=math.sqrt(gain / module.weight[0].numel()))
-            if module.bias is not None:
-                module.bias.uniform_(-0.2, 0.2)
-        elif isinstance(module, nn.Embedding):
-            module.weight.normal_(std=3)
 
 
 def _take_turns(mask_head: nn.Module) -> None:

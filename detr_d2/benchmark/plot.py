@@ -1,0 +1,158 @@
+"""The figure of a benchmark: times, stages, memory and sweeps at a glance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+OURS, PLAIN, THEIRS = "#1f5fa8", "#8a8f98", "#d9822b"
+INK, FAINT = "#22262b", "#d5d8dc"
+ROW_HEIGHT, WIDTH = 3.1, 11.0  # inches
+
+Panel = tuple[str, Callable[[Axes], None]]
+
+
+def draw(content: Mapping, path: Path) -> None:
+    """Draws a report's content, as far as it goes, into a PNG; nothing where nothing is timed."""
+    panels = _panels(content)
+    if not panels:
+        return
+    num_rows = -(-len(panels) // 2)
+    figure = Figure(figsize=(WIDTH, ROW_HEIGHT * num_rows + 0.5), layout="constrained", dpi=150)
+    axes = figure.subplots(num_rows, 2, squeeze=False).ravel()
+    for ax, (title, paint) in zip(axes, panels, strict=False):
+        ax.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
+        _make_quiet(ax)
+        paint(ax)
+    for ax in axes[len(panels) :]:
+        ax.remove()
+    figure.get_layout_engine().set(h_pad=0.12, w_pad=0.08)
+    figure.suptitle(_caption(content), fontsize=8, color=INK, x=0.01, ha="left")
+    figure.savefig(path)
+
+
+def _panels(content: Mapping) -> list[Panel]:
+    inference, training, evaluation = (
+        content.get(part, {}) for part in ("inference", "training", "evaluation")
+    )
+    panels: list[Panel] = []
+    if inference.get("medians"):
+        times = inference["medians"]
+        panels.append(
+            ("Seconds per image (log)", lambda ax: _bars(ax, times, "{:.3g} s", log=True))
+        )
+    if inference.get("memory"):
+        rises = _rises(inference["memory"])
+        panels.append(
+            (
+                "Memory of one prediction, MiB (log)",
+                lambda ax: _bars(ax, rises, "{:,.0f}", log=True),
+            )
+        )
+    if inference.get("stages", {}).get("medians"):
+        stages = inference["stages"]["medians"]
+        panels.append(("Stages of our prediction, seconds", lambda ax: _stages(ax, stages)))
+    for name, points in inference.get("sweep_medians", {}).items():
+        if points:
+            panels.append(
+                (f"Seconds per image by {name}", lambda ax, points=points: _line(ax, points))
+            )
+    if training.get("medians"):
+        steps = training["medians"]
+        panels.append(
+            ("Training step of the mask stage, seconds", lambda ax: _bars(ax, steps, "{:.3g} s"))
+        )
+    if training.get("memory"):
+        rises_of_steps = _rises(training["memory"])
+        panels.append(
+            ("Memory of a training step, MiB", lambda ax: _bars(ax, rises_of_steps, "{:,.0f}"))
+        )
+    if evaluation.get("medians"):
+        evaluators = evaluation["medians"]
+        count = content["settings"]["evaluated_images"]
+        panels.append(
+            (f"PQ of {count} images, seconds", lambda ax: _bars(ax, evaluators, "{:.3g} s"))
+        )
+    return panels
+
+
+def _caption(content: Mapping) -> str:
+    machine, settings = content["machine"], content["settings"]
+    height, width = settings["size"]
+    return (
+        f"{machine['gpu'] or machine['processor']}, {machine['threads']} threads · {height}×{width}"
+        f" · {settings['kept']} queries kept · medians of {settings['repeats']} interleaved runs"
+    )
+
+
+def _make_quiet(ax: Axes) -> None:
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(FAINT)
+    ax.tick_params(labelsize=8, colors=INK, length=0)
+
+
+def _color(name: str) -> str:
+    if name in ("transformers", "transformers detector", "detectron2"):
+        return THEIRS
+    return PLAIN if "plain" in name else OURS
+
+
+def _bars(ax: Axes, values: Mapping[str, float], label: str, log: bool = False) -> None:
+    """Horizontal bars, the first on top, each with its figure."""
+    names = list(values)
+    bars = ax.barh(names, values.values(), color=[_color(name) for name in names], height=0.66)
+    ax.bar_label(bars, [label.format(v) for v in values.values()], padding=4, fontsize=8, color=INK)
+    ax.set_ylim(max(len(names), 5) - 0.5, -0.5)
+    most = max(values.values())
+    if log:
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter("")
+        least = min(values.values())
+        ax.set_xlim(least / 2, most * (most / least) ** 0.25 * 1.5)
+    else:
+        ax.set_xlim(0, most * 1.18)
+    ax.xaxis.grid(True, color=FAINT, linewidth=0.6)
+    ax.set_axisbelow(True)
+
+
+def _stages(ax: Axes, seconds: Mapping[str, float]) -> None:
+    total = sum(seconds.values()) or 1.0
+    bars = ax.barh(
+        [s.replace("_", " ") for s in seconds], seconds.values(), color=OURS, height=0.66
+    )
+    labels = [f"{s:.3f} s, {100 * s / total:.0f} %" for s in seconds.values()]
+    ax.bar_label(bars, labels, padding=4, fontsize=8, color=INK)
+    ax.invert_yaxis()
+    ax.set_xlim(0, max(seconds.values()) * 1.35 or 1.0)
+    ax.xaxis.grid(True, color=FAINT, linewidth=0.6)
+    ax.set_axisbelow(True)
+
+
+def _line(ax: Axes, points: Mapping[str, float]) -> None:
+    """A point for each value of a sweep, evenly spaced, with its figure."""
+    places = range(len(points))
+    ax.plot(places, points.values(), color=OURS, marker="o", linewidth=1.6, markersize=5)
+    for place, seconds in zip(places, points.values(), strict=True):
+        ax.annotate(
+            f"{seconds:.3g}",
+            (place, seconds),
+            xytext=(0, 7),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            color=INK,
+        )
+    ax.set_xticks(places, points)
+    ax.set_xlim(-0.4, len(points) - 0.6)
+    ax.set_ylim(0, max(points.values()) * 1.2)
+    ax.yaxis.grid(True, color=FAINT, linewidth=0.6)
+    ax.set_axisbelow(True)
+
+
+def _rises(memory: Mapping[str, Mapping | None]) -> dict[str, float]:
+    """MiB above what was there before; without what was killed or took nothing that shows."""
+    return {name: peak["rise"] for name, peak in memory.items() if peak and peak["rise"] > 0}

@@ -1,0 +1,50 @@
+"""The whole benchmark, or a part of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+import transformers
+
+from detr_d2.benchmark.evaluation import run_evaluation
+from detr_d2.benchmark.inference import run_inference
+from detr_d2.benchmark.plot import draw
+from detr_d2.benchmark.report import Report
+from detr_d2.benchmark.settings import Settings
+from detr_d2.benchmark.training import run_training
+
+logger = logging.getLogger(__name__)
+
+PARTS = {"inference": run_inference, "training": run_training, "evaluation": run_evaluation}
+
+
+def run_benchmark(part: str, settings: Settings, folder: str, command: Sequence[str]) -> str:
+    """Measures, and leaves ``benchmark.json``, ``.md`` and ``.png``, also where interrupted.
+
+    Args:
+        part: a key of ``PARTS``, or "all".
+        settings: what is measured.
+        folder: where the files go.
+        command: the command line, for the record.
+
+    Returns:
+        The tables, in Markdown.
+
+    Raises:
+        ValueError: the settings can't be met.
+    """
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    torch.set_num_threads(settings.threads)
+    report = Report(folder, settings, command)
+    try:
+        for name, run in PARTS.items():
+            if part in (name, "all"):
+                logger.info("== %s ==", name)
+                run(settings, report)
+    finally:
+        report.write()
+        draw(report.content, report.folder / "benchmark.png")
+    return report.markdown()
