@@ -5,7 +5,7 @@ Axes: B images, Q queries, K classes, L decoder layers, N matched (image, query)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 
 import torch
@@ -62,6 +62,22 @@ class Matches:
         )
 
 
+@dataclass(frozen=True)
+class Divisors:
+    """What the sums over a batch are divided by, however it is shared out over processes and parts.
+
+    Both are averaged over processes, since gradients are. They follow from the numbers of targets
+    alone, so that they are known before the first part of a batch goes through the model.
+
+    Attributes:
+        num_targets: of box and mask losses: the number of targets, at least 1 in all.
+        class_weight: of the class loss: the sum of the weights of all queries' classes.
+    """
+
+    num_targets: float
+    class_weight: float
+
+
 class SetCriterion(nn.Module):
     """DETR's losses (paper, sections 3.1 and 4.2). Has no parameters; computes in float32."""
 
@@ -76,6 +92,25 @@ class SetCriterion(nn.Module):
         """Matches B×Q×(K+1) logits and B×Q×4 boxes to B targets."""
         return Matches.from_pairs(self.matcher(logits, boxes_cxcywh, targets), logits.device)
 
+    def divisors(
+        self, targets: Sequence[Sized], num_queries: int, device: torch.device
+    ) -> Divisors:
+        """Counts what the losses of a whole batch are divided by; all processes have to call it.
+
+        Args:
+            targets: of this process's share of the batch, by image: anything that has a length.
+            num_queries: Q.
+            device: where processes talk to each other.
+        """
+        matched = sum(min(len(target), num_queries) for target in targets)
+        unmatched = len(targets) * num_queries - matched
+        weight = matched + self.weights.no_object_weight * unmatched
+        class_weight = _sum_over_processes(weight, device) / comm.get_world_size()
+        return Divisors(
+            num_targets=count_targets(targets, device),
+            class_weight=class_weight or 1.0,  # 0 where no query counts: then the loss is 0
+        )
+
     def detection_losses(
         self,
         logits: torch.Tensor,
@@ -83,6 +118,7 @@ class SetCriterion(nn.Module):
         targets: Sequence[Target],
         matches: Matches,
         num_targets: float,
+        class_weight: float | None = None,
     ) -> dict[str, torch.Tensor]:
         """Weighted losses of classes and boxes after one decoder layer.
 
@@ -92,6 +128,7 @@ class SetCriterion(nn.Module):
             targets: B targets.
             matches: N pairs.
             num_targets: what box losses are divided by.
+            class_weight: what the class loss is divided by; None: the weights of these queries.
 
         Returns:
             ``loss_class``, ``loss_l1`` and ``loss_giou``.
@@ -103,7 +140,9 @@ class SetCriterion(nn.Module):
         target_boxes = _gather([t.boxes_cxcywh for t in targets], matches)  # N×4
 
         l1, giou = box_losses(boxes_cxcywh[pairs].float(), target_boxes, num_targets)
-        classification = class_loss(logits.float(), target_classes, self.weights.no_object_weight)
+        classification = class_loss(
+            logits.float(), target_classes, self.weights.no_object_weight, class_weight
+        )
         return {
             "loss_class": self.weights.class_weight * classification,
             "loss_l1": self.weights.l1_weight * l1,
@@ -151,12 +190,16 @@ class SetCriterion(nn.Module):
         }
 
 
-def count_targets(targets: Sequence[Target], device: torch.device) -> float:
-    """The number of targets averaged over all processes, at least 1: the losses' divisor."""
-    total = torch.tensor(float(sum(map(len, targets))), device=device)
+def count_targets(targets: Sequence[Sized], device: torch.device) -> float:
+    """The number of targets averaged over all processes, at least 1 in all: the losses' divisor."""
+    return max(_sum_over_processes(sum(map(len, targets)), device), 1.0) / comm.get_world_size()
+
+
+def _sum_over_processes(value: float, device: torch.device) -> float:
+    total = torch.tensor(float(value), device=device)
     if comm.get_world_size() > 1:
         torch.distributed.all_reduce(total)
-    return max(total.item() / comm.get_world_size(), 1.0)
+    return total.item()
 
 
 @torch.no_grad()

@@ -18,13 +18,8 @@ from torch.profiler import record_function
 
 from detr_d2.checkpoint import LoadingRules, Settings, TakesAnyDETR
 from detr_d2.config import check_config, use_available_device
-from detr_d2.data.categories import check_num_classes, first_classes, thing_mask
-from detr_d2.modeling.criterion import (
-    LossWeights,
-    SetCriterion,
-    count_targets,
-    detection_metrics,
-)
+from detr_d2.data.categories import resolve_classes, thing_mask
+from detr_d2.modeling.criterion import Divisors, LossWeights, SetCriterion, detection_metrics
 from detr_d2.modeling.detector import Detector, DetectorOutput
 from detr_d2.modeling.inference import (
     InferenceOptions,
@@ -94,10 +89,7 @@ class DETR(TakesAnyDETR):
     def from_config(cls, cfg: CfgNode) -> dict:
         use_available_device(cfg)
         check_config(cfg)
-        dataset_names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
-        for dataset_name in dataset_names:
-            check_num_classes(cfg, dataset_name)
-        classes = first_classes(dataset_names)
+        classes = resolve_classes(cfg)
         detr = cfg.MODEL.DETR
         detector = Detector(cfg)
         lateral_channels = detector.feature_channels[-2::-1]
@@ -105,11 +97,7 @@ class DETR(TakesAnyDETR):
             "detector": detector,
             "mask_head": build_mask_head(cfg, lateral_channels) if detr.MASK_ON else None,
             "criterion": SetCriterion(
-                HungarianMatcher(
-                    cost_class=detr.MATCHER.COST_CLASS,
-                    cost_l1=detr.MATCHER.COST_L1,
-                    cost_giou=detr.MATCHER.COST_GIOU,
-                ),
+                HungarianMatcher(**{key.lower(): cost for key, cost in detr.MATCHER.items()}),
                 LossWeights(**{key.lower(): value for key, value in detr.LOSS.items()}),
             ),
             "aux_loss": detr.AUX_LOSS,
@@ -146,7 +134,9 @@ class DETR(TakesAnyDETR):
             self.detector.eval()
         return self
 
-    def forward(self, batched_inputs: list[dict]) -> dict[str, torch.Tensor] | list[dict]:
+    def forward(
+        self, batched_inputs: list[dict], divisors: Divisors | None = None
+    ) -> dict[str, torch.Tensor] | list[dict]:
         """Trains or predicts on Detectron2's standard input.
 
         Args:
@@ -154,13 +144,14 @@ class DETR(TakesAnyDETR):
                 ``INPUT.FORMAT``); to predict, ``height`` and ``width`` of the output (default: the
                 image's); to train, ``instances`` with ``gt_classes``, ``gt_boxes`` and, where masks
                 are on, ``gt_masks`` (``BitMasks``), for things and stuff alike.
+            divisors: to train on a part of a batch: those of the whole, see ``divisors``.
 
         Returns:
             When training, the weighted losses. Else, for each image, ``instances`` (things; boxes,
             scores, classes, masks) and ``panoptic_seg``: (H'×W' int32 ids, segments_info).
         """
         if self.training:
-            return self.losses(batched_inputs)
+            return self.losses(batched_inputs, divisors)
         if self.options.batch_invariant:
             return [self.predict([one])[0] for one in batched_inputs]
         return self.predict(batched_inputs)
@@ -200,7 +191,15 @@ class DETR(TakesAnyDETR):
             query_index=query_index,
         )
 
-    def losses(self, batched_inputs: list[dict]) -> dict[str, torch.Tensor]:
+    def divisors(self, batched_inputs: list[dict]) -> Divisors:
+        """What the losses of a batch are divided by; all processes have to call it."""
+        instances = [x["instances"] for x in batched_inputs]
+        num_queries = self.detector.query_embed.num_embeddings
+        return self.criterion.divisors(instances, num_queries, self.device)
+
+    def losses(
+        self, batched_inputs: list[dict], divisors: Divisors | None = None
+    ) -> dict[str, torch.Tensor]:
         """Weighted losses of a batch; metrics go to the event storage, if one is open."""
         images = self.preprocess(batched_inputs)
         with_masks = self.mask_head is not None
@@ -210,7 +209,8 @@ class DETR(TakesAnyDETR):
         ]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_detector):
             detected = self.detector(images, all_layers=self.aux_loss and not self.freeze_detector)
-        num_targets = count_targets(targets, self.device)
+        divisors = divisors or self.divisors(batched_inputs)
+        num_targets = divisors.num_targets
 
         losses = {}
         last_layer = len(detected.logits) - 1
@@ -221,7 +221,7 @@ class DETR(TakesAnyDETR):
             if not self.freeze_detector:
                 suffix = "" if layer == last_layer else f"_{layer}"
                 layer_losses = self.criterion.detection_losses(
-                    logits, boxes, targets, matches, num_targets
+                    logits, boxes, targets, matches, num_targets, divisors.class_weight
                 )
                 losses.update({key + suffix: loss for key, loss in layer_losses.items()})
 

@@ -5,6 +5,7 @@ Axes: Q queries, K classes, n kept queries; hÃ—w the mask logits (stride 4), H'Ã
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -30,10 +31,13 @@ class InferenceOptions:
     batch_invariant: bool = False
     precision: str = "float32"
 
-    def autocast(self, device: torch.device) -> torch.autocast:
-        """The context in which convolutions and matrix products have the wanted precision."""
+    def autocast(self, device: torch.device) -> AbstractContextManager:
+        """The context in which convolutions and matrix products have the wanted precision.
+
+        For "float32" it is that of the caller, who may be in an autocast of his own.
+        """
         dtype = getattr(torch, self.precision)
-        return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+        return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,26 @@ from torchvision.ops import box_convert, generalized_box_iou
 
 
 def class_loss(
-    logits: torch.Tensor, target_classes: torch.Tensor, no_object_weight: float
+    logits: torch.Tensor,
+    target_classes: torch.Tensor,
+    no_object_weight: float,
+    total_weight: float | None = None,
 ) -> torch.Tensor:
     """Cross-entropy over all queries, "no object" (the last class) weighted down.
 
     Args:
         logits: B×Q×(K+1).
         target_classes: B×Q int64, K for queries without target.
-        no_object_weight: the weight of class K; the mean is over weights.
+        no_object_weight: the weight of class K.
+        total_weight: the divisor, where these queries are a part of a batch; None: the sum of
+            their own weights, which makes it a mean.
     """
     weight = logits.new_ones(logits.shape[-1])
     weight[-1] = no_object_weight
-    return F.cross_entropy(logits.flatten(0, 1), target_classes.flatten(), weight)
+    flat, classes = logits.flatten(0, 1), target_classes.flatten()
+    if total_weight is None:
+        return F.cross_entropy(flat, classes, weight)
+    return F.cross_entropy(flat, classes, weight, reduction="sum") / total_weight
 
 
 def box_losses(

@@ -45,16 +45,16 @@ def merge_panoptic(
             ``isthing``, ``score`` (of the best query) and ``area`` (pixels), as Python numbers.
     """
     n, device = len(selection), mask_logits.device
-    masks = UpsampledMasks(mask_logits, sizes)
+    all_masks = masks = UpsampledMasks(mask_logits, sizes)
     winner = torch.zeros(sizes.output, dtype=torch.int64, device=device)  # H'×W', a query's place
     rows = torch.arange(sizes.output[0], device=device)
-    fighting = list(range(n))
+    fighting, place = list(range(n)), None  # places of queries; of all where there is no tensor
     while fighting:
-        place = torch.tensor(fighting, device=device)
-        for some, logits in masks.select(place).strips(rows):
+        for some, logits in masks.strips(rows):
             # Logits order the masks as a softmax over them would. On a CPU, max finds the place of
             # the highest ten times as fast as argmax.
-            winner[some] = place[logits.max(0).indices]
+            highest = logits.max(0).indices
+            winner[some] = highest if place is None else place[highest]
         # In double precision all of these are exact, and reach the host in one transfer.
         pixels, classes, things, scores = torch.stack(
             [
@@ -72,9 +72,10 @@ def merge_panoptic(
         survivors = [query for query in fighting if areas[in_segment[query]] > min_area]
         if len(survivors) == len(fighting):
             break
-        fighting = survivors
-        lost = torch.ones(n, dtype=torch.bool, device=device)
-        lost[fighting] = False
+        # Only rows that have lost a pixel's winner are fought for again.
+        fighting, place = survivors, torch.tensor(survivors, dtype=torch.int64, device=device)
+        masks = all_masks.select(place)
+        lost = torch.ones(n, dtype=torch.bool, device=device).index_fill_(0, place, False)
         rows = lost[winner].any(1).nonzero()[:, 0]
     if not fighting:
         return torch.zeros(sizes.output, dtype=torch.int32, device=device), []

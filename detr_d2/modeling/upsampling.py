@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,17 @@ class UpsampledMasks:
     def __init__(self, mask_logits: torch.Tensor, sizes: ImageSizes) -> None:
         """Takes n×h×w logits of the padded batch."""
         logits = mask_logits.float()
-        (height, width), device = logits.shape[1:], logits.device
-        self._rows = _Samples.of_axis(0, height, sizes).to(device)
-        self._logits = _Samples.of_axis(1, width, sizes).to(device).interpolate(logits, 2)  # n×h×W'
+        height, device = logits.shape[1], logits.device
+        if len(logits):
+            size = (height, sizes.padded[1])
+            logits = F.interpolate(logits[:, None], size=size, mode="bilinear")[:, 0]
+        else:  # which bilinear interpolation refuses
+            logits = logits.new_zeros(0, height, sizes.padded[1])
+        if not sizes.padded[1] == sizes.network[1] == sizes.output[1]:
+            columns = nearest_pixels(sizes.network[1], sizes.output[1])
+            logits = logits.index_select(2, columns.to(device))
+        self._logits = logits  # n×h×W'
+        self._rows = _Rows.of_output(height, sizes).to(device)
 
     def strips(self, rows: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Goes through rows of the output, given by their int64 indices.
@@ -56,7 +65,9 @@ class UpsampledMasks:
         """
         masks, _, width = self._logits.shape
         for some in rows.split(max(1, LOGITS_AT_ONCE // max(1, masks * width))):
-            yield some, self._rows.at(some).interpolate(self._logits, 1)
+            above = self._logits.index_select(1, self._rows.above[some])
+            below = self._logits.index_select(1, self._rows.below[some])
+            yield some, above.lerp_(below, self._rows.weight[some, None])
 
     def select(self, masks: torch.Tensor) -> UpsampledMasks:
         """Some of the masks, given by their int64 indices."""
@@ -66,40 +77,30 @@ class UpsampledMasks:
 
 
 @dataclass(frozen=True)
-class _Samples:
-    """Where the pixels of the output lie among those of the logits, on one axis.
+class _Rows:
+    """Where the rows of the output lie among those of the logits.
 
     Attributes:
-        first: int64, the neighbour before each pixel.
-        second: int64, the one after it.
-        weight: float32 in [0, 1], that of the second.
+        above: H' int64, the row of logits before each.
+        below: H' int64, the one after it.
+        weight: H' float32 in [0, 1], that of the one below.
     """
 
-    first: torch.Tensor
-    second: torch.Tensor
+    above: torch.Tensor
+    below: torch.Tensor
     weight: torch.Tensor
 
     @classmethod
-    def of_axis(cls, axis: int, size: int, sizes: ImageSizes) -> _Samples:
+    def of_output(cls, height: int, sizes: ImageSizes) -> _Rows:
         """Rounds positions as torch's bilinear interpolation does: once, after all is computed."""
-        pixel = nearest_pixels(sizes.network[axis], sizes.output[axis]).double()
-        scale = torch.tensor(size, dtype=torch.float32) / sizes.padded[axis]
-        position = (scale.double() * (pixel + 0.5) - 0.5).float().clamp(min=0)
-        first = position.long().clamp(max=size - 1)
-        return cls(first, (first + 1).clamp(max=size - 1), (position - first).clamp(0, 1))
+        row = nearest_pixels(sizes.network[0], sizes.output[0]).double()
+        scale = torch.tensor(height, dtype=torch.float32) / sizes.padded[0]
+        position = (scale.double() * (row + 0.5) - 0.5).float()
+        above = position.long().clamp(max=height - 1)
+        return cls(above, (above + 1).clamp(max=height - 1), (position - above).clamp(0, 1))
 
-    def to(self, device: torch.device) -> _Samples:
-        return _Samples(*(values.to(device) for values in vars(self).values()))
-
-    def at(self, pixels: torch.Tensor) -> _Samples:
-        """Those of some pixels of the output."""
-        return _Samples(*(values[pixels] for values in vars(self).values()))
-
-    def interpolate(self, logits: torch.Tensor, axis: int) -> torch.Tensor:
-        """Takes the samples on one axis, which then has the pixels of the output."""
-        weight = self.weight.view([-1] + [1] * (logits.dim() - 1 - axis))
-        before, after = (logits.index_select(axis, i) for i in (self.first, self.second))
-        return before.lerp_(after, weight)
+    def to(self, device: torch.device) -> _Rows:
+        return _Rows(*(values.to(device) for values in vars(self).values()))
 
 
 def nearest_pixels(old: int, new: int) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from detr_d2.modeling import inference
+from detr_d2.modeling import inference, upsampling
 from detr_d2.modeling.inference import (
     QuerySelection,
     make_instances,
@@ -105,6 +105,25 @@ def test_chunks_do_not_show_in_instance_masks(monkeypatch, masks_per_chunk):
     monkeypatch.setattr(inference, "MASKS_PER_CHUNK", masks_per_chunk)
     actual = make_instances(selection(20), boxes, logits, sizes).pred_masks
     assert torch.equal(actual, expected)
+
+
+def test_only_binary_masks_are_there_at_full_size(monkeypatch, record_operations):
+    torch.manual_seed(0)
+    logits, boxes = torch.randn(20, 5, 7), torch.rand(20, 4)
+    sizes = ImageSizes(padded=(20, 28), network=(17, 27), output=(80, 60))
+    expected = make_instances(selection(20), boxes, logits, sizes).pred_masks
+    bound = inference.MASKS_PER_CHUNK * 60 * 6
+    monkeypatch.setattr(upsampling, "LOGITS_AT_ONCE", bound)
+    with record_operations() as operations:
+        actual = make_instances(selection(20), boxes, logits, sizes).pred_masks
+    assert torch.equal(actual, expected)
+    largest = max(
+        shape.numel()
+        for _, _, given in operations.calls
+        for shape, dtype in given
+        if dtype.is_floating_point
+    )
+    assert largest == bound < expected.numel() / 10
 
 
 def test_no_queries_make_empty_instances():

@@ -34,8 +34,10 @@ ODD = [
 # The same grid (a dilated res5 has that of res4), and sizes that no strided convolution makes.
 OTHER = [
     ((4, 5), (4, 5)),
-    ((4, 5), (12, 11)),
+    ((4, 5), (6, 10)),
+    ((4, 5), (8, 8)),
     ((4, 5), (8, 7)),
+    ((4, 5), (12, 11)),
     ((4, 5), (3, 10)),
     ((3, 1), (9, 1)),
 ]

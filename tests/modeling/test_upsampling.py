@@ -17,6 +17,8 @@ from detr_d2.modeling.upsampling import ImageSizes, UpsampledMasks, nearest_pixe
 
 sides = st.integers(1, 1400)
 property_test = settings(deadline=None, max_examples=200, database=None)
+# Where processors can't multiply and add in one step, PyTorch rounds positions once more.
+ATOL = 1e-3 if torch.backends.cpu.get_cpu_capability() == "DEFAULT" else 1e-5
 SIZES = ImageSizes(padded=(20, 28), network=(17, 27), output=(40, 30))
 
 
@@ -104,7 +106,7 @@ def test_equals_dense_resizing_at_random_sizes():
     for seed in range(150):
         logits, sizes = random_case(seed)
         actual = all_rows(UpsampledMasks(logits, sizes), sizes)
-        torch.testing.assert_close(actual, dense(logits, sizes), rtol=0, atol=1e-5)
+        torch.testing.assert_close(actual, dense(logits, sizes), rtol=0, atol=ATOL)
         seen["padded"] += sizes.padded != sizes.network
         seen["unpadded"] += sizes.padded == sizes.network
         seen["larger"] += sizes.output[0] > sizes.network[0]
@@ -127,7 +129,7 @@ def test_equals_dense_resizing_at_full_size(padded, network, output):
     sizes = ImageSizes(padded, network, output)
     logits = torch.randn(2, *(-(-side // 4) for side in padded))
     actual = all_rows(UpsampledMasks(logits, sizes), sizes)
-    torch.testing.assert_close(actual, dense(logits, sizes), rtol=0, atol=1e-5)
+    torch.testing.assert_close(actual, dense(logits, sizes), rtol=0, atol=ATOL)
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (1, 3), (3, 1)])
@@ -137,7 +139,7 @@ def test_axes_of_one_pixel(grid, output):
     logits, padded = torch.randn(2, *grid), (grid[0] * 4 - 3, grid[1] * 4 - 3)
     sizes = ImageSizes(padded, padded, output)
     actual = all_rows(UpsampledMasks(logits, sizes), sizes)
-    torch.testing.assert_close(actual, dense(logits, sizes), rtol=0, atol=1e-5)
+    torch.testing.assert_close(actual, dense(logits, sizes), rtol=0, atol=ATOL)
 
 
 @pytest.mark.parametrize(
@@ -204,14 +206,14 @@ def test_computes_in_single_precision(dtype):
     assert torch.equal(actual, all_rows(UpsampledMasks(logits.float(), SIZES), SIZES))
 
 
-def test_nothing_given_is_changed():
+@pytest.mark.parametrize("output", [(40, 30), (5, 7)], ids=["larger", "as many pixels as logits"])
+def test_nothing_given_is_changed(output):
     torch.manual_seed(0)
-    # With an output as wide as the logits, every column is taken as it is.
-    for sizes in (SIZES, ImageSizes((5, 7), (5, 7), (5, 7))):
-        logits, rows = torch.randn(2, 5, 7), torch.arange(5)
-        before = logits.clone()
-        masks = UpsampledMasks(logits, sizes)
-        first, second = (torch.cat([s for _, s in masks.strips(rows)], 1) for _ in range(2))
-        assert torch.equal(first, second)
-        assert torch.equal(logits, before)
-        assert torch.equal(rows, torch.arange(5))
+    sizes = ImageSizes(padded=(20, 28), network=(20, 28), output=output)
+    logits, rows = torch.randn(2, 5, 7), torch.arange(5)
+    before = logits.clone()
+    masks = UpsampledMasks(logits, sizes)
+    first, second = (torch.cat([strip for _, strip in masks.strips(rows)], 1) for _ in range(2))
+    assert torch.equal(first, second)
+    assert torch.equal(logits, before)
+    assert torch.equal(rows, torch.arange(5))

@@ -19,7 +19,7 @@ from detr_d2.modeling.merging import merge_panoptic
 from detr_d2.modeling.upsampling import ImageSizes
 
 PADDED, SMALLER = (873, 1060), (640, 820)
-QUERIES_PER_CHUNK = 25
+QUERIES_PER_CHUNK = 16  # the default
 LEVELS = {0: (256, 219, 265), 1: (512, 110, 133), 2: (1024, 55, 67), 3: (2048, 28, 34)}
 STAGES = {
     "input_norm": (264, 28, 34),
@@ -41,7 +41,7 @@ class Walk:
     images: object
     detected: DetectorOutput
     attention: torch.Tensor
-    stage_shapes: dict[str, set[tuple[int, ...]]]
+    stage_shapes: dict[str, list[tuple[int, ...]]]
     pred_masks: torch.Tensor
 
 
@@ -52,32 +52,22 @@ def walk() -> Walk:
     torch.manual_seed(0)
     model = DETR(load_config(config_file("detr_panoptic.yaml"), overrides)).eval()
     head = model.mask_head
-    stage_shapes = {name: set() for name in STAGES}
+    stage_shapes = {name: [] for name in STAGES}
     for name, shapes in stage_shapes.items():
         head.get_submodule(name).register_forward_hook(
-            lambda _module, _args, output, shapes=shapes: shapes.add(tuple(output.shape))
+            lambda _module, _args, output, shapes=shapes: shapes.append(tuple(output.shape))
         )
     with torch.no_grad():
         images = model.preprocess([{"image": torch.rand(3, *s) * 255} for s in (PADDED, SMALLER)])
         detected = model.detector(images)
         attention = head.attention_map(detected.hidden[-1], detected.memory, detected.padding_mask)
-        # The convolution head in chunks of queries: all 200 at once would need many gigabytes.
-        pred_masks = torch.stack(
-            [
-                torch.cat(
-                    [
-                        head.upsample(
-                            detected.projected[i, None],
-                            chunk,
-                            [feature[i, None] for feature in detected.features[-2::-1]],
-                            torch.zeros(len(chunk), dtype=torch.int64),
-                        )
-                        for chunk in attention[i].split(QUERIES_PER_CHUNK)
-                    ]
-                )
-                for i in range(2)
-            ]
-        )
+        # All 200 masks, which the head makes in chunks: at once they would need many gigabytes.
+        pred_masks = head.upsample(
+            detected.projected,
+            attention.flatten(0, 1),
+            detected.features[-2::-1],
+            torch.arange(2).repeat_interleave(100),
+        ).unflatten(0, (2, 100))
     return Walk(model, images, detected, attention, stage_shapes, pred_masks)
 
 
@@ -123,7 +113,12 @@ def test_move_4_attention_maps_per_query_and_head(walk):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_move_5_convolution_head_goes_up_to_stride_4(walk, stage):
-    assert walk.stage_shapes[stage] == {(QUERIES_PER_CHUNK, *STAGES[stage])}
+    shapes = walk.stage_shapes[stage]
+    assert {shape[1:] for shape in shapes} == {STAGES[stage]}
+    # What convolutions make of the two images' laterals; all else is of queries.
+    of_images = stage in ("convs.1", "convs.2", "convs.3")
+    assert sum(shape[0] for shape in shapes) == (2 if of_images else 200)
+    assert max(shape[0] for shape in shapes) == (2 if of_images else QUERIES_PER_CHUNK)
 
 
 def test_move_6_classes_boxes_and_masks(walk):
