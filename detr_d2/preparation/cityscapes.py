@@ -1,0 +1,116 @@
+"""Source: label images as Cityscapes has them (``*_instanceIds.png``).
+
+A pixel of an instance is category·1000 + number of the instance. Pixels below 1000 are the category
+itself: stuff, or things that nobody told apart, which are a crowd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
+
+from detr_d2.preparation.categories import complete_categories, read_categories
+from detr_d2.preparation.dataset import Source, write_panoptic
+from detr_d2.preparation.errors import PreparationError, Report
+from detr_d2.preparation.files import LABEL_EXTENSIONS, pair_with_images
+from detr_d2.preparation.pictures import image_size, read_label_image
+from detr_d2.preparation.segments import Segment, Segmentation, by_pixel_value
+from detr_d2.preparation.semantic import check_same_size
+
+# Labels of Cityscapes from 0 on; those that are not among the 19 evaluated categories are void.
+_NUM_LABELS = 34
+
+
+def prepare_cityscapes(
+    folder: str | Path,
+    output: str | Path,
+    *,
+    images: str | Path,
+    categories: str | Path | None = None,
+    ignore: Iterable[int] = (),
+    png_suffix: str = "_gtFine_instanceIds",
+    image_suffix: str = "_leftImg8bit",
+    skip_errors: bool = False,
+    workers: int = 1,
+) -> Report:
+    """Writes a panoptic dataset from PNGs whose pixels are category·1000 + instance.
+
+    Args:
+        folder: PNGs (or TIFFs, which have room for 32 bits) in it and below.
+        output: the folder to make.
+        images: a folder.
+        categories: a file that also says which are things, see ``read_categories``; without, the
+            19 of Cityscapes, and its other labels are void.
+        ignore: ids of categories, known or not, that are void.
+        png_suffix, image_suffix: what the PNGs' and the images' names have before the ending and
+            the others' don't.
+        skip_errors, workers: see ``write_panoptic``.
+
+    Raises:
+        PreparationError, OSError: see ``write_panoptic``.
+    """
+    void = set(ignore)
+    if categories is None:
+        entries = [
+            {
+                **{key: category[key] for key in ("id", "name", "isthing")},
+                "color": list(category["color"]),
+            }
+            for category in CITYSCAPES_CATEGORIES
+        ]
+        known = complete_categories(entries, "Cityscapes")
+        void |= set(range(_NUM_LABELS)) - {category["id"] for category in known}
+    else:
+        known = read_categories(categories)
+    found = pair_with_images(folder, LABEL_EXTENSIONS, png_suffix, images, image_suffix)
+    annotated = [
+        CityscapesImage(number, name, Path(images, name), Path(folder, png), frozenset(void))
+        for number, (name, png) in enumerate(found.pairs, start=1)
+    ]
+    source = Source(known, annotated, found.problems, found.notes)
+    return write_panoptic(source, output, skip_errors=skip_errors, workers=workers)
+
+
+@dataclass(frozen=True)
+class CityscapesImage:
+    """An image and its PNG.
+
+    Attributes:
+        image_id, file_name: as they are to be written.
+        image_path, png: files.
+        void: ids of categories that are.
+    """
+
+    image_id: int
+    file_name: str
+    image_path: Path
+    png: Path
+    void: frozenset[int]
+
+    @property
+    def image(self) -> dict:
+        """COCO's description, without the size."""
+        return {"id": self.image_id, "file_name": self.file_name}
+
+    def segmentation(self, is_thing: Mapping[int, bool]) -> Segmentation:
+        """Stuff, crowds and instances."""
+        values = read_label_image(self.png)
+        check_same_size(values, self.png, image_size(self.image_path))
+
+        def segment_of(value: int) -> Segment | None:
+            category_id, instance = divmod(value, 1000) if value >= 1000 else (value, None)
+            if category_id in self.void:
+                return None
+            if category_id not in is_thing:
+                raise PreparationError(
+                    f"{self.png}: a pixel has the value {value}, which is of no category; "
+                    f"--ignore {category_id} makes it void"
+                )
+            if not is_thing[category_id]:
+                return Segment(category_id)
+            return Segment(category_id, iscrowd=instance is None, instance=instance)
+
+        return by_pixel_value(values, segment_of)

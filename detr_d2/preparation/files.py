@@ -1,0 +1,147 @@
+"""Which files belong together, and which names from elsewhere may be used for files here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from PIL import Image
+
+from detr_d2.data.image_file import FORMATS
+from detr_d2.preparation.errors import PreparationError, quoted
+
+# In bytes; most file systems take 255 for a part and 4096 for a path, and endings are added.
+MAX_PART, MAX_NAME = 240, 1024
+LABEL_EXTENSIONS = (".png", ".tif", ".tiff")
+
+
+def check_file_name(name: object) -> str:
+    """Returns a name that stays in the folder that it is put into.
+
+    Raises:
+        PreparationError: it is no relative path with slashes, leaves the folder or is too long.
+    """
+    if not isinstance(name, str) or not name:
+        raise PreparationError(f"the file name {quoted(name)} has to be a text")
+    parts = name.split("/")
+    if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or "\\" in name:
+        raise PreparationError(
+            f"the file name {quoted(name)} has to be relative to the image folder, with slashes"
+        )
+    if not {"", ".", ".."}.isdisjoint(parts) or not name.isprintable():
+        raise PreparationError(
+            f"the file name {quoted(name)} may have neither '.', '..' or empty parts nor "
+            "characters that don't print"
+        )
+    if len(name.encode()) > MAX_NAME or max(len(part.encode()) for part in parts) > MAX_PART:
+        raise PreparationError(f"the file name {quoted(name)} is too long")
+    return name
+
+
+def png_name(file_name: str, taken: Collection[str]) -> str:
+    """The PNG of an image: its name and sub-folders with another ending.
+
+    Args:
+        file_name: of the image, checked.
+        taken: names in small letters, so that case alone makes no difference between two files;
+            the ending of the image stays in the name where it has to.
+    """
+    stem = PurePosixPath(file_name).with_suffix("").as_posix()
+    candidate, number = f"{stem}.png", 1
+    while candidate.lower() in taken:
+        candidate = f"{file_name}.png" if number == 1 else f"{file_name}.{number}.png"
+        number += 1
+    return candidate
+
+
+def image_extensions() -> tuple[str, ...]:
+    """Endings of all image formats that are read."""
+    return tuple(e for e, name in Image.registered_extensions().items() if name in FORMATS)
+
+
+def files_by_stem(
+    folder: str | Path, extensions: tuple[str, ...], suffix: str = ""
+) -> dict[str, list[str]]:
+    """Files in a folder and below, by their relative names without ending and suffix.
+
+    Args:
+        folder: hidden files in it are no data.
+        extensions: with the dot, in small letters; others are passed over.
+        suffix: what the names end in before the ending; others are passed over.
+
+    Returns:
+        Relative names with slashes, sorted; more than one where only the ending differs.
+
+    Raises:
+        NotADirectoryError: there is no such folder.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise NotADirectoryError(f"There is no folder {folder}.")
+    files: dict[str, list[str]] = {}
+    for path in sorted(Path(at, name) for at, _, names in os.walk(root) for name in names):
+        known = path.suffix.lower() in extensions and not path.name.startswith(".")
+        if known and path.stem.endswith(suffix):
+            stem = path.with_name(path.stem.removesuffix(suffix)).relative_to(root).as_posix()
+            files.setdefault(stem, []).append(path.relative_to(root).as_posix())
+    return files
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Images and their annotations.
+
+    Attributes:
+        pairs: relative names of the image and of its annotation.
+        problems: annotations without an image, and the like.
+        notes: how many images have no annotation.
+    """
+
+    pairs: list[tuple[str, str]]
+    problems: list[str]
+    notes: list[str]
+
+
+def pair_with_images(
+    annotations: str | Path,
+    extensions: tuple[str, ...],
+    suffix: str,
+    images: str | Path,
+    image_suffix: str,
+) -> Pairs:
+    """Finds the image of each annotation: of the same name, in the same sub-folder.
+
+    Args:
+        annotations, images: folders.
+        extensions: of annotations.
+        suffix, image_suffix: what the names have more than the other's, before the ending.
+
+    Raises:
+        NotADirectoryError: a folder isn't there.
+        PreparationError: there are no annotations.
+    """
+    annotated = files_by_stem(annotations, extensions, suffix)
+    if not annotated:
+        raise PreparationError(
+            f"{annotations}: no file in it or below ends in "
+            + " or ".join(suffix + extension for extension in extensions)
+        )
+    found = files_by_stem(images, image_extensions(), image_suffix)
+    pairs, problems = [], []
+    for stem, files in annotated.items():
+        candidates = found.get(stem, [])
+        if len(files) == len(candidates) == 1:
+            pairs.append((candidates[0], files[0]))
+        elif len(files) > 1:
+            problems.append(f"{annotations}: {' and '.join(files)} are of the same image")
+        else:
+            wanted = Path(images, stem + image_suffix)
+            which = f"several images: {', '.join(candidates)}" if candidates else "no image"
+            problems.append(f"{Path(annotations, files[0])}: {which} named {wanted}.*")
+    missing = [files[0] for stem, files in found.items() if stem not in annotated]
+    notes = []
+    if missing:
+        notes.append(f"{len(missing)} images have no annotation, the first is {missing[0]}")
+    return Pairs(pairs, problems, notes)

@@ -1,0 +1,69 @@
+"""Pictures from elsewhere: label images and the sizes of photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags
+
+from detr_d2.data.image_file import MAX_IMAGE_PIXELS, open_image
+from detr_d2.preparation.errors import PreparationError, quoted
+
+# Grey values or palette indices of 8, 16 or 32 bits. Not 1 bit: whether white is 1 or 255 then
+# depends on who wrote the file.
+_LABEL_MODES = ("L", "P", "I", "I;16", "I;16B", "I;16L")
+
+
+def check_size(height: int, width: int) -> None:
+    """Refuses sizes that no image may have.
+
+    Raises:
+        PreparationError: no pixels, or more than ``MAX_IMAGE_PIXELS``.
+    """
+    if not (height > 0 and width > 0 and height * width <= MAX_IMAGE_PIXELS):
+        raise PreparationError(
+            f"an image of {quoted(width)}×{quoted(height)} pixels; "
+            f"from 1 to {MAX_IMAGE_PIXELS:,} pixels are allowed"
+        )
+
+
+def read_label_image(path: str | Path) -> np.ndarray:
+    """Reads a PNG or TIFF whose pixels are numbers, not colours.
+
+    Returns:
+        H×W integers from 0 on.
+
+    Raises:
+        PreparationError: the file is missing, broken, too large, in colours or of a format that
+            loses values.
+    """
+    try:
+        with open_image(path, "a picture of class ids") as image:
+            if image.format not in ("PNG", "TIFF"):
+                raise ValueError(f"it is of the format {image.format}, and not a PNG")
+            if image.mode not in _LABEL_MODES:
+                raise ValueError(
+                    "its pixels have to be numbers, grey values or palette indices of 8 bits or "
+                    f"more, and this file has mode {image.mode!r}: was it saved in colours?"
+                )
+            values = np.asarray(image)
+            if values.min() < 0:
+                raise ValueError(f"a pixel has the value {values.min()}, below 0")
+    except (OSError, ValueError) as error:
+        raise PreparationError(str(error)) from error
+    return values
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Height and width of a photograph as it is shown, turned as its EXIF data tells.
+
+    Raises:
+        PreparationError: the file is missing, broken or too large.
+    """
+    try:
+        with open_image(path, "an image") as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except (OSError, ValueError) as error:
+        raise PreparationError(str(error)) from error

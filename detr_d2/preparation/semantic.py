@@ -1,0 +1,181 @@
+"""Source: semantic label images, whose pixels are classes.
+
+They tell stuff, and things only where those don't touch one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from detr_d2.preparation.categories import read_categories, read_json
+from detr_d2.preparation.dataset import Source, write_panoptic
+from detr_d2.preparation.errors import PreparationError, Report
+from detr_d2.preparation.files import LABEL_EXTENSIONS, pair_with_images
+from detr_d2.preparation.pictures import image_size, read_label_image
+from detr_d2.preparation.segments import (
+    Segment,
+    Segmentation,
+    by_pixel_value,
+    split_into_components,
+)
+
+
+def prepare_semantic(
+    folder: str | Path,
+    output: str | Path,
+    *,
+    images: str | Path,
+    categories: str | Path,
+    mapping: str | Path | None = None,
+    ignore: Iterable[int] = (),
+    things: Iterable[int] = (),
+    png_suffix: str = "",
+    image_suffix: str = "",
+    skip_errors: bool = False,
+    workers: int = 1,
+) -> Report:
+    """Writes a panoptic dataset from semantic PNGs.
+
+    Args:
+        folder: PNGs (or TIFFs) in it and below, named and sorted into sub-folders as the images.
+        output: the folder to make.
+        images: a folder.
+        categories: a file, see ``read_categories``; stuff where it doesn't say otherwise.
+        mapping, ignore: see ``read_pixel_categories``.
+        things: ids of categories of which every connected component is an instance.
+        png_suffix, image_suffix: what the PNGs' and the images' names have before the ending and
+            the others' don't.
+        skip_errors, workers: see ``write_panoptic``.
+
+    Raises:
+        PreparationError, OSError: see ``write_panoptic``; an option contradicts the categories.
+    """
+    known = read_categories(categories, isthing=False)
+    things = frozenset(things)
+    unknown = things - {category["id"] for category in known}
+    if unknown:
+        raise PreparationError(f"{categories}: no category has the id {min(unknown)}")
+    for category in known:
+        if category["isthing"] and category["id"] not in things:
+            raise PreparationError(
+                f"{categories}: category {category['id']} is a thing, and semantic PNGs don't tell "
+                "one thing from another. Take each connected component for one (--things "
+                f"{category['id']}), or say isthing: 0."
+            )
+    known = [{**category, "isthing": int(category["id"] in things)} for category in known]
+    category_of = read_pixel_categories(known, categories, mapping, ignore)
+    found = pair_with_images(folder, LABEL_EXTENSIONS, png_suffix, images, image_suffix)
+    annotated = [
+        SemanticImage(number, name, Path(images, name), Path(folder, png), category_of, things)
+        for number, (name, png) in enumerate(found.pairs, start=1)
+    ]
+    source = Source(known, annotated, found.problems, found.notes)
+    return write_panoptic(source, output, skip_errors=skip_errors, workers=workers)
+
+
+def read_pixel_categories(
+    categories: list[dict],
+    where: str | Path,
+    mapping: str | Path | None,
+    ignore: Iterable[int],
+) -> dict[int, int | None]:
+    """What pixel values stand for: ids of categories, or None for void.
+
+    Args:
+        categories: all there are.
+        where: their file.
+        mapping: a JSON file, ``{"pixel value": id of a category, or null}``; without, pixel values
+            are ids.
+        ignore: more values that are void.
+
+    Raises:
+        OSError, PreparationError: the mapping is wrong.
+    """
+    ids = {category["id"] for category in categories}
+    category_of: dict[int, int | None] = {category_id: category_id for category_id in ids}
+    if mapping is not None:
+        content = read_json(mapping)
+        pairs = content.items() if isinstance(content, dict) else [(content, content)]
+        for value, category_id in pairs:
+            known = category_id is None or type(category_id) is int and category_id in ids
+            if not (isinstance(value, str) and value.isdecimal() and known):
+                raise PreparationError(
+                    f'{mapping}: has to be {{"pixel value": id of a category or null, …}}, with '
+                    f"the ids of {where}"
+                )
+        category_of = {int(value): category_id for value, category_id in content.items()}
+    return {**category_of, **dict.fromkeys(ignore)}
+
+
+@dataclass(frozen=True)
+class SemanticImage:
+    """An image and its semantic PNG.
+
+    Attributes:
+        image_id, file_name: as they are to be written.
+        image_path, png: files.
+        category_of: see ``read_pixel_categories``.
+        things: see ``prepare_semantic``.
+    """
+
+    image_id: int
+    file_name: str
+    image_path: Path
+    png: Path
+    category_of: Mapping[int, int | None]
+    things: frozenset[int]
+
+    @property
+    def image(self) -> dict:
+        """COCO's description, without the size."""
+        return {"id": self.image_id, "file_name": self.file_name}
+
+    def segmentation(self, is_thing: Mapping[int, bool]) -> Segmentation:
+        """Stuff, and connected components of things."""
+        values = read_label_image(self.png)
+        check_same_size(values, self.png, image_size(self.image_path))
+        segmentation = semantic_segments(values, self.png, self.category_of)
+        return split_into_components(segmentation, self.things)
+
+
+def check_same_size(values: np.ndarray, png: Path, size: tuple[int, int]) -> None:
+    """Compares a label image with the height and width of its image.
+
+    Raises:
+        PreparationError: they disagree.
+    """
+    if values.shape != size:
+        (height, width), (image_height, image_width) = values.shape, size
+        raise PreparationError(
+            f"{png} has {width}×{height} pixels, its image {image_width}×{image_height}"
+        )
+
+
+def semantic_segments(
+    values: np.ndarray, png: Path, category_of: Mapping[int, int | None]
+) -> Segmentation:
+    """One segment for each category of an image, whatever it is.
+
+    Args:
+        values: H×W integers.
+        png: their file, for messages.
+        category_of: see ``read_pixel_categories``.
+
+    Raises:
+        PreparationError: a value stands for nothing.
+    """
+
+    def segment_of(value: int) -> Segment | None:
+        if value not in category_of:
+            raise PreparationError(
+                f"{png}: a pixel has the value {value}, which stands for no category; "
+                f"--ignore {value} makes it void"
+            )
+        category_id = category_of[value]
+        return None if category_id is None else Segment(category_id)
+
+    return by_pixel_value(values, segment_of)
