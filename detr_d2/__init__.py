@@ -23,5 +23,6 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)
     from detr_d2 import data, modeling  # noqa: F401  (importing registers)
     from detr_d2.config import add_detr_config, config_file, load_config
+    from detr_d2.data.register import register_panoptic
 
-__all__ = ["add_detr_config", "config_file", "load_config", "__version__"]
+__all__ = ["add_detr_config", "config_file", "load_config", "register_panoptic", "__version__"]

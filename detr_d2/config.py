@@ -19,7 +19,8 @@ def add_detr_config(cfg: CfgNode) -> None:
     """Adds the keys of DETR to a Detectron2 config, with the values of the reference (R50)."""
     detr = cfg.MODEL.DETR = CfgNode()
 
-    # Classes of things and stuff together, without "no object". COCO panoptic has 80 + 53.
+    # Classes of things and stuff together, without "no object". COCO panoptic has 80 + 53. 0: as
+    # many as the datasets of DATASETS have.
     detr.NUM_CLASSES = 133
     # Most segments an image can have; each query predicts one or "no object".
     detr.NUM_QUERIES = 100
@@ -138,6 +139,9 @@ def add_detr_config(cfg: CfgNode) -> None:
     cfg.SOLVER.STAGES = ["boxes", "masks"]
     # "ADAMW" or "SGD".
     cfg.SOLVER.OPTIMIZER = "ADAMW"
+    # Into how many parts each process divides its share of a batch, one after the other: as many
+    # times less memory for the same gradients. IMS_PER_BATCH stays the whole batch.
+    cfg.SOLVER.ACCUMULATION_STEPS = 1
     # The backbone learns at BASE_LR times this.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
     # The keys below replace their namesakes in SOLVER during the stage "masks".
@@ -151,6 +155,11 @@ def add_detr_config(cfg: CfgNode) -> None:
     # Iterations at which the learning rate is divided by 10: after 15 epochs.
     cfg.SOLVER.MASK_STAGE.STEPS = [27720]
 
+    # Datasets of one's own in COCO's panoptic format, for DATASETS.TRAIN and DATASETS.TEST, each
+    # [name, folder of images, folder of panoptic PNGs, panoptic JSON]. Relative paths start, as
+    # those of Detectron2's built-in datasets, from $DETECTRON2_DATASETS, or else from ./datasets.
+    cfg.DATASETS.PANOPTIC = []
+
     # --- Augmentation, beside Detectron2's own INPUT keys ---
     # How often a training image is cropped, between two resizes.
     cfg.INPUT.CROP_PROB = 0.5
@@ -158,6 +167,14 @@ def add_detr_config(cfg: CfgNode) -> None:
     cfg.INPUT.CROP_RESIZE = [400, 500, 600]
     # Shortest and longest side of the crop, in pixels.
     cfg.INPUT.CROP_RANGE = [384, 600]
+
+    # --- Loading, beside Detectron2's own DATALOADER keys ---
+    # What training does where an image can't be read or contradicts its annotation: "raise" stops,
+    # "skip" logs the file and draws another image instead. Evaluation always stops.
+    cfg.DATALOADER.ON_ERROR = "raise"
+    # Largest share of the training images that may be skipped; beyond it training stops. Each
+    # process of a distributed run counts the images that it meets, for all of its workers.
+    cfg.DATALOADER.MAX_SKIPPED = 0.05
 
 
 def config_file(name: str) -> str:
@@ -206,11 +223,16 @@ def use_available_device(cfg: CfgNode) -> None:
     """Sets ``MODEL.DEVICE`` to the CPU where it asks for a GPU that isn't there; logs one line."""
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         logger.info("No GPU found for MODEL.DEVICE %r: running on the CPU.", cfg.MODEL.DEVICE)
-        frozen = cfg.is_frozen()
-        cfg.defrost()
-        cfg.MODEL.DEVICE = "cpu"
-        if frozen:
-            cfg.freeze()
+        set_key(cfg, "MODEL.DEVICE", "cpu")
+
+
+def set_key(cfg: CfgNode, key: str, value: object) -> None:
+    """Sets a key of a config, also of a frozen one."""
+    frozen = cfg.is_frozen()
+    cfg.defrost()
+    cfg.merge_from_list([key, value])
+    if frozen:
+        cfg.freeze()
 
 
 def check_config(cfg: CfgNode) -> None:
@@ -220,55 +242,43 @@ def check_config(cfg: CfgNode) -> None:
         ValueError: with the name of the key, its value and what it may be.
     """
     detr = cfg.MODEL.DETR
-    for key in ("NUM_CLASSES", "NUM_QUERIES", "HIDDEN_DIM", "NUM_HEADS", "DEC_LAYERS"):
+    for key in ("NUM_QUERIES", "HIDDEN_DIM", "NUM_HEADS", "DEC_LAYERS"):
         _require(detr[key] >= 1, f"MODEL.DETR.{key}", detr[key], "at least 1")
-    _require(detr.ENC_LAYERS >= 0, "MODEL.DETR.ENC_LAYERS", detr.ENC_LAYERS, "at least 0")
-    _require(
-        detr.HIDDEN_DIM % detr.NUM_HEADS == 0,
-        "MODEL.DETR.HIDDEN_DIM",
-        detr.HIDDEN_DIM,
-        f"divisible by MODEL.DETR.NUM_HEADS ({detr.NUM_HEADS})",
-    )
-    _require(
-        detr.HIDDEN_DIM % 16 == 0,
-        "MODEL.DETR.HIDDEN_DIM",
-        detr.HIDDEN_DIM,
-        "divisible by 16, since the mask head halves it four times",
-    )
+    for key in ("NUM_CLASSES", "ENC_LAYERS", "MASK_CHUNK_SIZE"):
+        _require(detr[key] >= 0, f"MODEL.DETR.{key}", detr[key], "at least 0")
+    width, heads = detr.HIDDEN_DIM, detr.NUM_HEADS
+    wanted = f"divisible by MODEL.DETR.NUM_HEADS ({heads})"
+    _require(width % heads == 0, "MODEL.DETR.HIDDEN_DIM", width, wanted)
+    wanted = "divisible by 16, since the mask head halves it four times"
+    _require(width % 16 == 0, "MODEL.DETR.HIDDEN_DIM", width, wanted)
     _require(0 <= detr.DROPOUT < 1, "MODEL.DETR.DROPOUT", detr.DROPOUT, "in [0, 1)")
-    _require(
-        len(detr.IN_FEATURES) == 4,
-        "MODEL.DETR.IN_FEATURES",
-        detr.IN_FEATURES,
-        "four names of backbone outputs, finest first",
-    )
-    _require(
-        detr.POSITION_TEMPERATURE > 0,
-        "MODEL.DETR.POSITION_TEMPERATURE",
-        detr.POSITION_TEMPERATURE,
-        "above 0",
-    )
+    features, wanted = detr.IN_FEATURES, "four names of backbone outputs, finest first"
+    _require(len(features) == 4, "MODEL.DETR.IN_FEATURES", features, wanted)
+    temperature = detr.POSITION_TEMPERATURE
+    _require(temperature > 0, "MODEL.DETR.POSITION_TEMPERATURE", temperature, "above 0")
     _require_one_of(detr.POSITION_EMBEDDING, "MODEL.DETR.POSITION_EMBEDDING", ("sine", "learned"))
-    _require_one_of(
-        detr.MASK_HEAD.ATTENTION_SOFTMAX,
-        "MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX",
-        ("joint", "per_head"),
-    )
-    _require_one_of(
-        detr.TEST.STUFF_MERGING, "MODEL.DETR.TEST.STUFF_MERGING", ("reference", "merged")
-    )
+    softmax, merging = detr.MASK_HEAD.ATTENTION_SOFTMAX, detr.TEST.STUFF_MERGING
+    _require_one_of(softmax, "MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX", ("joint", "per_head"))
+    _require_one_of(merging, "MODEL.DETR.TEST.STUFF_MERGING", ("reference", "merged"))
     _require_one_of(detr.TEST.PRECISION, "MODEL.DETR.TEST.PRECISION", ("float32", "bfloat16"))
-    _require(
-        detr.MASK_CHUNK_SIZE >= 0, "MODEL.DETR.MASK_CHUNK_SIZE", detr.MASK_CHUNK_SIZE, "at least 0"
-    )
     for key in ("SCORE_THRESH", "INSTANCE_SCORE_THRESH"):
         _require(0 <= detr.TEST[key] <= 1, f"MODEL.DETR.TEST.{key}", detr.TEST[key], "in [0, 1]")
     _require(detr.TEST.MIN_AREA >= 0, "MODEL.DETR.TEST.MIN_AREA", detr.TEST.MIN_AREA, "at least 0")
     _require(len(cfg.SOLVER.STAGES) > 0, "SOLVER.STAGES", cfg.SOLVER.STAGES, "a list of stages")
     for stage in cfg.SOLVER.STAGES:
         _require_one_of(stage, "SOLVER.STAGES", STAGES)
+    steps = cfg.SOLVER.ACCUMULATION_STEPS
+    _require(steps >= 1, "SOLVER.ACCUMULATION_STEPS", steps, "at least 1")
     _require_one_of(cfg.SOLVER.OPTIMIZER, "SOLVER.OPTIMIZER", ("ADAMW", "SGD"))
     _require_one_of(cfg.INPUT.FORMAT, "INPUT.FORMAT", ("RGB", "BGR"))
+    wanted = "[name, image_root, panoptic_root, panoptic_json] in each entry, four texts"
+    for entry in cfg.DATASETS.PANOPTIC:
+        parts = entry if isinstance(entry, (list, tuple)) else []
+        texts = [text for text in parts if isinstance(text, str) and text]
+        _require(len(texts) == len(parts) == 4, "DATASETS.PANOPTIC", entry, wanted)
+    _require_one_of(cfg.DATALOADER.ON_ERROR, "DATALOADER.ON_ERROR", ("raise", "skip"))
+    skipped = cfg.DATALOADER.MAX_SKIPPED
+    _require(0 <= skipped < 1, "DATALOADER.MAX_SKIPPED", skipped, "in [0, 1)")
 
 
 def _require(condition: bool, key: str, value: object, wanted: str) -> None:

@@ -11,10 +11,12 @@ import cv2
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.data.detection_utils import read_image
 from detectron2.engine import DefaultPredictor
 from tqdm import tqdm
 
+from detr_d2.data.dataset_mapper import ResizeShortestEdge
+from detr_d2.data.image_array import to_uint8_colors
+from detr_d2.data.image_file import read_image
 from detr_d2.engine.checkpoint import StrictCheckpointer
 from detr_d2.engine.stages import evaluation_config
 from detr_d2.visualization import MIN_INSTANCE_SCORE, draw_prediction
@@ -28,7 +30,8 @@ class Predictor(DefaultPredictor):
     """Detectron2's predictor, for weights of every kind that training and evaluation take.
 
     ``DefaultPredictor`` itself takes those that are one file of PyTorch; this one also folders of
-    Hugging Face and files of safetensors. Files that don't fit are refused.
+    Hugging Face and files of safetensors. Files that don't fit are refused. So are arrays that are
+    no images, and others become what ``DefaultPredictor`` wants, see ``__call__``.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -43,6 +46,26 @@ class Predictor(DefaultPredictor):
         super().__init__(without_weights)
         self.cfg.MODEL.WEIGHTS = cfg.MODEL.WEIGHTS
         StrictCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
+        sizes = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+        self.aug = ResizeShortestEdge(*sizes)
+
+    def __call__(self, original_image: np.ndarray) -> dict:
+        """Predicts on one image, of any size from one pixel on.
+
+        Args:
+            original_image: H×W×3, BGR, in 0 … 255: uint8, or whole or floating-point numbers,
+                which are rounded. Of uint16 the upper 8 bits are taken. Grey (H×W, H×W×1) is taken
+                as well, and of a fourth channel (transparency) no notice.
+
+        Returns:
+            What the model makes of it, at its size.
+
+        Raises:
+            ValueError: no pixels, channels first, two channels, several images at once, values out
+                of range, or in a range that hints at another (floats in 0 … 1, 16 bits that are
+                8), or no array at all, such as the None that cv2.imread returns.
+        """
+        return super().__call__(to_uint8_colors(original_image))
 
 
 def picture_config(cfg: CfgNode) -> CfgNode:
@@ -91,7 +114,7 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
 def predict_files(cfg: CfgNode, inputs: Sequence[str], output_dir: str) -> int:
     """Predicts on images and writes a picture of each to a folder.
 
-    An image that can't be read is logged, and the others go on.
+    An image that can't be read, or that the model can't take, is logged, and the others go on.
 
     Args:
         cfg: the whole config; ``MODEL.WEIGHTS`` as for evaluation.
@@ -103,6 +126,7 @@ def predict_files(cfg: CfgNode, inputs: Sequence[str], output_dir: str) -> int:
 
     Raises:
         FileNotFoundError: no images, or no weights.
+        OSError: a picture can't be written.
         ValueError: no dataset is named, whose classes the pictures show.
     """
     if not cfg.DATASETS.TEST:
@@ -119,16 +143,25 @@ def predict_files(cfg: CfgNode, inputs: Sequence[str], output_dir: str) -> int:
     # No bar where the output is no terminal, but a file.
     for path, name in tqdm(pairs, total=len(paths), unit="image", disable=None):
         try:
-            image = read_image(str(path), format="BGR")
-        except Exception as error:  # whatever a damaged file makes the readers raise
-            logger.error("%s: cannot be read as an image (%s)", path, error)
+            image, prediction = _predict_file(predictor, path)
+        except (OSError, ValueError) as error:
+            logger.error("%s", error)
             failed += 1
             continue
-        prediction = predictor(image)
         picture = draw_prediction(np.ascontiguousarray(image[:, :, ::-1]), prediction, metadata)
-        cv2.imwrite(str(folder / name), picture[:, :, ::-1])
+        if not cv2.imwrite(str(folder / name), picture[:, :, ::-1]):
+            raise OSError(f"{folder / name}: the picture cannot be written.")
     logger.info("Wrote %d pictures to %s", len(paths) - failed, folder)
     return failed
+
+
+def _predict_file(predictor: Predictor, path: Path) -> tuple[np.ndarray, dict]:
+    """An image, H×W×3 BGR, and what the model makes of it; errors name the file."""
+    image = read_image(path, "BGR")
+    try:
+        return image, predictor(image)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _distinct_names(paths: Sequence[Path]) -> list[str]:

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import torch
 from detectron2.data import Metadata
-from detectron2.data.detection_utils import read_image
 from detectron2.structures import BoxMode
 from detectron2.utils.visualizer import ColorMode, Visualizer
 
+from detr_d2.data.image_file import read_image
 from detr_d2.data.instance_annotations import annotation_mask
 from detr_d2.data.panoptic_png import read_panoptic_png
 
@@ -53,7 +53,7 @@ def draw_ground_truth(dataset_dict: dict, metadata: Metadata) -> np.ndarray:
 
     Drawn is its panoptic PNG, or else its instances, with masks where all of them have one.
     """
-    image = read_image(dataset_dict["file_name"], format="RGB")
+    image = read_image(dataset_dict["file_name"], "RGB")
     picture = enlarge(image)
     visualizer = Visualizer(picture, metadata)
     if "pan_seg_file_name" in dataset_dict:

@@ -10,7 +10,7 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 
 from detr_d2 import add_detr_config, config_file, load_config
-from detr_d2.config import check_config, use_available_device
+from detr_d2.config import check_config, set_key, use_available_device
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 NAMES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
@@ -47,7 +47,8 @@ def test_no_key_of_detectron2_is_changed():
     plain, ours = keys_and_values(get_cfg()), keys_and_values(default_cfg())
     assert {key: ours[key] for key in plain} == plain
     assert all(
-        key.startswith(("MODEL.DETR.", "SOLVER.", "INPUT.")) for key in ours.keys() - plain.keys()
+        key.startswith(("MODEL.DETR.", "SOLVER.", "INPUT.", "DATALOADER.", "DATASETS."))
+        for key in ours.keys() - plain.keys()
     )
 
 
@@ -156,7 +157,7 @@ def test_a_missing_file_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("MODEL.DETR.NUM_CLASSES", 0),
+        ("MODEL.DETR.NUM_CLASSES", -1),
         ("MODEL.DETR.NUM_QUERIES", 0),
         ("MODEL.DETR.NUM_HEADS", 0),
         ("MODEL.DETR.DEC_LAYERS", 0),
@@ -168,14 +169,21 @@ def test_a_missing_file_is_named(tmp_path):
         ("MODEL.DETR.POSITION_EMBEDDING", "cosine"),
         ("MODEL.DETR.POSITION_TEMPERATURE", 0.0),
         ("MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX", "all"),
+        ("MODEL.DETR.MASK_CHUNK_SIZE", -1),
         ("MODEL.DETR.TEST.STUFF_MERGING", "none"),
         ("MODEL.DETR.TEST.SCORE_THRESH", 1.5),
         ("MODEL.DETR.TEST.INSTANCE_SCORE_THRESH", -0.1),
         ("MODEL.DETR.TEST.MIN_AREA", -1),
+        ("MODEL.DETR.TEST.PRECISION", "float16"),
         ("SOLVER.STAGES", []),
         ("SOLVER.STAGES", ["boxes", "segments"]),
         ("SOLVER.OPTIMIZER", "ADAM"),
         ("INPUT.FORMAT", "L"),
+        ("DATASETS.PANOPTIC", [["pets", "images", "pngs"]]),
+        ("DATASETS.PANOPTIC", [["pets", "images", "pngs", ""]]),
+        ("DATASETS.PANOPTIC", [["pets", "images", "pngs", "a.json", "b.json"]]),
+        ("DATASETS.PANOPTIC", ["pets", "imgs", "pngs", "json"]),
+        ("DATASETS.PANOPTIC", [5]),
     ],
 )
 def test_values_that_cannot_work_are_refused_by_name(key, value):
@@ -187,6 +195,30 @@ def test_values_that_cannot_work_are_refused_by_name(key, value):
         check_config(cfg)
     assert str(caught.value).startswith(f"{key} is ")
     assert "but must be" in str(caught.value)
+
+
+def test_ones_own_datasets_come_from_a_file_and_from_a_command_line(tmp_path):
+    entry = ["pets", "pets/images", "pets/pngs", "pets/panoptic.json"]
+    path = tmp_path / "pets.yaml"
+    path.write_text(
+        f"_BASE_: {config_file('detr_panoptic.yaml')}\n"
+        "DATASETS:\n  PANOPTIC:\n    - [pets, pets/images, pets/pngs, pets/panoptic.json]\n"
+    )
+    cfg = load_config(str(path))
+    assert cfg.DATASETS.PANOPTIC == [entry]
+    path.write_text(cfg.dump())  # as Detectron2 keeps the config of a run
+    assert load_config(str(path)).DATASETS.PANOPTIC == [entry]
+    overrides = ["DATASETS.PANOPTIC", f"[{entry}, {['x', *entry[1:]]}]"]
+    assert len(load_config(str(path), overrides).DATASETS.PANOPTIC) == 2
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_key_is_set_and_a_frozen_config_stays_frozen(frozen):
+    cfg = default_cfg()
+    if frozen:
+        cfg.freeze()
+    set_key(cfg, "MODEL.DETR.NUM_CLASSES", 7)
+    assert cfg.MODEL.DETR.NUM_CLASSES == 7 and cfg.is_frozen() is frozen
 
 
 @pytest.mark.parametrize("frozen", [True, False])

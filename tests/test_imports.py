@@ -14,10 +14,12 @@ PACKAGE = ROOT / "detr_d2"
 LAYERS = {
     "config": set(),
     "data": {"config"},
+    "preparation": {"config", "data"},
     "checkpoint": {"config", "data"},
     "modeling": {"config", "data", "checkpoint"},
     "evaluation": {"config", "data"},
     "visualization": {"config", "data"},
+    "checking": {"config", "data"},
     "engine": {"config", "data", "checkpoint", "evaluation", "visualization"},
     "benchmark": {"", "data", "modeling", "evaluation", "engine"},
 }

@@ -64,6 +64,47 @@ def test_every_readable_image_gets_a_picture(trained_cfg, images, tmp_path, capl
     assert ["broken.jpg" in messages[0], "gone.jpg" in messages[1]] == [True, True]
 
 
+def test_images_of_all_kinds_get_a_picture(trained_cfg, tmp_path):
+    from PIL import Image
+
+    from detr_d2.prediction import predict_files
+
+    folder, output = tmp_path / "images", tmp_path / "pictures"
+    folder.mkdir()
+    trained_cfg.merge_from_list(["INPUT.MIN_SIZE_TEST", 64, "INPUT.MAX_SIZE_TEST", 96])
+    for mode in ("RGB", "RGBA", "L", "LA", "P", "1", "I;16"):
+        Image.new(mode, (40, 30)).save(folder / f"{mode}.png")
+    Image.new("CMYK", (40, 30)).save(folder / "CMYK.jpg")
+    for size in [(1, 1), (1, 3000), (3000, 1)]:
+        Image.new("RGB", size).save(folder / f"{size[0]}x{size[1]}.png")
+    assert predict_files(trained_cfg, [str(folder)], str(output)) == 0
+    assert len(list(output.iterdir())) == 11
+    assert cv2.imread(str(output / "3000x1.png")).shape == (1, 3000, 3)
+
+
+def test_images_that_the_model_cannot_take_are_named(trained_cfg, images, tmp_path, caplog):
+    from detectron2.modeling import build_model
+
+    from detr_d2.prediction import predict_files
+
+    trained_cfg.MODEL.DETR.POSITION_EMBEDDING = "learned"
+    torch.save({"model": build_model(trained_cfg).state_dict()}, trained_cfg.MODEL.WEIGHTS)
+    cv2.imwrite(str(images / "long.png"), np.zeros((9, 3000, 3), np.uint8))
+    inputs = [str(images / "long.png"), str(images / "a.jpg")]
+    with caplog.at_level(logging.ERROR, logger="detr_d2"):
+        assert predict_files(trained_cfg, inputs, str(tmp_path / "pictures")) == 1
+    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["a.png"]
+    assert re.search(r"long\.png: Learned positions reach 50", caplog.text)
+
+
+def test_a_picture_that_cannot_be_written_is_an_error(trained_cfg, images, tmp_path):
+    from detr_d2.prediction import predict_files
+
+    (tmp_path / "pictures" / "a.png").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"a\.png: the picture cannot be written"):
+        predict_files(trained_cfg, [str(images / "a.jpg")], str(tmp_path / "pictures"))
+
+
 def test_demo_ends_with_status_1_if_any_image_failed(
     trained_cfg, images, tmp_path, load_tool, monkeypatch
 ):
@@ -155,6 +196,23 @@ def test_predictor_predicts_as_detectron2s_where_both_can_load(trained_cfg):
     assert torch.equal(ours["panoptic_seg"][0], theirs["panoptic_seg"][0])
     assert ours["panoptic_seg"][1] == theirs["panoptic_seg"][1]
     assert torch.equal(ours["instances"].scores, theirs["instances"].scores)
+
+
+def test_predictor_takes_arrays_of_other_types_and_refuses_what_is_no_image(trained_cfg):
+    from detr_d2.prediction import Predictor
+
+    predictor = Predictor(trained_cfg)
+    image = np.random.default_rng(1).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    expected = predictor(image)["instances"].pred_boxes.tensor
+    for other in (image.astype(float), image.astype(np.uint16) * 256, np.dstack([image, image])):
+        other = other[..., :4]
+        assert torch.equal(predictor(other)["instances"].pred_boxes.tensor, expected)
+    grey = np.stack([image[..., 0]] * 3, axis=2)
+    boxes = [predictor(picture)["instances"].pred_boxes.tensor for picture in (image[..., 0], grey)]
+    assert torch.equal(*boxes)
+    for wrong in (None, image[:0], image.transpose(2, 0, 1), image / 255):
+        with pytest.raises(ValueError, match="(?i)image"):
+            predictor(wrong)
 
 
 def test_predictor_refuses_what_does_not_fit(trained_cfg, released_cfg, hugging_face, tmp_path):

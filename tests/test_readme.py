@@ -37,7 +37,7 @@ def quickstart_model(tmp_path, monkeypatch):
 
 
 def test_prediction_snippet_runs(quickstart_model, capsys):
-    (snippet,) = blocks("python")
+    snippet = blocks("python")[0]
     exec(compile(snippet, "README.md", "exec"), {})
     printed = capsys.readouterr().out.strip().splitlines()
     assert printed

@@ -14,6 +14,9 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import Metadata, MetadataCatalog
 
+from detr_d2.config import set_key
+from detr_d2.data.register import register_from_config
+
 logger = logging.getLogger(__name__)
 
 
@@ -93,14 +96,70 @@ def classes_of(dataset_name: str) -> PanopticClasses | None:
     return PanopticClasses.from_metadata(metadata)
 
 
+def resolve_classes(cfg: CfgNode) -> PanopticClasses | None:
+    """The classes that all datasets of a config have.
+
+    Datasets of ``DATASETS.PANOPTIC`` are registered, and a ``MODEL.DETR.NUM_CLASSES`` of 0 is
+    replaced, in the config.
+
+    Returns:
+        None where no dataset tells them, as where none is named.
+
+    Raises:
+        ValueError: datasets disagree with ``NUM_CLASSES`` or with each other, or it is 0 and no
+            dataset tells the number.
+    """
+    dataset_names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+    for name in dataset_names:
+        check_num_classes(cfg, name)
+    if cfg.MODEL.DETR.NUM_CLASSES == 0:
+        raise ValueError(
+            "MODEL.DETR.NUM_CLASSES is 0, which means as many as the dataset has, but "
+            + _why_unknown(dataset_names)
+        )
+    classes = first_classes(dataset_names)
+    for name in dataset_names:
+        others = classes_of(name)
+        if others is not None and (others.names, others.is_thing) != (
+            classes.names,
+            classes.is_thing,
+        ):
+            raise ValueError(
+                f"Dataset {name!r} of DATASETS has other classes than those before it, or in "
+                f"another order, or other things: {', '.join(others.names)}; before it: "
+                f"{', '.join(classes.names)}."
+            )
+    return classes
+
+
+def _why_unknown(dataset_names: Sequence[str]) -> str:
+    if not dataset_names:
+        return "DATASETS.TRAIN and DATASETS.TEST name no dataset. Name one, or give the number."
+    looked_for = [MetadataCatalog.get(name).get("panoptic_json") for name in dataset_names]
+    missing = ", ".join(path for path in looked_for if path)
+    return (
+        f"no dataset tells its classes: {', '.join(dataset_names)}"
+        + (f" ({missing} cannot be found)" if missing else "")
+        + ". Give the number."
+    )
+
+
 def check_num_classes(cfg: CfgNode, dataset_name: str) -> None:
     """Compares ``MODEL.DETR.NUM_CLASSES`` with a dataset's classes, where they are known.
+
+    Datasets of ``DATASETS.PANOPTIC`` are registered first. Where the number is 0, the dataset's
+    takes its place in the config.
 
     Raises:
         ValueError: they disagree.
     """
+    register_from_config(cfg)
     classes = classes_of(dataset_name)
-    if classes is not None and len(classes.names) != cfg.MODEL.DETR.NUM_CLASSES:
+    if classes is None:
+        return
+    if cfg.MODEL.DETR.NUM_CLASSES == 0:
+        set_key(cfg, "MODEL.DETR.NUM_CLASSES", len(classes.names))
+    elif len(classes.names) != cfg.MODEL.DETR.NUM_CLASSES:
         raise ValueError(
             f"MODEL.DETR.NUM_CLASSES is {cfg.MODEL.DETR.NUM_CLASSES}, but dataset "
             f"{dataset_name!r} has {len(classes.names)} classes ({len(classes.things)} of them "

@@ -5,6 +5,8 @@ Axes: T segments of an image; H×W its pixels.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
@@ -13,10 +15,15 @@ from detectron2.data import transforms as T
 from detectron2.structures import Instances
 
 from detr_d2.config import check_config
-from detr_d2.data.categories import check_num_classes
+from detr_d2.data.categories import resolve_classes
+from detr_d2.data.image_file import read_image
 from detr_d2.data.instance_annotations import read_annotated_instances
 from detr_d2.data.panoptic_png import MAX_SEGMENT_ID, read_panoptic_png
 from detr_d2.data.segment_masks import SegmentMasks
+
+# Longest side of what a crop is taken from. The reference has no such limit, with which 20000×1
+# pixels would become 7 billion; photographs, up to a ratio of 1:13, don't reach it.
+MAX_SIZE_TO_CROP = 8000
 
 
 class DetrDatasetMapper:
@@ -49,8 +56,7 @@ class DetrDatasetMapper:
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool) -> dict:
         check_config(cfg)
-        for name in cfg.DATASETS.TRAIN if is_train else cfg.DATASETS.TEST:
-            check_num_classes(cfg, name)
+        resolve_classes(cfg)
         return {
             "is_train": is_train,
             "augmentations": build_augmentations(cfg, is_train),
@@ -77,7 +83,7 @@ class DetrDatasetMapper:
                 with it; the message names it.
         """
         result = dict(dataset_dict)
-        image = _read_image(result["file_name"], self.image_format)
+        image = read_image(result["file_name"], self.image_format)
         detection_utils.check_image_size(result, image)
         augmented = T.AugInput(image)
         transforms = self.augmentations(augmented)
@@ -126,16 +132,6 @@ class DetrDatasetMapper:
         return _instances(label_map, segments_info)
 
 
-def _read_image(path: str, image_format: str) -> np.ndarray:
-    """Detectron2's ``read_image``, with errors that name the file."""
-    try:
-        return detection_utils.read_image(path, format=image_format)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read as an image ({error})") from error
-
-
 def segment_label_map(ids: np.ndarray, segments_info: list[dict], path: str) -> np.ndarray:
     """Numbers the segments of a PNG by their place in ``segments_info``.
 
@@ -149,8 +145,14 @@ def segment_label_map(ids: np.ndarray, segments_info: list[dict], path: str) -> 
         which are the types that Detectron2 resizes by nearest pixels.
 
     Raises:
-        ValueError: the PNG has ids that no segment has.
+        ValueError: the PNG has ids that no segment has, or two segments have the same.
     """
+    counts = Counter(segment["id"] for segment in segments_info)
+    repeated = [segment_id for segment_id, count in counts.items() if count > 1]
+    if repeated:
+        raise ValueError(
+            f"{path}: several segments of its annotation have the same id: {_some(repeated)}"
+        )
     # A table is the fastest way from an id to its label. It may be as long as this: the operating
     # system makes only those of its zeros that are looked at.
     label_of_id = np.zeros(
@@ -163,10 +165,13 @@ def segment_label_map(ids: np.ndarray, segments_info: list[dict], path: str) -> 
     unknown = np.unique(ids[(label_map == 0) & (ids != 0)])
     if len(unknown):
         raise ValueError(
-            f"{path} has segment ids that its annotation lacks: {unknown[:5].tolist()}"
-            f"{' …' if len(unknown) > 5 else ''}"
+            f"{path} has segment ids that its annotation lacks: {_some(unknown.tolist())}"
         )
     return label_map
+
+
+def _some(ids: list[int]) -> str:
+    return f"{ids[:5]}{' …' if len(ids) > 5 else ''}"
 
 
 def _instances(label_map: np.ndarray, segments_info: list[dict]) -> Instances:
@@ -186,6 +191,16 @@ def _instances(label_map: np.ndarray, segments_info: list[dict]) -> Instances:
     return instances[instances.gt_boxes.nonempty()]
 
 
+class ResizeShortestEdge(T.ResizeShortestEdge):
+    """Detectron2's, which leaves at least one pixel of the shorter side of a very long image."""
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        resize = super().get_transform(image)
+        if isinstance(resize, T.ResizeTransform):
+            resize.new_h, resize.new_w = max(resize.new_h, 1), max(resize.new_w, 1)
+        return resize
+
+
 def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     """The reference's augmentation (paper, appendix A.4), or the resize that tests use.
 
@@ -193,7 +208,7 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     resize the shortest side to one of ``INPUT.MIN_SIZE_TRAIN``.
     """
     if not is_train:
-        return [T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)]
+        return [ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)]
     augmentations = []
     if cfg.INPUT.RANDOM_FLIP != "none":
         augmentations.append(
@@ -205,13 +220,13 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     if cfg.INPUT.CROP_PROB > 0:
         resize_and_crop = T.AugmentationList(
             [
-                T.ResizeShortestEdge(cfg.INPUT.CROP_RESIZE, sample_style="choice"),
+                ResizeShortestEdge(cfg.INPUT.CROP_RESIZE, MAX_SIZE_TO_CROP, sample_style="choice"),
                 T.RandomCrop("absolute_range", cfg.INPUT.CROP_RANGE),
             ]
         )
         augmentations.append(T.RandomApply(resize_and_crop, cfg.INPUT.CROP_PROB))
     augmentations.append(
-        T.ResizeShortestEdge(
+        ResizeShortestEdge(
             cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
         )
     )

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, Sampler
 
 from detr_d2.data.dataset_mapper import DetrDatasetMapper
 from detr_d2.data.panoptic_dataset import get_dataset_dicts
+from detr_d2.data.skipped_images import SkippedImages
 
 
 class RepeatableSampler(Sampler):
@@ -46,20 +47,46 @@ class RepeatableSampler(Sampler):
 
 
 class RepeatableDataset(Dataset):
-    """Maps draws of a ``RepeatableSampler``, augmenting each by a seed of its own."""
+    """Maps draws of a ``RepeatableSampler``, augmenting each by a seed of its own.
 
-    def __init__(self, dicts: Sequence[dict], mapper: Callable[[dict], dict], seed: int) -> None:
+    A draw whose image can't be used is replaced by another image, which the seed and the number of
+    the draw decide.
+    """
+
+    def __init__(
+        self,
+        dicts: Sequence[dict],
+        mapper: Callable[[dict], dict],
+        seed: int,
+        skipped: SkippedImages | None = None,
+    ) -> None:
+        """Takes the images, what maps them, the seed, and what counts those that are skipped: None
+        skips none, and the mapper's errors come through.
+        """
         self.dicts = DatasetFromList(list(dicts), copy=False)
         self.mapper = mapper
         self.seed = seed
+        self.skipped = skipped
 
     def __len__(self) -> int:
         return len(self.dicts)
 
     def __getitem__(self, item: tuple[int, int]) -> dict:
         index, draw = item
-        # Augmentations draw from these global generators.
         seed = mix_seed(self.seed, draw)
+        if self.skipped is None:
+            return self._map(index, seed)
+        replacements = np.random.default_rng(seed)
+        while True:
+            try:
+                return self._map(index, seed)
+            except (OSError, ValueError) as error:
+                self.skipped.add(index, self.dicts[index]["file_name"], error)
+            # This comes to an end, since some images must not be skipped.
+            index = int(replacements.integers(len(self)))
+
+    def _map(self, index: int, seed: int) -> dict:
+        # Augmentations draw from these global generators.
         np.random.seed(seed % 2**32)
         random.seed(seed)
         # Without workers this is the generator of the model's dropout, too: it gets its state back.
@@ -72,14 +99,18 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> Iterable[list[dict]
     """An endless loader over ``DATASETS.TRAIN``.
 
     Args:
-        cfg: the whole config; ``SEED`` fixes order and augmentation (a negative one draws a seed).
+        cfg: the whole config; ``SEED`` fixes order and augmentation (a negative one draws a seed),
+            ``DATALOADER.ON_ERROR`` and ``MAX_SKIPPED`` what becomes of images that can't be used.
         start_iter: number of batches that a run before this one has already taken.
     """
     mapper = DetrDatasetMapper(cfg, is_train=True)
     dicts = get_dataset_dicts(cfg.DATASETS.TRAIN)
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+    skipped = None
+    if cfg.DATALOADER.ON_ERROR == "skip":
+        skipped = SkippedImages(len(dicts), cfg.DATALOADER.MAX_SKIPPED)
     return build_batch_data_loader(
-        RepeatableDataset(dicts, mapper, seed),
+        RepeatableDataset(dicts, mapper, seed, skipped),
         RepeatableSampler(len(dicts), seed, start_iter * cfg.SOLVER.IMS_PER_BATCH),
         cfg.SOLVER.IMS_PER_BATCH,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
@@ -98,9 +129,10 @@ def build_test_loader(
         dataset_name: a registered dataset.
         dataset_dicts: its dicts, where they have been read already. The loader takes a copy.
     """
+    mapper = DetrDatasetMapper(cfg, is_train=False)  # registers what the config names
     return build_detection_test_loader(
         get_dataset_dicts([dataset_name]) if dataset_dicts is None else dataset_dicts,
-        mapper=DetrDatasetMapper(cfg, is_train=False),
+        mapper=mapper,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
 

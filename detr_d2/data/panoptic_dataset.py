@@ -1,99 +1,30 @@
-"""Datasets in COCO's panoptic format: a JSON, a folder of images, a folder of panoptic PNGs.
+"""Registered datasets: their dicts, and what is wrong where there are none.
 
 Their dicts come from Detectron2's catalog, where instance datasets are found just as well.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from detr_d2.data.categories import PanopticClasses, classes_of
+from detr_d2.data.panoptic_json import read_panoptic_json, set_panoptic_metadata
+
+__all__ = [
+    "get_dataset_dicts",
+    "load_panoptic_dataset",
+    "read_panoptic_json",
+    "require_datasets",
+    "set_panoptic_metadata",
+]
 
 CONFIG_WITHOUT_DATA = "configs/shapes/detr_panoptic.yaml"
-
-
-def set_panoptic_metadata(name: str, categories: Iterable[dict], **more: object) -> Metadata:
-    """Derives Detectron2's panoptic metadata from COCO's ``categories``.
-
-    Contiguous ids count things first, then stuff, each in the order of dataset ids. Both lists of
-    names hold all classes, as in Detectron2's own panoptic datasets: its visualizer and its
-    evaluators look names up in them by contiguous id.
-    """
-    ordered = sorted(categories, key=lambda c: (not c["isthing"], c["id"]))
-    names = [c["name"] for c in ordered]
-    colors = [list(c["color"]) for c in ordered]
-    return MetadataCatalog.get(name).set(
-        thing_classes=names,
-        stuff_classes=names,
-        thing_colors=colors,
-        stuff_colors=colors,
-        thing_dataset_id_to_contiguous_id={
-            c["id"]: i for i, c in enumerate(ordered) if c["isthing"]
-        },
-        stuff_dataset_id_to_contiguous_id={
-            c["id"]: i for i, c in enumerate(ordered) if not c["isthing"]
-        },
-        **more,
-    )
-
-
-def read_panoptic_json(
-    panoptic_json: str | Path,
-    image_root: str | Path,
-    panoptic_root: str | Path,
-    metadata: Metadata,
-) -> list[dict]:
-    """Reads the annotation into Detectron2's standard dicts for panoptic segmentation.
-
-    Returns:
-        For each image ``file_name``, ``image_id``, ``height``, ``width``, ``pan_seg_file_name`` and
-        ``segments_info``, whose ``category_id`` are contiguous.
-
-    Raises:
-        ValueError: an annotation names an unknown image or category.
-    """
-    with PathManager.open(str(panoptic_json)) as file:
-        content = json.load(file)
-    images = {image["id"]: image for image in content["images"]}
-    things = metadata.thing_dataset_id_to_contiguous_id
-    stuff = metadata.stuff_dataset_id_to_contiguous_id
-
-    def contiguous(segment: dict, image_id: object) -> dict:
-        category = segment["category_id"]
-        if category not in things and category not in stuff:
-            raise ValueError(
-                f"{panoptic_json}: image {image_id!r} has a segment of category {category!r}, "
-                "which is not among the dataset's categories."
-            )
-        isthing = category in things
-        category_id = things[category] if isthing else stuff[category]
-        return {**segment, "category_id": category_id, "isthing": isthing}
-
-    dicts = []
-    for annotation in content["annotations"]:
-        image_id = annotation["image_id"]
-        if image_id not in images:
-            raise ValueError(f"{panoptic_json}: no image has the annotated id {image_id!r}.")
-        image = images[image_id]
-        dicts.append(
-            {
-                "file_name": os.path.join(image_root, image["file_name"]),
-                "image_id": image_id,
-                "height": image["height"],
-                "width": image["width"],
-                "pan_seg_file_name": os.path.join(panoptic_root, annotation["file_name"]),
-                "segments_info": [contiguous(s, image_id) for s in annotation["segments_info"]],
-            }
-        )
-    return dicts
 
 
 def get_dataset_dicts(names: Sequence[str]) -> list[dict]:
@@ -146,9 +77,9 @@ def _require_dataset(name: str) -> None:
     annotation = metadata.get("panoptic_json") or metadata.get("json_file")
     if not annotation or not PathManager.exists(annotation) or classes_of(name) is None:
         get_dataset_dicts([name])
-    image_root = metadata.get("image_root")
-    if image_root and not PathManager.exists(image_root):
-        raise FileNotFoundError(_missing_files_message(name, image_root))
+    for root in (metadata.get("image_root"), metadata.get("panoptic_root")):
+        if root and not PathManager.exists(root):
+            raise FileNotFoundError(_missing_files_message(name, root))
 
 
 def _missing_files_message(name: str, what: object) -> str:
@@ -159,9 +90,10 @@ def _missing_files_message(name: str, what: object) -> str:
         reason += " does not exist"
     return (
         f"Dataset {name!r} is not there: {reason}. "
-        "Detectron2 looks for its built-in datasets in the folder that the environment variable "
-        f"DETECTRON2_DATASETS names ({root}); COCO belongs into its sub-folder coco. To run "
-        f"without downloading anything, use {CONFIG_WITHOUT_DATA}."
+        "Detectron2's built-in datasets and relative paths in DATASETS.PANOPTIC start from the "
+        f"folder that the environment variable DETECTRON2_DATASETS names ({root}); COCO belongs "
+        "into its sub-folder coco. To run without downloading anything, use "
+        f"{CONFIG_WITHOUT_DATA}."
     )
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 from panopticapi.utils import id2rgb
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+
+from detr_d2.data.image_file import open_image
 
 MAX_SEGMENT_ID = 256**3 - 1
 
@@ -18,7 +20,7 @@ def read_panoptic_png(path: str | Path) -> np.ndarray:
     """Reads the segment ids of a panoptic PNG.
 
     Args:
-        path: an RGB image without loss (PNG).
+        path: an RGB image without loss (PNG), no larger than ``read_image`` takes.
 
     Returns:
         H×W int32 array of segment ids, 0 for void.
@@ -27,20 +29,16 @@ def read_panoptic_png(path: str | Path) -> np.ndarray:
         FileNotFoundError: there is no such file.
         ValueError: the file is not a readable RGB image.
     """
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("RGB", "RGBA"):
-                raise ValueError(
-                    f"{path}: a panoptic PNG stores segment ids in its colours (RGB), this file "
-                    f"has mode {image.mode!r}. Was it saved as a grey or palette image?"
-                )
-            # Four bytes a pixel, the last of them alpha or a filler, are one integer.
-            pixels = image.tobytes("raw", "RGBX" if image.mode == "RGB" else "RGBA")
-    except FileNotFoundError:
-        raise
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{path}: cannot be read as a panoptic PNG ({error})") from error
-    return np.frombuffer(pixels, "<i4").reshape(image.height, image.width) & MAX_SEGMENT_ID
+    with open_image(path, "a panoptic PNG") as image:
+        if image.mode not in ("RGB", "RGBA"):
+            raise ValueError(
+                "it has to store segment ids in its colours, RGB, and this file has mode "
+                f"{image.mode!r}: was it saved as a grey or palette image?"
+            )
+        # Four bytes a pixel, the last of them alpha or a filler, are one integer.
+        pixels = image.tobytes("raw", "RGBX" if image.mode == "RGB" else "RGBA")
+        height, width = image.height, image.width
+    return np.frombuffer(pixels, "<i4").reshape(height, width) & MAX_SEGMENT_ID
 
 
 def write_panoptic_png(ids: np.ndarray, path: str | Path) -> None:

@@ -24,7 +24,9 @@ from detr_d2.modeling.detector import Detector, DetectorOutput
 from detr_d2.modeling.inference import (
     InferenceOptions,
     QuerySelection,
+    checked_image,
     make_instances,
+    output_size,
     select_instance_queries,
     select_panoptic_queries,
 )
@@ -159,7 +161,7 @@ class DETR(TakesAnyDETR):
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
         """Normalises the images and pads them with zeros, right and bottom, to one size."""
         images = [
-            (x["image"].to(self.device, torch.float32) - self.pixel_mean) / self.pixel_std
+            (checked_image(x).to(self.device, torch.float32) - self.pixel_mean) / self.pixel_std
             for x in batched_inputs
         ]
         return ImageList.from_tensors(
@@ -210,10 +212,9 @@ class DETR(TakesAnyDETR):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_detector):
             detected = self.detector(images, all_layers=self.aux_loss and not self.freeze_detector)
         divisors = divisors or self.divisors(batched_inputs)
-        num_targets = divisors.num_targets
+        num_targets, last_layer = divisors.num_targets, len(detected.logits) - 1
 
         losses = {}
-        last_layer = len(detected.logits) - 1
         for layer, (logits, boxes) in enumerate(
             zip(detected.logits.float(), detected.boxes_cxcywh.float(), strict=True)
         ):
@@ -248,8 +249,7 @@ class DETR(TakesAnyDETR):
         padded = tuple(images.tensor.shape[-2:])
         results = []
         for i, (x, network) in enumerate(zip(batched_inputs, images.image_sizes, strict=True)):
-            output = (x.get("height", network[0]), x.get("width", network[1]))
-            sizes = ImageSizes(padded, tuple(network), output)
+            sizes = ImageSizes(padded, tuple(network), output_size(x, network))
             results.append(self._predict_image(detected.of_image(i), sizes))
         return results
 

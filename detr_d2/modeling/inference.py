@@ -5,6 +5,7 @@ Axes: Q queries, K classes, n kept queries; h×w the mask logits (stride 4), H'�
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -56,6 +57,28 @@ class QuerySelection:
 
     def __len__(self) -> int:
         return len(self.query_index)
+
+
+def checked_image(image_dict: dict) -> torch.Tensor:
+    """The ``image`` of Detectron2's standard input.
+
+    Raises:
+        ValueError: it is not 3×H×W, or has no pixels; the message names its file, if there is one.
+    """
+    image = image_dict["image"]
+    if image.dim() != 3 or len(image) != 3 or not image.numel():
+        where = f"{image_dict['file_name']}: " if "file_name" in image_dict else ""
+        raise ValueError(
+            f"{where}the model takes images of 3×H×W with at least one pixel, this one has "
+            f"{'×'.join(map(str, image.shape))}."
+        )
+    return image
+
+
+def output_size(image_dict: dict, network_size: Sequence[int]) -> tuple[int, int]:
+    """The (height, width) asked for; without, that of the network's input."""
+    height, width = network_size
+    return image_dict.get("height", height), image_dict.get("width", width)
 
 
 def select_panoptic_queries(logits: torch.Tensor, score_thresh: float) -> QuerySelection:

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 import torch
-from detectron2.config import get_cfg
+from detectron2.config import CfgNode, get_cfg
 from detectron2.data import Metadata, MetadataCatalog
 
 from detr_d2 import add_detr_config
@@ -13,8 +13,10 @@ from detr_d2.data.categories import (
     check_num_classes,
     classes_of,
     first_classes,
+    resolve_classes,
     thing_mask,
 )
+from detr_d2.data.panoptic_json import set_panoptic_metadata
 
 
 def metadata(things: dict, stuff: dict, **names: list[str]) -> Metadata:
@@ -125,6 +127,52 @@ def test_a_wrong_number_of_classes_names_the_key(unknown_dataset):
         ValueError, match=r"NUM_CLASSES is 80, .* 133 classes \(80 .* Set .*NUM_CLASSES to 133"
     ):
         check_num_classes(cfg, "coco_2017_val_panoptic")
+
+
+def config(num_classes: int, *dataset_names: str) -> CfgNode:
+    cfg = get_cfg()
+    add_detr_config(cfg)
+    cfg.MODEL.DETR.NUM_CLASSES, cfg.DATASETS.TRAIN = num_classes, dataset_names
+    return cfg
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_no_number_of_classes_is_the_datasets(unknown_dataset, frozen):
+    cfg = config(0, unknown_dataset, "coco_2017_val", "coco_2017_train")
+    if frozen:
+        cfg.freeze()
+    assert resolve_classes(cfg) == classes_of("coco_2017_val")
+    assert cfg.MODEL.DETR.NUM_CLASSES == 80 and cfg.is_frozen() is frozen
+    assert resolve_classes(config(5, unknown_dataset)) is None
+
+
+def test_no_number_of_classes_and_datasets_that_disagree():
+    with pytest.raises(ValueError, match=r"NUM_CLASSES is 80, .*'coco_2017_val_panoptic' has 133"):
+        resolve_classes(config(0, "coco_2017_val", "coco_2017_val_panoptic"))
+
+
+def test_no_number_of_classes_and_nobody_who_knows_it(unknown_dataset):
+    for cfg in (config(0), config(0, unknown_dataset)):
+        with pytest.raises(ValueError, match=r"^MODEL\.DETR\.NUM_CLASSES is 0, .*ive the number"):
+            resolve_classes(cfg)
+
+
+@pytest.mark.parametrize(
+    "classes", [{"a": 1, "b": 1, "c": 0}, {"b": 1, "a": 1, "x": 0}, {"a": 1, "b": 0, "x": 0}]
+)
+def test_other_classes_of_the_same_number_are_refused(registry, classes):
+    """Other names, another order, other things: else a model would be judged by wrong names."""
+    for name, given in (("first", {"a": 1, "b": 1, "x": 0}), ("second", classes)):
+        set_panoptic_metadata(
+            name,
+            [
+                {"id": i, "name": c, "isthing": isthing, "color": [i, i, i]}
+                for i, (c, isthing) in enumerate(given.items())
+            ],
+        )
+    assert resolve_classes(config(3, "first", "first")).names == ("a", "b", "x")
+    with pytest.raises(ValueError, match=r"'second' of DATASETS has other classes .*: a, b, x\."):
+        resolve_classes(config(3, "first", "second"))
 
 
 def test_thing_mask_comes_from_the_first_dataset_that_knows(unknown_dataset, caplog):

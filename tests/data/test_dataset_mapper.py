@@ -15,7 +15,11 @@ from detectron2.data import transforms as T
 from PIL import Image
 
 from detr_d2.data import DetrDatasetMapper, segment_masks
-from detr_d2.data.dataset_mapper import segment_label_map
+from detr_d2.data.dataset_mapper import (
+    MAX_SIZE_TO_CROP,
+    ResizeShortestEdge,
+    segment_label_map,
+)
 from detr_d2.data.panoptic_png import MAX_SEGMENT_ID, write_panoptic_png
 from detr_d2.data.segment_masks import SegmentMasks
 
@@ -231,6 +235,38 @@ def test_ids_that_the_annotation_lacks_are_named(record):
     record["segments_info"] = SEGMENTS[2:]
     with pytest.raises(ValueError, match=r"panoptic\.png has segment ids .* \[7, 8000000\]$"):
         make_mapper()(record)
+
+
+def test_two_segments_with_one_id_are_named(record):
+    record["segments_info"] = [*SEGMENTS, {**SEGMENTS[2], "category_id": 5}]
+    with pytest.raises(ValueError, match=r"panoptic\.png: several .* the same id: \[300\]$"):
+        make_mapper()(record)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (30, 20_000)])
+@pytest.mark.parametrize("is_train", [True, False])
+def test_images_of_any_shape_keep_a_pixel_and_stay_small(tiny_cfg, tmp_path, size, is_train):
+    """The shorter side of a long image would be rounded to none, and a crop be taken from more
+    pixels than memory has.
+    """
+    tiny_cfg.merge_from_list(["INPUT.MIN_SIZE_TRAIN", [480, 800], "INPUT.MAX_SIZE_TRAIN", 1333])
+    tiny_cfg.merge_from_list(["INPUT.MIN_SIZE_TEST", 800, "INPUT.MAX_SIZE_TEST", 1333])
+    tiny_cfg.merge_from_list(["INPUT.CROP_PROB", 1.0, "INPUT.CROP_RESIZE", [400, 600]])
+    record = make_record(tmp_path, np.ones(size, int), [{"id": 1, "category_id": 2}])
+    result = DetrDatasetMapper(tiny_cfg, is_train=is_train)(record)
+    _, height, width = result["image"].shape
+    assert 1 <= height <= 1333 and 1 <= width <= 1333 and max(height, width) >= 384
+    if is_train:
+        assert result["instances"].gt_boxes.tensor.tolist() == [[0, 0, width, height]]
+
+
+def test_ordinary_images_are_cropped_as_by_the_reference(tiny_cfg):
+    ratio = 13
+    for size in tiny_cfg.INPUT.CROP_RESIZE:
+        ours = ResizeShortestEdge([size], MAX_SIZE_TO_CROP, "choice")
+        theirs = T.ResizeShortestEdge([size], sample_style="choice")
+        image = np.zeros((50, 50 * ratio, 3), np.uint8)
+        assert ours.get_transform(image).new_w == theirs.get_transform(image).new_w
 
 
 def test_a_segment_that_the_png_lacks_is_no_target(record):

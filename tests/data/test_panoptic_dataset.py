@@ -1,20 +1,19 @@
-"""Datasets in COCO's panoptic format: their metadata, their dicts, and what can be wrong."""
+"""Registered datasets: their dicts, and what is said where there are none."""
 
 import json
 from pathlib import Path
 
 import pytest
-from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.data.datasets import register_coco_instances, register_coco_panoptic
 
-from detr_d2.data.categories import PanopticClasses, classes_of
+from detr_d2.data.categories import classes_of
 from detr_d2.data.panoptic_dataset import (
     get_dataset_dicts,
     load_panoptic_dataset,
-    read_panoptic_json,
     require_datasets,
-    set_panoptic_metadata,
 )
+from detr_d2.data.panoptic_json import read_panoptic_json, set_panoptic_metadata
 
 pytestmark = pytest.mark.usefixtures("registry")
 
@@ -49,71 +48,6 @@ def read(tmp_path: Path, json_content: dict) -> list[dict]:
 
 def register(tmp_path: Path, json_content: dict) -> None:
     DatasetCatalog.register(NAME, lambda: read(tmp_path, json_content))
-
-
-def test_contiguous_ids_count_things_first():
-    metadata = set_panoptic_metadata(NAME, CATEGORIES, evaluator_type="x")
-    assert isinstance(metadata, Metadata) and metadata is MetadataCatalog.get(NAME)
-    assert metadata.thing_dataset_id_to_contiguous_id == {9: 0, 70: 1}
-    assert metadata.stuff_dataset_id_to_contiguous_id == {3: 2, 40: 3}
-    assert metadata.thing_classes == metadata.stuff_classes == ["cat", "dog", "sky", "grass"]
-    assert metadata.thing_colors[3] == metadata.stuff_colors[3] == [1, 2, 3]
-    assert metadata.evaluator_type == "x"
-
-
-@pytest.mark.parametrize("isthing", [0, 1])
-def test_things_alone_and_stuff_alone(isthing):
-    chosen = [category for category in CATEGORIES if category["isthing"] == isthing]
-    classes = PanopticClasses.from_metadata(set_panoptic_metadata(NAME, chosen))
-    assert classes.names == (("cat", "dog") if isthing else ("sky", "grass"))
-    assert classes.is_thing == (bool(isthing),) * 2
-
-
-def test_dicts(tmp_path):
-    (image,) = read(tmp_path, content())
-    assert image == {
-        "file_name": str(tmp_path / "images" / "b.png"),
-        "image_id": "b",
-        "height": 4,
-        "width": 6,
-        "pan_seg_file_name": str(tmp_path / "pngs" / "b_pan.png"),
-        "segments_info": [
-            {
-                "id": 5,
-                "category_id": 0,
-                "area": 3,
-                "bbox": [0, 0, 1, 1],
-                "iscrowd": 1,
-                "isthing": True,
-            },
-            {
-                "id": 6,
-                "category_id": 3,
-                "area": 4,
-                "bbox": [0, 0, 2, 2],
-                "iscrowd": 0,
-                "isthing": False,
-            },
-        ],
-    }
-
-
-def test_an_image_without_segments_is_kept(tmp_path):
-    empty = [{"image_id": "b", "file_name": "b.png", "segments_info": []}]
-    (image,) = read(tmp_path, content(annotations=empty))
-    assert image["segments_info"] == []
-
-
-def test_an_unknown_category_is_refused(tmp_path):
-    wrong = content()
-    wrong["annotations"][0]["segments_info"][1]["category_id"] = 41
-    with pytest.raises(ValueError, match=r"panoptic\.json: image 'b' .* category 41"):
-        read(tmp_path, wrong)
-
-
-def test_an_annotation_without_its_image_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"panoptic\.json: .* id 'b'"):
-        read(tmp_path, content(images=[]))
 
 
 @pytest.mark.parametrize("folder", [None, "nowhere"])

@@ -57,6 +57,16 @@ def test_damaged_files_are_refused_by_name(tmp_path):
             read_panoptic_png(path)
 
 
+def test_large_pictures_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
+    write_panoptic_png(np.ones((40, 40)), tmp_path / "x.png")
+    monkeypatch.setattr("detr_d2.data.image_file.MAX_IMAGE_PIXELS", 40 * 40)
+    assert read_panoptic_png(tmp_path / "x.png").all()
+    monkeypatch.setattr("detr_d2.data.image_file.MAX_IMAGE_PIXELS", 40 * 40 - 1)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(ValueError, match=r"x\.png: .*40×40, more than the 1,599 pixels"):
+        read_panoptic_png(tmp_path / "x.png")
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"missing\.png"):
         read_panoptic_png(tmp_path / "missing.png")

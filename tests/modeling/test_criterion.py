@@ -251,6 +251,32 @@ def test_divisor_is_averaged_over_processes(monkeypatch, make_targets, elsewhere
     assert count_targets(make_targets(2, 3), CPU) == expected
 
 
+def test_parts_of_a_batch_add_up_to_the_whole(make_targets):
+    """By the divisors of the whole, which are known before anything is predicted."""
+    targets = make_targets(2, 0, QUERIES + 3)
+    criterion, device = make_criterion(), CPU
+    divisors = criterion.divisors(targets, QUERIES, device)
+    assert divisors.num_targets == QUERIES + 5
+    # Of three images, one has too many targets.
+    assert divisors.class_weight == pytest.approx(2 + QUERIES + 0.1 * (2 * QUERIES - 2))
+    logits, boxes = predictions(3)
+
+    def losses(chosen: slice, *divisor: float) -> torch.Tensor:
+        images = logits[chosen], boxes[chosen], targets[chosen]
+        matches = criterion.match(*images)
+        return torch.stack([*criterion.detection_losses(*images, matches, *divisor).values()])
+
+    whole = losses(slice(3), count_targets(targets, device))
+    of_whole = (divisors.num_targets, divisors.class_weight)
+    parts = sum(losses(slice(i, i + 1), *of_whole) for i in range(3))
+    torch.testing.assert_close(parts, whole, rtol=1e-6, atol=1e-6)
+
+
+def test_where_no_query_counts_the_class_loss_is_zero(make_targets):
+    criterion = make_criterion(dataclasses.replace(UNWEIGHTED, no_object_weight=0.0))
+    assert criterion.divisors(make_targets(0, 0), QUERIES, CPU).class_weight == 1
+
+
 def test_metrics_of_a_made_up_case():
     targets, matches = made_up_case()
     logits = torch.zeros(3, QUERIES, NUM_CLASSES + 1)

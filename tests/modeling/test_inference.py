@@ -133,3 +133,12 @@ def test_no_queries_make_empty_instances():
     assert instances.pred_masks.shape == (0, 40, 30)
     assert instances.pred_boxes.tensor.shape == (0, 4)
     assert instances.scores.shape == instances.pred_classes.shape == (0,)
+
+
+@pytest.mark.parametrize("shape", [(3, 0, 5), (3, 5, 0), (1, 5, 5), (5, 5, 3), (5, 5)])
+def test_images_without_pixels_or_channels_are_refused_by_name(shape):
+    image_dict = {"image": torch.zeros(shape), "file_name": "a.png"}
+    with pytest.raises(ValueError, match=f"a.png.*3×H×W.*has {'×'.join(map(str, shape))}"):
+        inference.checked_image(image_dict)
+    ordinary = {"image": torch.zeros(3, 1, 1)}
+    assert inference.checked_image(ordinary) is ordinary["image"]

@@ -1,0 +1,121 @@
+"""Checks a whole dataset: the JSON first, then the files of its images, in several processes."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.utils.file_io import PathManager
+from tqdm import tqdm
+
+from detr_d2.checking.annotation import AnnotationCheck, ImageTask
+from detr_d2.checking.files import FilesResult, check_files
+from detr_d2.checking.report import Report
+from detr_d2.data.categories import classes_of
+from detr_d2.data.panoptic_dataset import get_dataset_dicts
+from detr_d2.data.panoptic_json import parse_panoptic_json
+from detr_d2.data.register import register_from_config
+
+# Images that wait at a process, so that memory doesn't grow with the dataset.
+IMAGES_PER_PROCESS = 8
+
+
+def check_dataset(
+    image_root: str,
+    panoptic_root: str,
+    panoptic_json: str,
+    *,
+    num_queries: int = 100,
+    name: str = "",
+    known_ids: Collection[int] | None = None,
+    workers: int = 0,
+) -> Report:
+    """Looks for everything that would break or bias training, in all files of a dataset.
+
+    Args:
+        image_root: the folder that the images' file names start from.
+        panoptic_root: the folder that the panoptic PNGs' file names start from.
+        panoptic_json: the annotation, in COCO's format.
+        num_queries: of the model, which can find no more segments than that.
+        name: of the dataset, for the report.
+        known_ids: category ids of the dataset as it is registered; None: those of the JSON.
+        workers: processes; 0: this one alone.
+
+    Raises:
+        FileNotFoundError: the JSON or a folder is missing.
+        ValueError: the JSON can't be read as one of panoptic annotation.
+        ChildProcessError: a process died.
+    """
+    for root in (image_root, panoptic_root):
+        if not os.path.isdir(root):
+            raise FileNotFoundError(f"There is no folder {root}.")
+    report = Report(name or panoptic_json)
+    check = AnnotationCheck(panoptic_json, image_root, panoptic_root, num_queries, known_ids)
+    tasks: list[ImageTask] = []
+    content = parse_panoptic_json(PathManager.get_local_path(panoptic_json))
+    for finding in check.check(content, tasks):
+        report.findings.add(finding)
+    report.categories = check.categories
+    results = _in_order(tasks, workers)
+    # No bar where the output is no terminal, but a file.
+    bar = tqdm(results, total=len(tasks), unit="image", disable=None)
+    for task, result in zip(tasks, bar, strict=True):
+        report.add(task, result)
+    return report
+
+
+def check_datasets(cfg: CfgNode, workers: int = 0) -> Iterator[Report]:
+    """Checks the datasets of ``DATASETS.TRAIN`` and ``DATASETS.TEST``, one after the other.
+
+    Raises:
+        KeyError: a dataset isn't registered.
+        FileNotFoundError, ValueError, ChildProcessError: see ``check_dataset``; also a dataset that
+            isn't panoptic.
+    """
+    register_from_config(cfg)
+    for name in dict.fromkeys([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]):
+        num_queries = cfg.MODEL.DETR.NUM_QUERIES
+        yield check_dataset(**_keywords_of(name), num_queries=num_queries, workers=workers)
+
+
+def _keywords_of(name: str) -> dict:
+    """What ``check_dataset`` needs of a registered dataset."""
+    metadata = MetadataCatalog.get(name)
+    panoptic_json = metadata.get("panoptic_json")
+    if panoptic_json is None or not PathManager.exists(panoptic_json):
+        get_dataset_dicts([name])  # writes the embedded datasets, and says what is missing
+        panoptic_json = metadata.get("panoptic_json")
+    if panoptic_json is None:
+        raise ValueError(f"Dataset {name!r} has no panoptic annotation: only such can be checked.")
+    classes = classes_of(name)
+    return {
+        "name": name,
+        "image_root": metadata.image_root,
+        "panoptic_root": metadata.panoptic_root,
+        "panoptic_json": panoptic_json,
+        "known_ids": classes and classes.dataset_ids,
+    }
+
+
+def _in_order(tasks: Iterable[ImageTask], workers: int) -> Iterator[FilesResult]:
+    if workers == 0:
+        yield from map(check_files, tasks)
+        return
+    waiting: deque = deque()
+    with ProcessPoolExecutor(workers) as pool:
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(check_files, task))
+                if len(waiting) >= IMAGES_PER_PROCESS * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                "A process that reads images died, perhaps for lack of memory. Try fewer --workers."
+            ) from error

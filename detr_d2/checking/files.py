@@ -1,0 +1,120 @@
+"""The files of one image, beside what the JSON says of them.
+
+Axes: S segments of the JSON; H×W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.ndimage import find_objects
+
+from detr_d2.checking.annotation import ImageTask
+from detr_d2.checking.findings import Finding, quoted
+from detr_d2.data.image_file import read_image
+from detr_d2.data.panoptic_png import read_panoptic_png
+
+# Segments of at most so many pixels: the default of MODEL.DETR.TEST.MIN_AREA drops them.
+TINY_AREA = 4
+# Pixels by which a box may be off: some tools count its last row and column, some don't.
+BOX_TOLERANCE = 1
+
+
+@dataclass
+class FilesResult:
+    """What the files of an image show.
+
+    Attributes:
+        findings: what is wrong.
+        areas: pixels of each segment that has any, with its category, crowds left out.
+        void_pixels, pixels: of the PNG; zeros where it can't be read.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    areas: list[tuple[int, int]] = field(default_factory=list)
+    void_pixels: int = 0
+    pixels: int = 0
+
+
+def check_files(task: ImageTask) -> FilesResult:
+    """Reads an image and its panoptic PNG, and compares them with the JSON."""
+    result = FilesResult()
+    size = (task.height, task.width)
+    try:
+        height, width, _ = read_image(task.image_path, "RGB").shape
+        if (height, width) != size:
+            found = _size_finding("image_size", task.image_path, (height, width), size)
+            result.findings.append(found)
+    except (OSError, ValueError) as error:
+        result.findings.append(Finding("unreadable_image", task.image_path, str(error)))
+    try:
+        ids = read_panoptic_png(task.png_path)
+    except (OSError, ValueError) as error:
+        result.findings.append(Finding("unreadable_png", task.png_path, str(error)))
+        return result
+    if ids.shape != size:  # areas and boxes would all be wrong
+        result.findings.append(_size_finding("png_size", task.png_path, ids.shape, size))
+        return result
+    result.findings.extend(_check_pixels(ids, task, result))
+    return result
+
+
+def _size_finding(kind: str, path: str, got: tuple[int, int], said: tuple[int, int]) -> Finding:
+    what = f"{got[0]}×{got[1]} (height × width), {quoted(said[0])}×{quoted(said[1])} by the JSON"
+    return Finding(kind, path, what)
+
+
+def _check_pixels(ids: np.ndarray, task: ImageTask, result: FilesResult) -> Iterator[Finding]:
+    """Compares H×W segment ids with the S segments of the JSON."""
+    places = sorted(range(len(task.segments)), key=lambda i: task.segments[i]["id"])
+    # Ids that no colour can have are not found, and would not fit the type. A last id that no pixel
+    # has makes every search end inside the list.
+    places = [i for i in places if 0 < task.segments[i]["id"] < 2**24]
+    known = np.array([*(task.segments[i]["id"] for i in places), 2**24], np.int32)
+    labels = np.searchsorted(known, ids)
+    unknown = known[labels] != ids
+    labels[unknown] = len(places)
+    areas = np.bincount(labels.ravel(), minlength=len(known))
+    result.pixels, result.void_pixels = ids.size, int((ids == 0).sum())
+    if result.void_pixels == ids.size:
+        if task.segments:  # else the image has been found to be empty
+            yield Finding("all_void", task.png_path, f"{len(task.segments)} segments by the JSON")
+        return
+    strangers = np.unique(ids[unknown & (ids != 0)])
+    if len(strangers):
+        yield Finding("ids_not_in_json", task.png_path, quoted(strangers.tolist()))
+    boxes = find_objects(labels + 1, len(known))
+    label_of = {place: label for label, place in enumerate(places)}
+    for place, segment in enumerate(task.segments):
+        label = label_of.get(place)
+        if label is None or areas[label] == 0:
+            yield Finding("ids_not_in_png", task.png_path, quoted(segment))
+            continue
+        area = int(areas[label])
+        yield from _check_segment(segment, area, boxes[label], task.png_path)
+        if not segment.get("iscrowd"):
+            result.areas.append((segment["category_id"], area))
+
+
+def _check_segment(
+    segment: dict, area: int, box: tuple[slice, slice], path: str
+) -> Iterator[Finding]:
+    if segment.get("area") != area:
+        yield Finding("wrong_area", path, f"{quoted(segment)} has {area} pixels")
+    y, x = box
+    true_box = (x.start, y.start, x.stop - x.start, y.stop - y.start)
+    if not _boxes_agree(segment.get("bbox"), true_box):
+        yield Finding("wrong_box", path, f"{quoted(segment)} has the box {list(true_box)}")
+    if area <= TINY_AREA and not segment.get("iscrowd"):
+        yield Finding("tiny_segment", path, f"{quoted(segment)} has {area} pixels")
+
+
+def _boxes_agree(said: object, true_box: tuple[int, ...]) -> bool:
+    """Compares XYWH boxes: of the JSON, which may be anything, and of the pixels."""
+    if not isinstance(said, list) or len(said) != 4:
+        return False
+    if not all(isinstance(number, (int, float)) for number in said):
+        return False
+    return all(abs(a - b) <= BOX_TOLERANCE for a, b in zip(said, true_box, strict=True))

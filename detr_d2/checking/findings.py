@@ -1,0 +1,79 @@
+"""What can be wrong with a dataset, how bad that is, and what was found."""
+
+from __future__ import annotations
+
+import reprlib
+from collections import Counter
+from dataclasses import dataclass, field
+
+BREAKS, BIASES = "breaks", "biases"
+# Findings of a kind that are kept with their words; of all others only the number is.
+MAX_EXAMPLES = 100
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 100
+
+# Kind of fault: whether training or evaluation stops ("breaks") or gets worse unnoticed ("biases"),
+# and what it is, in a few words.
+KINDS = {
+    "malformed_entry": (BREAKS, "entries of the JSON that lack something, or make no sense"),
+    "isthing_not_boolean": (BREAKS, "categories whose isthing is neither 0, 1, false nor true"),
+    "duplicate_category": (BREAKS, "categories with the id or name of another"),
+    "duplicate_image_id": (BREAKS, "images with the id of another"),
+    "duplicate_annotation": (BREAKS, "images that are annotated twice"),
+    "annotation_without_image": (BREAKS, "annotations of images that the JSON lacks"),
+    "duplicate_segment_id": (BREAKS, "segments with the id of another in their image"),
+    "unknown_category": (BREAKS, "segments of a category that the dataset lacks"),
+    "unreadable_image": (BREAKS, "images that can't be read"),
+    "unreadable_png": (BREAKS, "panoptic PNGs that can't be read"),
+    "image_size": (BREAKS, "images of another size than the JSON says"),
+    "png_size": (BREAKS, "panoptic PNGs of another size than the JSON says"),
+    "ids_not_in_json": (BREAKS, "panoptic PNGs with segment ids that the JSON lacks"),
+    "ids_not_in_png": (BIASES, "segments without any pixel in the PNG"),
+    "wrong_area": (BIASES, "segments of another area than the JSON says"),
+    "wrong_box": (BIASES, "segments of another box than the JSON says"),
+    "duplicate_file_name": (BIASES, "images or PNGs that are listed twice"),
+    "image_without_annotation": (BIASES, "images without annotation: they are left out"),
+    "empty_image": (BIASES, "images without any segment"),
+    "all_void": (BIASES, "panoptic PNGs that are void all over"),
+    "class_without_examples": (BIASES, "classes without any segment to learn from"),
+    "too_many_segments": (BIASES, "images with more segments than queries, which can't find all"),
+    "tiny_segment": (BIASES, "segments of so few pixels that none is predicted"),
+}
+
+
+def quoted(said: object) -> str:
+    """What a file says, for messages: never long, and nothing that a terminal would act on."""
+    return _short.repr(said)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A fault: its kind, a key of ``KINDS``; where it is; and what exactly, for people."""
+
+    kind: str
+    where: str
+    what: str
+
+
+@dataclass
+class Findings:
+    """All faults, in bounded memory.
+
+    Attributes:
+        counts: of each kind.
+        examples: the first of each kind.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[Finding]] = field(default_factory=dict)
+
+    def add(self, finding: Finding) -> None:
+        self.counts[finding.kind] += 1
+        examples = self.examples.setdefault(finding.kind, [])
+        if len(examples) < MAX_EXAMPLES:
+            examples.append(finding)
+
+    def of_severity(self, severity: str) -> list[str]:
+        """The kinds that were found, in the order of ``KINDS``."""
+        return [kind for kind in KINDS if self.counts[kind] and KINDS[kind][0] == severity]

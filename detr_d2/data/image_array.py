@@ -1,0 +1,73 @@
+"""Images that callers give as arrays: what is taken, and what is refused instead of guessed.
+
+Axes: H×W pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def to_uint8_colors(image: np.ndarray) -> np.ndarray:
+    """Makes an image of three channels of 8 bits.
+
+    Taken are pixels of one channel (grey: H×W or H×W×1), three, or four, of which the last,
+    transparency, is dropped, in the range 0 … 255 of whatever type; of uint16 the upper 8 bits.
+    Refused is what may mean several things: floating-point numbers in 0 … 1 and uint16 in 0 … 255,
+    which as they stand would be black.
+
+    Args:
+        image: H×W, H×W×1, H×W×3 or H×W×4.
+
+    Returns:
+        H×W×3 uint8; the image itself where it is that.
+
+    Raises:
+        ValueError: it is no image of this kind; the message says what to change.
+    """
+    if not isinstance(image, np.ndarray):
+        raise ValueError(
+            f"An image is an H×W×3 array of NumPy, uint8 and BGR, not {type(image).__name__}."
+            + (" cv2.imread returns None for files that it can't read." if image is None else "")
+        )
+    return _to_uint8(_to_three_channels(image))
+
+
+def _to_three_channels(image: np.ndarray) -> np.ndarray:
+    if image.size == 0:
+        raise ValueError(f"The image has no pixels: its shape is {image.shape}.")
+    if image.ndim == 2:
+        image = image[:, :, None]
+    if image.ndim != 3 or image.shape[2] not in (1, 3, 4):
+        first_are_channels = image.ndim == 3 and image.shape[0] in (1, 3, 4)
+        raise ValueError(
+            f"An image is H×W×3, not {'×'.join(map(str, image.shape))}."
+            + (" Channels come last: image.transpose(1, 2, 0)." if first_are_channels else "")
+            + (" Give one image at a time." if image.ndim == 4 else "")
+        )
+    return image.repeat(3, axis=2) if image.shape[2] == 1 else image[:, :, :3]
+
+
+def _to_uint8(image: np.ndarray) -> np.ndarray:
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype.kind not in "iuf":
+        raise ValueError(f"An image has pixels in 0 … 255, uint8 for example, not {image.dtype}.")
+    lowest, highest = image.min(), image.max()
+    if image.dtype == np.uint16:
+        if 0 < highest <= 255:
+            raise ValueError(
+                f"The image is uint16, but none of its values is above {highest}: if they are of 8 "
+                "bits, give image.astype(np.uint8)."
+            )
+        return (image >> 8).astype(np.uint8)
+    if not (0 <= lowest and highest <= 255):  # so that NaN is refused, too
+        raise ValueError(
+            f"An image has pixels in 0 … 255; these are {image.dtype} in {lowest} … {highest}."
+        )
+    if image.dtype.kind == "f" and 0 < highest <= 1:
+        raise ValueError(
+            f"The image is {image.dtype} in {lowest} … {highest}, which is black in 0 … 255: if "
+            "its values are in 0 … 1, give 255 * image."
+        )
+    return image.round().astype(np.uint8)

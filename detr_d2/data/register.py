@@ -1,0 +1,121 @@
+"""Registering one's own panoptic datasets, by one call or by a config."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from functools import partial
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
+from detectron2.utils.file_io import PathManager
+
+from detr_d2.data.panoptic_json import read_categories, read_panoptic_json, set_panoptic_metadata
+
+logger = logging.getLogger(__name__)
+
+
+def register_panoptic(
+    name: str, image_root: str | Path, panoptic_root: str | Path, panoptic_json: str | Path
+) -> Metadata:
+    """Registers a dataset in COCO's panoptic format with Detectron2.
+
+    Everything is derived from the JSON: names, colours, things and stuff, contiguous ids. Its
+    categories are read at once, its images and annotations when they are first asked for. Nothing
+    happens where the same is registered already.
+
+    Args:
+        name: for ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
+        image_root: the folder that the images' file names start from.
+        panoptic_root: the folder that the panoptic PNGs' file names start from.
+        panoptic_json: the annotation.
+
+    Returns:
+        The metadata.
+
+    Raises:
+        FileNotFoundError: there is no such JSON. Folders are looked for before they are used.
+        ValueError: the JSON isn't panoptic or its categories make no sense, or another dataset has
+            the name.
+    """
+    paths = _paths(image_root, panoptic_root, panoptic_json)
+    if not PathManager.isfile(paths["panoptic_json"]):
+        raise FileNotFoundError(
+            f"Dataset {name!r} cannot be registered: there is no file {panoptic_json}."
+        )
+    return _register(name, paths)
+
+
+def register_from_config(cfg: CfgNode) -> None:
+    """Registers the datasets of ``DATASETS.PANOPTIC``, those that aren't yet.
+
+    One whose JSON is missing is registered without classes, and is an error only when it is read:
+    a model predicts also where the images it was trained on are not.
+
+    Raises:
+        ValueError: see ``register_panoptic``.
+    """
+    root = os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
+    for name, *paths in cfg.DATASETS.PANOPTIC:
+        located = (p if "://" in p else os.path.join(root, os.path.expanduser(p)) for p in paths)
+        _register(name, _paths(*located))
+
+
+def _paths(image_root: str | Path, panoptic_root: str | Path, panoptic_json: str | Path) -> dict:
+    """By the names that Detectron2's metadata has for them."""
+    return {
+        "image_root": os.fspath(image_root),
+        "panoptic_root": os.fspath(panoptic_root),
+        "panoptic_json": os.fspath(panoptic_json),
+    }
+
+
+def _register(name: str, paths: dict[str, str]) -> Metadata:
+    metadata = MetadataCatalog.get(name)
+    if name in DatasetCatalog.list():
+        for key, path in paths.items():
+            if metadata.get(key) != path:
+                raise ValueError(
+                    f"Dataset {name!r} is registered already, with another {key}: "
+                    f"{metadata.get(key)!r}, not {path!r}. Choose another name."
+                )
+        return metadata
+    if PathManager.isfile(paths["panoptic_json"]):
+        _describe(name, paths["panoptic_json"])
+    metadata.set(**paths, evaluator_type="coco_panoptic_seg")
+    DatasetCatalog.register(name, partial(_load, name))
+    return metadata
+
+
+def _describe(name: str, panoptic_json: str) -> None:
+    """Fills in the classes, or makes sure that they are still those of the file."""
+    categories = read_categories(panoptic_json)
+    known = MetadataCatalog.get(name).get("thing_classes")
+    try:
+        set_panoptic_metadata(name, categories)
+    except AssertionError as error:  # what Detectron2 raises for other values than before
+        raise ValueError(
+            f"The categories of {panoptic_json} are no longer those that dataset {name!r} was "
+            "registered with. Start a new process."
+        ) from error
+    if known is None:
+        logger.info(
+            "Dataset %r: %d classes, %d of them things (%s)",
+            name,
+            len(categories),
+            sum(category["isthing"] for category in categories),
+            panoptic_json,
+        )
+
+
+def _load(name: str) -> list[dict]:
+    metadata = MetadataCatalog.get(name)
+    _describe(name, metadata.panoptic_json)
+    for root in (metadata.image_root, metadata.panoptic_root):
+        if not PathManager.isdir(root):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), root)
+    return read_panoptic_json(
+        metadata.panoptic_json, metadata.image_root, metadata.panoptic_root, metadata
+    )
