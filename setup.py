@@ -55,10 +55,12 @@ setup(
             "matplotlib>=3.7",
             "transformers>=5.0",
         ],
+        "submit": ["submitit>=1.5"],
         "test": [
             "hypothesis>=6.80",
             "pytest>=8.0",
             "ruff>=0.9",
+            "submitit>=1.5",
             "timm>=1.0",
             "transformers>=5.0",
         ],

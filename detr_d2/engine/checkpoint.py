@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import logging
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils import comm
 from torch import nn
 
 from detr_d2.checkpoint import (
     DESCRIPTION,
     CheckpointError,
+    TorchvisionHandler,
     check_pickle,
     describe,
     fetch,
     read_checkpoint,
 )
 from detr_d2.checkpoint.files import read_file
+from detr_d2.engine.whole_file import written_whole
+
+logger = logging.getLogger(__name__)
 
 # Ends of paths whose files Detectron2 alone can read: they hold backbones, whose names it matches
 # by heuristics.
 DETECTRON2_FORMATS = (".pkl", ".pyth", "?matching_heuristics=True")
+
+
+def names_a_backbone(path: str) -> bool:
+    """Whether a path tells by itself that there is a backbone to train from, and no detector."""
+    return path.endswith(DETECTRON2_FORMATS) or path.startswith(TorchvisionHandler.PREFIX)
 
 
 class StrictCheckpointer(DetectionCheckpointer):
@@ -94,6 +110,75 @@ class StrictCheckpointer(DetectionCheckpointer):
             read_file(fetch(path))
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Saves the model, and what its classes and settings are."""
+        """Saves the model, and what its classes and settings are: whole, or not at all.
+
+        Raises:
+            OSError: the file can't be written; those before it are as they were.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
         rules = self.model.loading_rules
-        super().save(name, **{DESCRIPTION: describe(rules.classes, rules.settings)}, **kwargs)
+        content = {
+            "model": self.model.state_dict(),
+            **{key: value.state_dict() for key, value in self.checkpointables.items()},
+            DESCRIPTION: describe(rules.classes, rules.settings),
+            **kwargs,
+        }
+        path = Path(self.save_dir, f"{name}.pth")
+        logger.info("Saving checkpoint to %s", path)
+        with written_whole(path) as file:
+            torch.save(content, file)
+        self.tag_last_checkpoint(path.name)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Notes which checkpoint is the last: another, or still the one before."""
+        with written_whole(Path(self.save_dir, "last_checkpoint"), "w") as file:
+            file.write(last_filename_basename)
+
+    def find_to_resume(self) -> str:
+        """The newest complete checkpoint of a run, the same in all processes; "" before the first.
+
+        It is the one that ``last_checkpoint`` names, or where that is damaged one that was saved
+        before it.
+
+        Raises:
+            CheckpointError: there are checkpoints, and none is complete.
+        """
+        found: str | None = ""
+        if comm.is_main_process() and self.has_checkpoint():
+            found = next((str(path) for path in self._candidates() if _is_whole(path)), None)
+        found = comm.all_gather(found)[0]
+        if found is None:
+            raise CheckpointError(
+                f"No checkpoint in {self.save_dir} is complete. Start anew, without --resume: what "
+                "is there will be kept."
+            )
+        return found
+
+    def _candidates(self) -> Iterator[Path]:
+        """The last checkpoint and, newest first, those before it."""
+        last = Path(self.get_checkpoint_file())
+        yield last
+        number = _number(last)
+        saved = [path for path in last.parent.glob("*.pth") if _number(path) is not None]
+        for path in sorted(saved, key=_number, reverse=True):
+            if number is None or _number(path) < number:
+                yield path
+
+
+def _number(path: Path) -> int | None:
+    """The iteration in the name of a checkpoint; None for ``model_final.pth`` and strangers."""
+    match = re.fullmatch(r"model_(\d+)\.pth", path.name)
+    return int(match[1]) if match else None
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a checkpoint is all there, by its own checksums, which torch itself doesn't read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (OSError, zipfile.BadZipFile, EOFError) as error:
+        damaged = str(error)
+    if damaged is not None:
+        logger.warning("%s is damaged or cut off (%s): it is left out.", path, damaged)
+    return damaged is None

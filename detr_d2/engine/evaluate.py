@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.data.detection_utils import read_image
 from detectron2.evaluation import inference_context, inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import nn
 
 from detr_d2.data.dataset_mapper import DetrDatasetMapper
+from detr_d2.data.image_file import read_image
 from detr_d2.data.loader import build_test_loader
 from detr_d2.data.panoptic_dataset import get_dataset_dicts
 from detr_d2.evaluation.build import build_evaluators
@@ -107,7 +107,7 @@ def draw_pictures(
     for dataset_dict in dataset_dicts[: cfg.MODEL.DETR.TEST.NUM_PICTURES]:
         with inference_context(model), torch.no_grad():
             prediction = model([mapper(dataset_dict)])[0]
-        image = read_image(dataset_dict["file_name"], format="RGB")
+        image = read_image(dataset_dict["file_name"], "RGB")
         truth = draw_ground_truth(dataset_dict, metadata)
         drawn = draw_prediction(image, prediction, metadata)
         plain = cv2.resize(image, truth.shape[1::-1], interpolation=cv2.INTER_CUBIC)

@@ -48,13 +48,16 @@ def _with_full_model_clipping(
 ) -> type[torch.optim.Optimizer]:
     """A subclass whose ``step`` first clips all gradients together.
 
-    Clipping belongs into ``step``: under AMP, gradients are unscaled only just before it.
+    Clipping belongs into ``step``: under AMP, gradients are unscaled only just before it. Gradients
+    that aren't finite raise FloatingPointError before a weight is changed.
     """
 
     class FullModelClipping(optimizer_class):
         def step(self, closure=None):
             parameters = itertools.chain.from_iterable(g["params"] for g in self.param_groups)
-            torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type, foreach=True)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type, foreach=True)
+            if not norm.isfinite():  # clipped by it, every weight would become NaN
+                raise FloatingPointError(f"The norm of all gradients is {norm}.")
             return super().step(closure)
 
     FullModelClipping.__name__ = optimizer_class.__name__ + "WithFullModelClipping"

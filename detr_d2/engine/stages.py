@@ -6,6 +6,8 @@ stuff; "masks" fixes it and trains the mask head alone; "joint" trains everythin
 
 from __future__ import annotations
 
+import itertools
+import logging
 import os
 from pathlib import Path
 
@@ -13,7 +15,9 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
-from detr_d2.checkpoint import TorchvisionHandler
+from detr_d2.engine.checkpoint import names_a_backbone
+
+logger = logging.getLogger(__name__)
 
 FINAL_WEIGHTS = "model_final.pth"
 
@@ -44,17 +48,25 @@ def final_weights(cfg: CfgNode, stage: str) -> str:
     return os.path.join(cfg.OUTPUT_DIR, stage, FINAL_WEIGHTS)
 
 
-def set_aside_previous_run(output_dir: str) -> None:
-    """Makes sure that a stage begun anew is never resumed from what an older one left.
+def set_aside(cfg: CfgNode, stage: str) -> None:
+    """Moves what a stage left in an older run out of the way: to ``OUTPUT_DIR/previous_<n>``.
 
-    The older one's model is kept, as ``model_previous.pth``.
+    A folder is renamed, in one step, so that a run that is killed here has either begun anew or
+    not begun at all.
+
+    Args:
+        cfg: the config of the run.
+        stage: its name. Without checkpoints in its folder, nothing happens.
     """
-    if not comm.is_main_process():
+    folder = Path(cfg.OUTPUT_DIR, stage)
+    has_checkpoints = any(folder.glob("*.pth")) or (folder / "last_checkpoint").exists()
+    if not comm.is_main_process() or not has_checkpoints:
         return
-    folder = Path(output_dir)
-    if (folder / FINAL_WEIGHTS).exists():
-        (folder / FINAL_WEIGHTS).replace(folder / "model_previous.pth")
-    (folder / "last_checkpoint").unlink(missing_ok=True)
+    places = (Path(cfg.OUTPUT_DIR, f"previous_{n}", stage) for n in itertools.count(1))
+    place = next(place for place in places if not place.exists())
+    place.parent.mkdir(exist_ok=True)
+    folder.rename(place)
+    logger.info("Stage %r: an older run's is now in %s", stage, place)
 
 
 def check_starting_point(cfg: CfgNode) -> None:
@@ -76,6 +88,24 @@ def check_starting_point(cfg: CfgNode) -> None:
         )
 
 
+def check_batch_sizes(cfg: CfgNode) -> None:
+    """Makes sure that the batches of all stages can be shared out evenly.
+
+    Raises:
+        ValueError: a batch can't be divided by the number of processes times
+            ``SOLVER.ACCUMULATION_STEPS``.
+    """
+    processes, steps = comm.get_world_size(), cfg.SOLVER.ACCUMULATION_STEPS
+    for stage in cfg.SOLVER.STAGES:
+        key = "SOLVER.MASK_STAGE.IMS_PER_BATCH" if stage == "masks" else "SOLVER.IMS_PER_BATCH"
+        size = stage_config(cfg, stage).SOLVER.IMS_PER_BATCH
+        if size <= 0 or size % (processes * steps):
+            raise ValueError(
+                f"{key} is {size}, but must be divisible by {processes * steps}: the number of "
+                f"processes ({processes}) times SOLVER.ACCUMULATION_STEPS ({steps})."
+            )
+
+
 def evaluation_config(cfg: CfgNode) -> CfgNode:
     """The config to evaluate or predict with: ``MODEL.WEIGHTS``, or else what the last stage left.
 
@@ -89,7 +119,7 @@ def evaluation_config(cfg: CfgNode) -> CfgNode:
     evaluated = cfg.clone()
     evaluated.defrost()
     weights = cfg.MODEL.WEIGHTS
-    if not weights or weights.endswith(".pkl") or weights.startswith(TorchvisionHandler.PREFIX):
+    if not weights or names_a_backbone(weights):
         stage = _last_finished_stage(cfg)
         evaluated.MODEL.WEIGHTS = final_weights(cfg, stage)
         if stage == "boxes":

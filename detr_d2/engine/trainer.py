@@ -5,17 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import (
-    AMPTrainer,
-    HookBase,
-    SimpleTrainer,
-    create_ddp_model,
-    default_writers,
-    hooks,
-)
+from detectron2.engine import create_ddp_model, default_writers, hooks
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
@@ -24,19 +19,25 @@ from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from detr_d2.config import use_available_device
-from detr_d2.data.categories import check_num_classes
-from detr_d2.data.loader import build_train_loader, mix_seed
+from detr_d2.data.categories import check_num_classes, resolve_classes
+from detr_d2.data.loader import build_train_loader
 from detr_d2.data.panoptic_dataset import require_datasets
 from detr_d2.engine.checkpoint import StrictCheckpointer
 from detr_d2.engine.evaluate import evaluate
+from detr_d2.engine.faults import explained
+from detr_d2.engine.hooks import EvalHook, RepeatableRandomness
+from detr_d2.engine.loop import Trainer
 from detr_d2.engine.solver import build_optimizer
 from detr_d2.engine.stages import (
+    FINAL_WEIGHTS,
+    check_batch_sizes,
     check_starting_point,
     evaluation_config,
     final_weights,
-    set_aside_previous_run,
+    set_aside,
     stage_config,
 )
+from detr_d2.engine.whole_file import check_writable, remove_unfinished
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +49,9 @@ def prepare(cfg: CfgNode, eval_only: bool = False) -> None:
     """Finds what would stop a run before anything slow has begun.
 
     Raises:
-        KeyError, FileNotFoundError, ValueError: a dataset, its files or the weights are missing,
-            classes disagree, or stages train masks that the model is not to have.
+        KeyError, OSError, ValueError: a dataset, its files or the weights are missing, classes
+            disagree, stages train masks that the model is not to have, batches can't be shared out,
+            or ``OUTPUT_DIR`` can't be written to.
     """
     use_available_device(cfg)
     dataset_names = [*cfg.DATASETS.TEST, *([] if eval_only else cfg.DATASETS.TRAIN)]
@@ -61,12 +63,14 @@ def prepare(cfg: CfgNode, eval_only: bool = False) -> None:
     for name in dataset_names:
         check_num_classes(cfg, name)
     require_datasets(dataset_names)
-    for name in dataset_names:  # again, for the datasets whose files alone tell their classes
-        check_num_classes(cfg, name)
+    resolve_classes(cfg)  # again, for the datasets whose files alone tell their classes
     if eval_only:
         evaluation_config(cfg)
-    elif "boxes" not in cfg.SOLVER.STAGES or cfg.MODEL.DETR.FROZEN_WEIGHTS:
-        check_starting_point(cfg)
+    else:
+        check_batch_sizes(cfg)
+        if "boxes" not in cfg.SOLVER.STAGES or cfg.MODEL.DETR.FROZEN_WEIGHTS:
+            check_starting_point(cfg)
+    check_writable(cfg.OUTPUT_DIR, "OUTPUT_DIR")
 
 
 def train(cfg: CfgNode, resume: bool = False) -> OrderedDict:
@@ -81,28 +85,36 @@ def train(cfg: CfgNode, resume: bool = False) -> OrderedDict:
         The last stage's evaluation; empty where that stage had finished before.
     """
     prepare(cfg)
+    stages = list(cfg.SOLVER.STAGES)
+    if "masks" in stages and "boxes" in stages and cfg.MODEL.DETR.FROZEN_WEIGHTS:
+        logger.info("Stage 'boxes' is left out: FROZEN_WEIGHTS names a trained detector.")
+        stages.remove("boxes")
     results: OrderedDict = OrderedDict()
-    for stage in cfg.SOLVER.STAGES:
-        if stage == "boxes" and cfg.MODEL.DETR.FROZEN_WEIGHTS and "masks" in cfg.SOLVER.STAGES:
-            logger.info("Stage 'boxes' is left out: FROZEN_WEIGHTS names a trained detector.")
-            continue
+    for number, stage in enumerate(stages):
+        remove_unfinished(os.path.join(cfg.OUTPUT_DIR, stage))
         if resume and PathManager.exists(final_weights(cfg, stage)):
             logger.info("Stage %r has finished: %s", stage, final_weights(cfg, stage))
             continue
-        results = train_stage(stage_config(cfg, stage), stage, resume)
+        results = train_stage(cfg, stage, resume, later_stages=stages[number + 1 :])
         comm.synchronize()
     return results
 
 
-def train_stage(cfg: CfgNode, stage: str, resume: bool) -> OrderedDict:
+def train_stage(
+    run_cfg: CfgNode, stage: str, resume: bool, later_stages: Sequence[str] = ()
+) -> OrderedDict:
     """Trains one stage to its end and evaluates it.
 
     Args:
-        cfg: the stage's own config, see ``stage_config``.
+        run_cfg: the config of the run.
         stage: its name.
-        resume: whether to go on from the last checkpoint in ``OUTPUT_DIR``, if there is one.
+        resume: whether to go on from the last checkpoint of the stage, if there is one.
+        later_stages: those that come after it. What they left in an older run isn't theirs.
+
+    Raises:
+        TrainingError: losses that aren't finite, a full disk, data that has gone and the like.
     """
-    PathManager.mkdirs(cfg.OUTPUT_DIR)
+    cfg = stage_config(run_cfg, stage)
     leave_cores_to_loader(cfg)
     # So that a stage starts alike whether or not another ran before it in this process.
     seed_all_rng(cfg.SEED if cfg.SEED >= 0 else None)
@@ -113,7 +125,18 @@ def train_stage(cfg: CfgNode, stage: str, resume: bool) -> OrderedDict:
     model = wrap_for_processes(model)
 
     trainer = make_trainer(cfg, model, optimizer)
+    trainer.register_hooks([hooks.LRScheduler(optimizer, scheduler)])  # its state is resumed, too
     checkpointer = StrictCheckpointer(model, cfg.OUTPUT_DIR, to_train=True, trainer=trainer)
+    resumed = checkpointer.find_to_resume() if resume else ""
+    checkpointer.load(resumed or cfg.MODEL.WEIGHTS, None if resumed else [])
+    start_iter = trainer.iter + 1 if resumed else 0
+
+    # Not before the weights are known to fit. This stage's folder first: from then on the run has
+    # begun, and whoever resumes it comes here again before a later stage does.
+    for older in [*([] if resume else [stage]), *later_stages]:
+        set_aside(run_cfg, older)
+    comm.synchronize()
+    PathManager.mkdirs(cfg.OUTPUT_DIR)
     results: OrderedDict = OrderedDict()
 
     def evaluate_model() -> OrderedDict:
@@ -124,12 +147,11 @@ def train_stage(cfg: CfgNode, stage: str, resume: bool) -> OrderedDict:
         [
             RepeatableRandomness(cfg.SEED) if cfg.SEED >= 0 else None,
             hooks.IterationTimer(),
-            hooks.LRScheduler(optimizer, scheduler),
             hooks.PeriodicCheckpointer(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
             if comm.is_main_process()
             else None,
             # After the checkpointer: if evaluation fails, the weights are safe.
-            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, evaluate_model),
+            EvalHook(cfg.TEST.EVAL_PERIOD, evaluate_model),
             hooks.PeriodicWriter(
                 default_writers(cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER), period=LOG_PERIOD
             )
@@ -137,14 +159,12 @@ def train_stage(cfg: CfgNode, stage: str, resume: bool) -> OrderedDict:
             else None,
         ]
     )
-    resuming = resume and checkpointer.has_checkpoint()
-    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
-    if not resume:  # not before the weights are known to fit
-        set_aside_previous_run(cfg.OUTPUT_DIR)
-    start_iter = trainer.iter + 1 if resuming else 0
     trainer.reset_data_loader(lambda: build_train_loader(cfg, start_iter))
     logger.info("Stage %r: iterations %d to %d", stage, start_iter, cfg.SOLVER.MAX_ITER)
-    trainer.train(start_iter, cfg.SOLVER.MAX_ITER)
+    with explained(stage, lambda: trainer.iter, checkpointer.get_checkpoint_file):
+        if start_iter >= cfg.SOLVER.MAX_ITER:  # killed between the last checkpoint and the final
+            checkpointer.save(Path(FINAL_WEIGHTS).stem, iteration=trainer.iter)
+        trainer.train(start_iter, cfg.SOLVER.MAX_ITER)
     return results
 
 
@@ -157,20 +177,27 @@ def evaluate_only(cfg: CfgNode) -> OrderedDict:
     return evaluate(cfg, wrap_for_processes(model))
 
 
-def make_trainer(cfg: CfgNode, model: nn.Module, optimizer: torch.optim.Optimizer) -> SimpleTrainer:
-    """Detectron2's trainer, without data yet; with mixed precision where the config wants it."""
-    if cfg.SOLVER.AMP.ENABLED:
-        if torch.cuda.is_available():
-            return AMPTrainer(model, [], optimizer)
+def make_trainer(cfg: CfgNode, model: nn.Module, optimizer: torch.optim.Optimizer) -> Trainer:
+    """The trainer of a stage, without data yet; with mixed precision where the config wants it."""
+    mixed_precision = cfg.SOLVER.AMP.ENABLED and torch.cuda.is_available()
+    if cfg.SOLVER.AMP.ENABLED and not mixed_precision:
         logger.warning("SOLVER.AMP.ENABLED needs a GPU: training in float32.")
-    return SimpleTrainer(model, [], optimizer)
+    return Trainer(
+        model,
+        optimizer,
+        accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
+        mixed_precision=mixed_precision,
+        seed=cfg.SEED,
+        output_dir=cfg.OUTPUT_DIR,
+    )
 
 
 def wrap_for_processes(model: nn.Module) -> nn.Module:
     """Wraps the model for distributed training where there are several processes."""
-    on_gpu = next(model.parameters()).is_cuda
-    options = {} if on_gpu else {"device_ids": None}
-    return create_ddp_model(model, broadcast_buffers=False, **options)
+    device = next(model.parameters()).device
+    # By its own index: a process may see no GPU but its own.
+    device_ids = [device.index] if device.type == "cuda" else None
+    return create_ddp_model(model, broadcast_buffers=False, device_ids=device_ids)
 
 
 def leave_cores_to_loader(cfg: CfgNode) -> None:
@@ -195,14 +222,3 @@ def log_parameters(stage: str, model: nn.Module) -> None:
     logger.info(
         "Stage %r: %s parameters trainable, %s frozen", stage, f"{trainable:,}", f"{frozen:,}"
     )
-
-
-class RepeatableRandomness(HookBase):
-    """Seeds each iteration by its number, so that a resumed run draws what an unbroken one does."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def before_step(self) -> None:
-        step = self.trainer.iter * comm.get_world_size() + comm.get_rank()
-        torch.manual_seed(mix_seed(self.seed, step))

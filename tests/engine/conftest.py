@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -25,6 +27,21 @@ RANDOM_TRAINING = (
     *("TEST.EVAL_PERIOD", 3, "MODEL.DETR.TEST.SCORE_THRESH", 0.0),
     *("MODEL.DETR.LOSS.NO_OBJECT_WEIGHT", 0.01, "MODEL.DETR.TEST.SAVE_PREDICTIONS", True),
 )
+
+
+# What tests of faults have counted, for the lines at the end of the run.
+COUNTS: dict[str, str] = {}
+
+
+@pytest.fixture(scope="session")
+def record_count() -> Callable[[str, object], None]:
+    """Notes a count: ``(what, how many)``; a later one of the same replaces it."""
+    return lambda what, count: COUNTS.update({what: str(count)})
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for what, count in COUNTS.items():
+        terminalreporter.line(f"{what}: {count}")
 
 
 @dataclass(frozen=True)
@@ -59,6 +76,69 @@ def recorded_log() -> Iterator[list[str]]:
 def make_random_cfg(make_tiny_cfg: Callable[..., CfgNode]) -> Callable[..., CfgNode]:
     """Makes configs of training with all its randomness: ``(output_dir, *overrides)``."""
     return lambda output_dir, *overrides: make_tiny_cfg(output_dir, *RANDOM_TRAINING, *overrides)
+
+
+@pytest.fixture(scope="session")
+def make_fast_cfg(make_tiny_cfg: Callable[..., CfgNode]) -> Iterator[Callable[..., CfgNode]]:
+    """Makes configs of a model with few tensors, whose training starts and saves in no time.
+
+    ``(output_dir, *overrides)``; both stages of one step each, without evaluation.
+    """
+    from detectron2.layers import ShapeSpec
+    from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+    from torch import nn
+
+    class FourConvolutions(Backbone):
+        def __init__(self, cfg, input_shape):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Conv2d(i, 8, s, s) for i, s in ((3, 4), *[(8, 2)] * 3))
+
+        def forward(self, x):
+            outputs = {}
+            for name, layer in zip(self.output_shape(), self.layers, strict=True):
+                x = outputs[name] = layer(x).relu()
+            return outputs
+
+        def output_shape(self):
+            return {f"res{i}": ShapeSpec(channels=8, stride=2**i) for i in (2, 3, 4, 5)}
+
+    BACKBONE_REGISTRY.register(FourConvolutions)
+    settings = (
+        *("MODEL.BACKBONE.NAME", "FourConvolutions", "MODEL.DETR.DEC_LAYERS", 1),
+        *("SOLVER.MAX_ITER", 1, "SOLVER.MASK_STAGE.MAX_ITER", 1, "DATASETS.TEST", ()),
+    )
+    yield lambda output_dir, *overrides: make_tiny_cfg(output_dir, *settings, *overrides)
+    del BACKBONE_REGISTRY._obj_map["FourConvolutions"]
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Detectron2's launcher, by forks: fresh processes would spend 20 s on imports."""
+    module = importlib.import_module("detectron2.engine.launch")
+    start = functools.partial(module.mp.start_processes, start_method="fork")
+    monkeypatch.setattr(module.mp, "start_processes", start)
+
+
+@pytest.fixture
+def images_of_one_size(small_shapes: dict[str, int]) -> Iterator[str]:
+    """A dataset: batches are padded to their largest image, which differs between processes."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    from detr_d2.data.panoptic_dataset import set_panoptic_metadata
+    from detr_d2.data.shapes import CATEGORIES
+
+    images = [image for name in small_shapes for image in DatasetCatalog.get(name)]
+    sizes = [(image["height"], image["width"]) for image in images]
+    most = max(set(sizes), key=sizes.count)
+    chosen = [image for image, size in zip(images, sizes, strict=True) if size == most]
+    assert len(chosen) >= 4
+    assert len({len(image["segments_info"]) for image in chosen[:4]}) > 1
+    name = "small_shapes_of_one_size"
+    DatasetCatalog.register(name, lambda: chosen)
+    set_panoptic_metadata(name, map(vars, CATEGORIES))
+    yield name
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
 from detr_d2 import config_file
-from detr_d2.engine import evaluate_only, train
+from detr_d2.engine import command, evaluate_only, train
 from detr_d2.engine.evaluate import evaluate
 from detr_d2.engine.stages import final_weights
 from detr_d2.evaluation import write_thing_instances
@@ -100,12 +100,12 @@ def test_nothing_to_evaluate_is_said(make_cfg, caplog):
 @pytest.mark.parametrize("options", [[], ["--eval-only"]])
 def test_missing_coco_is_named_at_once(load_tool, monkeypatch, tmp_path, options):
     tool = load_tool("train_net")
-    monkeypatch.setattr(tool, "setup_logger", lambda *args, **kwargs: None)
+    monkeypatch.setattr(command, "setup_logger", lambda *args, **kwargs: None)
     arguments = ["--config-file", config_file("detr_detection.yaml"), *options]
     arguments += ["OUTPUT_DIR", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["train_net.py", *arguments])
     with pytest.raises(SystemExit) as caught:
-        tool.main(tool.parse_args())
+        tool.main()
     message = str(caught.value)
     assert message.startswith("error: Dataset 'coco_2017_val' is not there: ")
     assert "coco/annotations/instances_val2017.json does not exist" in message

@@ -29,7 +29,7 @@ EXPECTED = {
 
 
 def test_these_are_all():
-    others = {"Base-DETR.yaml", "shapes/detr_panoptic.yaml"}
+    others = {"Base-DETR.yaml", "finetune_panoptic.yaml", "shapes/detr_panoptic.yaml"}
     assert set(NAMES) == {f"{name}.yaml" for name in EXPECTED} | others
 
 

@@ -95,9 +95,19 @@ def test_what_is_evaluated(tiny_cfg):
         evaluation_config(tiny_cfg)
 
 
-def test_a_backbone_is_nothing_to_evaluate(tiny_cfg):
+@pytest.mark.parametrize(
+    "weights",
+    [
+        "",
+        "torchvision://resnet50",
+        "detectron2://ImageNetPretrained/torchvision/R-50.pkl",
+        "https://dl.fbaipublicfiles.com/pycls/RegNetX-4.0GF.pyth",
+        "backbone.pth?matching_heuristics=True",
+    ],
+)
+def test_a_backbone_is_nothing_to_evaluate(tiny_cfg, weights):
     """COCO's config names one, from which training starts."""
-    tiny_cfg.MODEL.WEIGHTS = "detectron2://ImageNetPretrained/torchvision/R-50.pkl"
+    tiny_cfg.MODEL.WEIGHTS = weights
     with pytest.raises(FileNotFoundError, match="No trained model"):
         evaluation_config(tiny_cfg)
     touch(final_weights(tiny_cfg, "masks"))

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.engine import SimpleTrainer
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.modeling import build_model
 
 from detr_d2.checkpoint import CheckpointError
 from detr_d2.engine import evaluate_only, train
+from detr_d2.engine.loop import Trainer
 from detr_d2.engine.stages import final_weights, stage_config
 
 FEW_STEPS = ("SOLVER.MAX_ITER", 2, "SOLVER.MASK_STAGE.MAX_ITER", 2, "DATASETS.TEST", ())
@@ -49,7 +49,7 @@ def steps(monkeypatch) -> list[tuple[str, int]]:
     class Steps(list):
         stop_before = None
 
-    taken, run_step = Steps(), SimpleTrainer.run_step
+    taken, run_step = Steps(), Trainer.run_step
 
     def recorded(trainer):
         model = trainer.model
@@ -62,7 +62,7 @@ def steps(monkeypatch) -> list[tuple[str, int]]:
         taken.append((stage, trainer.iter))
         run_step(trainer)
 
-    monkeypatch.setattr(SimpleTrainer, "run_step", recorded)
+    monkeypatch.setattr(Trainer, "run_step", recorded)
     return taken
 
 
@@ -216,7 +216,7 @@ def test_a_run_begun_anew_is_not_resumed_from_an_older_one(make_tiny_cfg, tmp_pa
         older["detector.class_head.weight"],
         load_model(final_weights(cfg, "boxes"))["detector.class_head.weight"],
     )
-    assert_equal_bitwise(load_model(tmp_path / "boxes" / "model_previous.pth"), older)
+    assert_equal_bitwise(load_model(tmp_path / "previous_1" / "boxes" / "model_final.pth"), older)
 
 
 def test_a_refused_start_leaves_an_older_run_alone(make_tiny_cfg, tmp_path, steps):

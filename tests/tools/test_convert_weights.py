@@ -9,6 +9,7 @@ import torch
 from detectron2.modeling import build_model
 
 from detr_d2.checkpoint import read_checkpoint
+from detr_d2.engine import command
 
 VAL = "small_shapes_val"
 # Of the reference, with a class head by COCO's ids.
@@ -26,13 +27,11 @@ def run_tool(load_tool, monkeypatch) -> Callable[..., None]:
 
     def run(name: str, *arguments: object) -> None:
         tool = load_tool(name)
-        for setup in ("setup_logger", "default_setup"):
-            monkeypatch.setattr(tool, setup, lambda *args, **kwargs: None, raising=False)
+        for module in (tool, command):
+            for setup in ("setup_logger", "default_setup"):
+                monkeypatch.setattr(module, setup, lambda *args, **kwargs: None, raising=False)
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-        if name == "train_net":
-            tool.main(tool.parse_args())
-        else:
-            tool.main()
+        tool.main()
 
     return run
 

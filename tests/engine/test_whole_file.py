@@ -1,0 +1,65 @@
+"""Files that are there as a whole or not at all."""
+
+import errno
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from detr_d2.engine.whole_file import check_writable, remove_unfinished, written_whole
+
+
+def test_a_file_gets_its_name_when_it_is_finished(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("before")
+    with written_whole(path, "w") as file:
+        file.write("after")
+        file.flush()
+        assert path.read_text() == "before"
+    assert path.read_text() == "after"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("in_torch", [True, False])
+def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, in_torch):
+    path = tmp_path / "model.pth"
+    path.write_text("before")
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    class Full:
+        def write(self, data: object) -> int:
+            raise full
+
+        def flush(self) -> None: ...
+
+    with pytest.raises(OSError, match="can't be written: No space left on device") as caught:
+        with written_whole(path) as file:
+            torch.save({"w": torch.ones(9)}, Full()) if in_torch else Full().write(file)
+    assert caught.value.filename == str(path) and caught.value.errno == errno.ENOSPC
+    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+
+
+def test_other_errors_come_through_and_leave_nothing(tmp_path):
+    with pytest.raises(RuntimeError, match="^mistake$"), written_whole(tmp_path / "file"):
+        raise RuntimeError("mistake")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_unfinished_is_removed_and_nothing_else(tmp_path):
+    kept = {"model.pth", "notes.tmp", "model.pth.old.tmp", "12.tmp"}
+    for name in (*kept, "model.pth.12.tmp", "last_checkpoint.7.tmp"):
+        Path(tmp_path, name).touch()
+    remove_unfinished(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == kept
+    remove_unfinished(tmp_path / "nowhere")
+
+
+def test_folders_are_tried_before_anything_is_written_to_them(tmp_path):
+    check_writable(tmp_path / "new" / "folder", "KEY")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    (tmp_path / "file").touch()
+    said = re.escape(f"KEY: nothing can be written to {tmp_path / 'file' / 'folder'} (Not a dir")
+    with pytest.raises(OSError, match=said):
+        check_writable(tmp_path / "file" / "folder", "KEY")
