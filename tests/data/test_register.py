@@ -115,8 +115,10 @@ def test_paths_may_be_path_objects(tmp_path):
 
 
 def test_the_json_is_parsed_once_for_classes_and_images(tmp_path, monkeypatch):
-    parsed, parse = [], panoptic_json._parse
-    monkeypatch.setattr(panoptic_json, "_parse", lambda path: parsed.append(path) or parse(path))
+    parsed, parse = [], panoptic_json.parse_panoptic_json
+    monkeypatch.setattr(
+        panoptic_json, "parse_panoptic_json", lambda path: parsed.append(path) or parse(path)
+    )
     paths = write_dataset(tmp_path)
     register_panoptic(NAME, *paths)
     assert len(DatasetCatalog.get(NAME)) == 4 and len(parsed) == 1
