@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
-from detr_d2.checking.findings import Finding, quoted
+from detr_d2.checking.findings import Finding
+from detr_d2.data.messages import quoted
 from detr_d2.data.panoptic_json import (
     ANNOTATION_FIELDS,
     IMAGE_FIELDS,

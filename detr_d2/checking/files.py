@@ -12,8 +12,9 @@ import numpy as np
 from scipy.ndimage import find_objects
 
 from detr_d2.checking.annotation import ImageTask
-from detr_d2.checking.findings import Finding, quoted
+from detr_d2.checking.findings import Finding
 from detr_d2.data.image_file import read_image
+from detr_d2.data.messages import quoted
 from detr_d2.data.panoptic_png import read_panoptic_png
 
 # Segments of at most so many pixels: the default of MODEL.DETR.TEST.MIN_AREA drops them.

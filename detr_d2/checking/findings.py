@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections import Counter
 from dataclasses import dataclass, field
 
 BREAKS, BIASES = "breaks", "biases"
 # Findings of a kind that are kept with their words; of all others only the number is.
 MAX_EXAMPLES = 100
-
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = _short.maxlong = 100
 
 # Kind of fault: whether training or evaluation stops ("breaks") or gets worse unnoticed ("biases"),
 # and what it is, in a few words.
@@ -40,11 +36,6 @@ KINDS = {
     "too_many_segments": (BIASES, "images with more segments than queries, which can't find all"),
     "tiny_segment": (BIASES, "segments of so few pixels that none is predicted"),
 }
-
-
-def quoted(said: object) -> str:
-    """What a file says, for messages: never long, and nothing that a terminal would act on."""
-    return _short.repr(said)
 
 
 @dataclass(frozen=True)

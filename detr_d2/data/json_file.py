@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from detr_d2.data.whole_file import written_whole
+
 
 def write_json_atomically(content: Any, path: str | Path) -> None:
-    """Writes JSON so that readers see the whole file or none of it."""
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "w") as file:
-            json.dump(content, file)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    """Writes JSON so that readers see the whole file or none of it.
+
+    Raises:
+        OSError: it can't be written; what had its name before stays.
+    """
+    with written_whole(path, "w") as file:
+        json.dump(content, file)

@@ -14,6 +14,8 @@ from pathlib import Path, PurePosixPath
 from detectron2.data import Metadata, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
+from detr_d2.data.messages import quoted
+
 logger = logging.getLogger(__name__)
 
 # Contents that were read for their categories and wait for their images to be asked for, with the
@@ -61,24 +63,42 @@ def read_categories(panoptic_json: str | Path) -> list[dict]:
     given = _content(panoptic_json)["categories"]
     if not given:
         raise ValueError(f"{panoptic_json}: the list 'categories' is empty.")
-    for category in given:
-        check_category(category, panoptic_json)
+    fields = ("id", "name", "isthing", "color")
+    complete = complete_categories(given, panoptic_json)
+    return [{field: category[field] for field in fields} for category in complete]
+
+
+def complete_categories(
+    categories: Iterable[object], where: str | Path, *, isthing: bool | None = None
+) -> list[dict]:
+    """Checks COCO's ``categories`` and adds what they don't say.
+
+    Args:
+        categories: as a file has them; they aren't changed.
+        where: the file, for messages.
+        isthing: what categories are that don't say it; None: they have to.
+
+    Returns:
+        All there is of each category, with ``isthing`` as a bool and a ``color`` (three of
+        0 … 255; a made one is no other category's, and the same each time).
+
+    Raises:
+        ValueError: a category is wrong, see ``check_category``, or has the id or name of another.
+    """
+    complete: list[dict] = []
+    for given in categories:
+        check_category(given, where, isthing=isthing)
+        complete.append({**given, "isthing": bool(given.get("isthing", isthing))})
     for key in ("id", "name"):
-        counts = Counter(category[key] for category in given)
+        counts = Counter(category[key] for category in complete)
         twice = [value for value, count in counts.items() if count > 1]
         if twice:
-            raise ValueError(f"{panoptic_json}: two categories have the same {key}: {twice}.")
-    used = {tuple(category["color"]) for category in given if category.get("color")}
+            raise ValueError(f"{where}: two categories have the same {key}: {quoted(twice)}.")
+    used = {tuple(category["color"]) for category in complete if category.get("color")}
     fresh = (color for color in _distinct_colors() if color not in used)
-    return [
-        {
-            "id": category["id"],
-            "name": category["name"],
-            "isthing": bool(category["isthing"]),
-            "color": list(category.get("color") or next(fresh)),
-        }
-        for category in given
-    ]
+    for category in complete:
+        category["color"] = list(category.get("color") or next(fresh))
+    return complete
 
 
 def read_panoptic_json(
@@ -185,23 +205,26 @@ def join_below(root: str | Path, file_name: str, panoptic_json: str | Path) -> s
     return os.path.join(root, file_name)
 
 
-def check_category(category: object, panoptic_json: str | Path) -> None:
+def check_category(category: object, where: str | Path, *, isthing: bool | None = None) -> None:
     """Makes sure that a category has a whole ``id``, a ``name``, ``isthing``, and no odd ``color``.
 
+    Args:
+        category: an entry of ``categories``.
+        where: the file, for messages.
+        isthing: what it is where it doesn't say that; None: it has to.
+
     Raises:
-        ValueError: it hasn't.
+        ValueError: something lacks or is odd.
     """
-    where = f"{panoptic_json}: category {str(category)[:200]}"
+    said = f"{where}: category {quoted(category)}"
     if not isinstance(category, dict) or type(category.get("id")) is not int:
-        raise ValueError(f"{where} has no 'id' that is a whole number.")
+        raise ValueError(f"{said} has no 'id' that is a whole number.")
     if not isinstance(category.get("name"), str) or not category["name"]:
-        raise ValueError(f"{where} has no 'name'.")
-    isthing = category.get("isthing")
+        raise ValueError(f"{said} has no 'name' that is a text.")
+    isthing = category.get("isthing", isthing)
     # Not "0" or 0.0, which others read as a thing or as stuff.
     if not isinstance(isthing, int) or isthing not in (0, 1):
-        raise ValueError(
-            f"{where} must have 'isthing': 1 or true for things, 0 or false for stuff."
-        )
+        raise ValueError(f"{said} must have 'isthing': 1 or true for things, 0 or false for stuff.")
     color = category.get("color")
     if color is None:
         return
@@ -210,7 +233,7 @@ def check_category(category: object, panoptic_json: str | Path) -> None:
         and len(color) == 3
         and all(type(value) is int and 0 <= value <= 255 for value in color)
     ):
-        raise ValueError(f"{where}: 'color' must be [red, green, blue], each in 0 … 255.")
+        raise ValueError(f"{said}: 'color' must be [red, green, blue], each in 0 … 255.")
 
 
 def _distinct_colors() -> Iterable[tuple[int, int, int]]:

@@ -25,7 +25,7 @@ from detr_d2.checkpoint import (
     read_checkpoint,
 )
 from detr_d2.checkpoint.files import read_file
-from detr_d2.engine.whole_file import written_whole
+from detr_d2.data.whole_file import written_whole
 
 logger = logging.getLogger(__name__)
 

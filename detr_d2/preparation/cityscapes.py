@@ -15,7 +15,7 @@ from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 from detr_d2.preparation.categories import complete_categories, read_categories
 from detr_d2.preparation.dataset import Source, write_panoptic
 from detr_d2.preparation.errors import PreparationError, Report
-from detr_d2.preparation.files import LABEL_EXTENSIONS, pair_with_images
+from detr_d2.preparation.files import LABEL_EXTENSIONS, PairedImage, pair_with_images
 from detr_d2.preparation.pictures import image_size, read_label_image
 from detr_d2.preparation.segments import Segment, Segmentation, by_pixel_value
 from detr_d2.preparation.semantic import check_same_size
@@ -66,39 +66,26 @@ def prepare_cityscapes(
     else:
         known = read_categories(categories)
     found = pair_with_images(folder, LABEL_EXTENSIONS, png_suffix, images, image_suffix)
-    annotated = [
-        CityscapesImage(number, name, Path(images, name), Path(folder, png), frozenset(void))
-        for number, (name, png) in enumerate(found.pairs, start=1)
-    ]
+    annotated = CityscapesImage.of_pairs(found.pairs, images, folder, void=frozenset(void))
     source = Source(known, annotated, found.problems, found.notes)
     return write_panoptic(source, output, skip_errors=skip_errors, workers=workers)
 
 
 @dataclass(frozen=True)
-class CityscapesImage:
+class CityscapesImage(PairedImage):
     """An image and its PNG.
 
     Attributes:
-        image_id, file_name: as they are to be written.
-        image_path, png: files.
         void: ids of categories that are.
     """
 
-    image_id: int
-    file_name: str
-    image_path: Path
-    png: Path
     void: frozenset[int]
-
-    @property
-    def image(self) -> dict:
-        """COCO's description, without the size."""
-        return {"id": self.image_id, "file_name": self.file_name}
 
     def segmentation(self, is_thing: Mapping[int, bool]) -> Segmentation:
         """Stuff, crowds and instances."""
-        values = read_label_image(self.png)
-        check_same_size(values, self.png, image_size(self.image_path))
+        png = self.annotation_path
+        values = read_label_image(png)
+        check_same_size(values, png, image_size(self.image_path))
 
         def segment_of(value: int) -> Segment | None:
             category_id, instance = divmod(value, 1000) if value >= 1000 else (value, None)
@@ -106,7 +93,7 @@ class CityscapesImage:
                 return None
             if category_id not in is_thing:
                 raise PreparationError(
-                    f"{self.png}: a pixel has the value {value}, which is of no category; "
+                    f"{png}: a pixel has the value {value}, which is of no category; "
                     f"--ignore {category_id} makes it void"
                 )
             if not is_thing[category_id]:

@@ -17,9 +17,10 @@ import numpy as np
 from tqdm import tqdm
 
 from detr_d2.data.json_file import write_json_atomically
+from detr_d2.data.messages import quoted
 from detr_d2.data.panoptic_png import write_panoptic_png
 from detr_d2.preparation.categories import things_of
-from detr_d2.preparation.errors import PreparationError, Report, quoted
+from detr_d2.preparation.errors import PreparationError, Report
 from detr_d2.preparation.files import check_file_name, png_name
 from detr_d2.preparation.segments import Segmentation, segment_ids, segments_info
 

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = _short.maxlong = 100
 
 
 class PreparationError(ValueError):
     """Data that can't be turned into a panoptic dataset. The message is for people."""
-
-
-def quoted(said: object) -> str:
-    """What a file says, for messages: never long, and nothing that a terminal would act on."""
-    return _short.repr(said)
 
 
 @dataclass

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 from PIL import Image
 
 from detr_d2.data.image_file import FORMATS
-from detr_d2.preparation.errors import PreparationError, quoted
+from detr_d2.data.messages import quoted
+from detr_d2.preparation.errors import PreparationError
 
 # In bytes; most file systems take 255 for a part and 4096 for a path, and endings are added.
 MAX_PART, MAX_NAME = 240, 1024
@@ -87,6 +89,40 @@ def files_by_stem(
             stem = path.with_name(path.stem.removesuffix(suffix)).relative_to(root).as_posix()
             files.setdefault(stem, []).append(path.relative_to(root).as_posix())
     return files
+
+
+@dataclass(frozen=True)
+class PairedImage:
+    """An image whose annotation is a file of its own. Sources add what they know.
+
+    Attributes:
+        image_id, file_name: as they are to be written.
+        image_path, annotation_path: files.
+    """
+
+    image_id: int
+    file_name: str
+    image_path: Path
+    annotation_path: Path
+
+    @property
+    def image(self) -> dict:
+        """COCO's description, without the size."""
+        return {"id": self.image_id, "file_name": self.file_name}
+
+    @classmethod
+    def of_pairs(
+        cls,
+        pairs: Iterable[tuple[str, str]],
+        images: str | Path,
+        annotations: str | Path,
+        **known: Any,
+    ) -> list[PairedImage]:
+        """Those of ``pair_with_images``, numbered from 1 on; ``known`` is what sources add."""
+        return [
+            cls(number, name, Path(images, name), Path(annotations, annotation), **known)
+            for number, (name, annotation) in enumerate(pairs, start=1)
+        ]
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from detr_d2.data.messages import quoted
 from detr_d2.preparation.categories import complete_categories, read_categories, read_json
 from detr_d2.preparation.dataset import Source, write_panoptic
-from detr_d2.preparation.errors import PreparationError, Report, quoted
+from detr_d2.preparation.errors import PreparationError, Report
 from detr_d2.preparation.pictures import check_size, read_label_image
 from detr_d2.preparation.regions import check_encoded, region_rle
 from detr_d2.preparation.segments import Region, Segmentation, by_regions

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from detr_d2.data.messages import quoted
 from detr_d2.preparation.categories import complete_categories, read_categories, read_json
 from detr_d2.preparation.dataset import Source, write_panoptic
-from detr_d2.preparation.errors import PreparationError, Report, quoted
-from detr_d2.preparation.files import pair_with_images
+from detr_d2.preparation.errors import PreparationError, Report
+from detr_d2.preparation.files import PairedImage, pair_with_images
 from detr_d2.preparation.pictures import image_size
 from detr_d2.preparation.regions import as_points, check_encoded, check_points, polygons_rle
 from detr_d2.preparation.segments import Region, Segmentation, by_regions
@@ -103,36 +104,25 @@ def read_shapes(path: Path) -> tuple[tuple[Any, Any], list[dict]]:
 
 
 @dataclass(frozen=True)
-class LabelMeImage:
+class LabelMeImage(PairedImage):
     """An image and its JSON.
 
     Attributes:
-        image_id, file_name: as they are to be written.
-        image_path, json_file: files.
         size: height and width as the JSON has them, or None.
         shapes: LabelMe's.
         category_ids: by label.
     """
 
-    image_id: int
-    file_name: str
-    image_path: Path
-    json_file: Path
     size: tuple[Any, Any]
     shapes: list[dict]
     category_ids: Mapping[str, int]
-
-    @property
-    def image(self) -> dict:
-        """COCO's description, without the size."""
-        return {"id": self.image_id, "file_name": self.file_name}
 
     def segmentation(self, is_thing: Mapping[int, bool]) -> Segmentation:
         """The shapes on top of one another; those of one group and label are one instance."""
         height, width = image_size(self.image_path)
         if self.size[0] not in (None, height) or self.size[1] not in (None, width):
             raise PreparationError(
-                f"{self.json_file}: it is for {quoted(self.size[1])}×{quoted(self.size[0])} "
+                f"{self.annotation_path}: it is for {quoted(self.size[1])}×{quoted(self.size[0])} "
                 f"pixels, its image has {width}×{height}"
             )
         instances: dict[tuple, list[dict]] = {}
@@ -144,7 +134,8 @@ class LabelMeImage:
                 encoded = check_encoded(encoded, rle)
             except PreparationError as error:
                 label = quoted(shape.get("label"))
-                problems.append(f"{self.json_file}: shape number {number} ({label}): {error}")
+                where = f"{self.annotation_path}: shape number {number}"
+                problems.append(f"{where} ({label}): {error}")
                 continue
             group = shape.get("group_id")
             key = (category_id, number, None) if group is None else (category_id, None, str(group))

@@ -8,7 +8,8 @@ import numpy as np
 from PIL import ExifTags
 
 from detr_d2.data.image_file import MAX_IMAGE_PIXELS, open_image
-from detr_d2.preparation.errors import PreparationError, quoted
+from detr_d2.data.messages import quoted
+from detr_d2.preparation.errors import PreparationError
 
 # Grey values or palette indices of 8, 16 or 32 bits. Not 1 bit: whether white is 1 or 255 then
 # depends on who wrote the file.

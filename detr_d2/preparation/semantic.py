@@ -14,7 +14,7 @@ import numpy as np
 from detr_d2.preparation.categories import read_categories, read_json
 from detr_d2.preparation.dataset import Source, write_panoptic
 from detr_d2.preparation.errors import PreparationError, Report
-from detr_d2.preparation.files import LABEL_EXTENSIONS, pair_with_images
+from detr_d2.preparation.files import LABEL_EXTENSIONS, PairedImage, pair_with_images
 from detr_d2.preparation.pictures import image_size, read_label_image
 from detr_d2.preparation.segments import (
     Segment,
@@ -69,10 +69,9 @@ def prepare_semantic(
     known = [{**category, "isthing": int(category["id"] in things)} for category in known]
     category_of = read_pixel_categories(known, categories, mapping, ignore)
     found = pair_with_images(folder, LABEL_EXTENSIONS, png_suffix, images, image_suffix)
-    annotated = [
-        SemanticImage(number, name, Path(images, name), Path(folder, png), category_of, things)
-        for number, (name, png) in enumerate(found.pairs, start=1)
-    ]
+    annotated = SemanticImage.of_pairs(
+        found.pairs, images, folder, category_of=category_of, things=things
+    )
     source = Source(known, annotated, found.problems, found.notes)
     return write_panoptic(source, output, skip_errors=skip_errors, workers=workers)
 
@@ -112,33 +111,23 @@ def read_pixel_categories(
 
 
 @dataclass(frozen=True)
-class SemanticImage:
+class SemanticImage(PairedImage):
     """An image and its semantic PNG.
 
     Attributes:
-        image_id, file_name: as they are to be written.
-        image_path, png: files.
         category_of: see ``read_pixel_categories``.
         things: see ``prepare_semantic``.
     """
 
-    image_id: int
-    file_name: str
-    image_path: Path
-    png: Path
     category_of: Mapping[int, int | None]
     things: frozenset[int]
 
-    @property
-    def image(self) -> dict:
-        """COCO's description, without the size."""
-        return {"id": self.image_id, "file_name": self.file_name}
-
     def segmentation(self, is_thing: Mapping[int, bool]) -> Segmentation:
         """Stuff, and connected components of things."""
-        values = read_label_image(self.png)
-        check_same_size(values, self.png, image_size(self.image_path))
-        segmentation = semantic_segments(values, self.png, self.category_of)
+        png = self.annotation_path
+        values = read_label_image(png)
+        check_same_size(values, png, image_size(self.image_path))
+        segmentation = semantic_segments(values, png, self.category_of)
         return split_into_components(segmentation, self.things)
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from detr_d2.data.json_file import write_json_atomically
+from detr_d2.data.messages import quoted
 from detr_d2.preparation.categories import complete_categories, read_json
-from detr_d2.preparation.errors import PreparationError, Report, quoted
+from detr_d2.preparation.errors import PreparationError, Report
 
 
 def split_panoptic(

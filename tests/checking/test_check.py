@@ -8,7 +8,8 @@ from PIL import Image
 
 from detr_d2.checking import check_datasets, files
 from detr_d2.checking.check import _in_order
-from detr_d2.checking.findings import MAX_EXAMPLES, Finding, Findings, quoted
+from detr_d2.checking.findings import MAX_EXAMPLES, Finding, Findings
+from detr_d2.data.messages import quoted
 
 
 def test_processes_find_what_one_finds(dataset):

@@ -14,9 +14,10 @@ import torch
 from detectron2.data import transforms as T
 from PIL import Image
 
-from detr_d2.data import DetrDatasetMapper, segment_masks
+from detr_d2.data import segment_masks
 from detr_d2.data.dataset_mapper import (
     MAX_SIZE_TO_CROP,
+    DetrDatasetMapper,
     ResizeShortestEdge,
     segment_label_map,
 )

@@ -15,7 +15,7 @@ from detectron2.data import transforms as T
 from detectron2.structures import BoxMode
 from PIL import Image
 
-from detr_d2.data import DetrDatasetMapper
+from detr_d2.data.dataset_mapper import DetrDatasetMapper
 from detr_d2.data.panoptic_png import write_panoptic_png
 
 HEIGHT, WIDTH = 40, 60

@@ -12,8 +12,13 @@ import torch
 from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 
-from detr_d2.data import build_test_loader, build_train_loader
-from detr_d2.data.loader import RepeatableDataset, RepeatableSampler, mix_seed
+from detr_d2.data.loader import (
+    RepeatableDataset,
+    RepeatableSampler,
+    build_test_loader,
+    build_train_loader,
+    mix_seed,
+)
 
 AUGMENTED = (
     *("INPUT.CROP_PROB", 0.5, "INPUT.CROP_RESIZE", [48, 72], "INPUT.CROP_RANGE", [40, 64]),

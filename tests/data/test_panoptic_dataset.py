@@ -1,6 +1,7 @@
 """Registered datasets: their dicts, and what is said where there are none."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,41 +14,10 @@ from detr_d2.data.panoptic_dataset import (
     load_panoptic_dataset,
     require_datasets,
 )
-from detr_d2.data.panoptic_json import read_panoptic_json, set_panoptic_metadata
 
 pytestmark = pytest.mark.usefixtures("registry")
 
 NAME = "panoptic_dataset_test"
-CATEGORIES = [
-    {"id": 40, "name": "grass", "isthing": 0, "color": [1, 2, 3]},
-    {"id": 9, "name": "cat", "isthing": 1, "color": [4, 5, 6]},
-    {"id": 3, "name": "sky", "isthing": 0, "color": [7, 8, 9]},
-    {"id": 70, "name": "dog", "isthing": 1, "color": [10, 11, 12]},
-]
-
-
-def content(**changes: list) -> dict:
-    segments = [
-        {"id": 5, "category_id": 9, "area": 3, "bbox": [0, 0, 1, 1], "iscrowd": 1},
-        {"id": 6, "category_id": 40, "area": 4, "bbox": [0, 0, 2, 2], "iscrowd": 0},
-    ]
-    return {
-        "images": [{"id": "b", "file_name": "b.png", "height": 4, "width": 6}],
-        "annotations": [{"image_id": "b", "file_name": "b_pan.png", "segments_info": segments}],
-        "categories": CATEGORIES,
-        **changes,
-    }
-
-
-def read(tmp_path: Path, json_content: dict) -> list[dict]:
-    path = tmp_path / "panoptic.json"
-    path.write_text(json.dumps(json_content))
-    metadata = set_panoptic_metadata(NAME, CATEGORIES)
-    return read_panoptic_json(path, tmp_path / "images", tmp_path / "pngs", metadata)
-
-
-def register(tmp_path: Path, json_content: dict) -> None:
-    DatasetCatalog.register(NAME, lambda: read(tmp_path, json_content))
 
 
 @pytest.mark.parametrize("folder", [None, "nowhere"])
@@ -71,9 +41,8 @@ def test_missing_coco_says_where_it_was_looked_for_and_what_runs_without(
     assert "\n" not in message
 
 
-def test_missing_pictures_are_named_too(tmp_path):
+def test_missing_pictures_are_named_too(tmp_path, content):
     """Detectron2's own reader asserts that they exist."""
-    (tmp_path / "panoptic.json").write_text(json.dumps(content()))
     maps = {"thing_dataset_id_to_contiguous_id": {9: 0}}
     maps["stuff_dataset_id_to_contiguous_id"] = {40: 1}
     paths = [str(tmp_path / name) for name in ("images", "pngs", "panoptic.json")]
@@ -85,43 +54,48 @@ def test_missing_pictures_are_named_too(tmp_path):
         get_dataset_dicts([NAME])
 
 
-def register_instances(tmp_path: Path, **changes: list) -> None:
-    """A dataset of instances whose classes are known from its file alone."""
-    instances = {
-        "images": [{"id": 1, "file_name": "a.png", "height": 4, "width": 6}],
-        "annotations": [{"id": 8, "image_id": 1, "category_id": 9, "bbox": [1, 1, 2, 2]}],
-        "categories": [category for category in CATEGORIES if category["isthing"]],
-        **changes,
-    }
-    path = tmp_path / "instances.json"
-    path.write_text(json.dumps(instances))
-    register_coco_instances(NAME, {}, str(path), str(tmp_path / "images"))
+@pytest.fixture
+def register_instances(tmp_path: Path, categories: list[dict]) -> Callable[..., None]:
+    """Registers a dataset of instances whose classes are known from its file alone."""
+
+    def register(**changes: list) -> None:
+        instances = {
+            "images": [{"id": 1, "file_name": "a.png", "height": 4, "width": 6}],
+            "annotations": [{"id": 8, "image_id": 1, "category_id": 9, "bbox": [1, 1, 2, 2]}],
+            "categories": [category for category in categories if category["isthing"]],
+            **changes,
+        }
+        path = tmp_path / "instances.json"
+        path.write_text(json.dumps(instances))
+        register_coco_instances(NAME, {}, str(path), str(tmp_path / "images"))
+
+    return register
 
 
-def test_instance_datasets_are_read_as_well(tmp_path):
-    register_instances(tmp_path)
+def test_instance_datasets_are_read_as_well(register_instances):
+    register_instances()
     (image,) = get_dataset_dicts([NAME])
     assert [annotation["category_id"] for annotation in image["annotations"]] == [0]
 
 
-def test_required_datasets_tell_their_classes(tmp_path):
+def test_required_datasets_tell_their_classes(tmp_path, register_instances):
     (tmp_path / "images").mkdir()
-    register_instances(tmp_path)
+    register_instances()
     assert classes_of(NAME) is None
     require_datasets([NAME])
     assert classes_of(NAME).names == ("cat", "dog")
 
 
-def test_an_annotation_that_is_there_is_not_read_twice(tmp_path, monkeypatch):
+def test_an_annotation_that_is_there_is_not_read_twice(tmp_path, register_instances, monkeypatch):
     (tmp_path / "images").mkdir()
-    register_instances(tmp_path)
+    register_instances()
     require_datasets([NAME])
     monkeypatch.setattr(DatasetCatalog, "get", lambda name: pytest.fail("read again"))
     require_datasets([NAME])
 
 
-def test_required_images_are_missing(tmp_path):
-    register_instances(tmp_path)
+def test_required_images_are_missing(register_instances):
+    register_instances()
     with pytest.raises(FileNotFoundError, match=rf"{NAME}.* not there: .*images does not exist"):
         require_datasets([NAME])
 
@@ -140,10 +114,10 @@ def test_required_coco_is_missing(name, annotation):
         require_datasets([name])
 
 
-def test_what_is_wrong_with_instances_is_not_taken_for_a_missing_file(tmp_path):
+def test_what_is_wrong_with_instances_is_not_taken_for_a_missing_file(register_instances):
     """Detectron2's reader asserts it."""
     box = {"id": 8, "image_id": 1, "category_id": 9, "bbox": [1, 1, 2, 2]}
-    register_instances(tmp_path, annotations=[box, box])
+    register_instances(annotations=[box, box])
     with pytest.raises(ValueError, match=f"'{NAME}' cannot be read: .*ids in .* are not unique"):
         get_dataset_dicts([NAME])
 
@@ -153,8 +127,9 @@ def test_an_unregistered_dataset_is_named():
         get_dataset_dicts(["no_such_dataset"])
 
 
-def test_no_images(tmp_path):
-    register(tmp_path, content(images=[], annotations=[]))
+def test_no_images(content, read):
+    empty = content(images=[], annotations=[])
+    DatasetCatalog.register(NAME, lambda: read(NAME, empty))
     with pytest.raises(ValueError, match=f"No images in {NAME}"):
         get_dataset_dicts([NAME])
     with pytest.raises(ValueError, match="No images in DATASETS"):
@@ -168,11 +143,10 @@ def test_datasets_are_joined_in_order(small_shapes):
     assert dicts == first + last + first
 
 
-def test_records_and_classes_come_together(tmp_path, small_shapes):
+def test_records_and_classes_come_together(content, read, small_shapes):
     records, classes = load_panoptic_dataset("small_shapes_val")
     assert len(records) == small_shapes["small_shapes_val"] and len(classes.names) == 12
-    wrong = content()
-    register(tmp_path, wrong)
+    DatasetCatalog.register(NAME, lambda: read(NAME, content()))
     records, classes = load_panoptic_dataset(NAME)
     assert [segment["category_id"] for segment in records[0]["segments_info"]] == [0, 3]
     assert classes.dataset_ids == (9, 70, 3, 40)

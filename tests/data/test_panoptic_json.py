@@ -1,7 +1,6 @@
 """COCO's panoptic JSON: what is derived from its categories, and what is refused, by name."""
 
-import json
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from detectron2.data import Metadata, MetadataCatalog
@@ -9,50 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detr_d2.data.categories import PanopticClasses
-from detr_d2.data.panoptic_json import (
-    read_categories,
-    read_panoptic_json,
-    set_panoptic_metadata,
-)
+from detr_d2.data.panoptic_json import read_categories, set_panoptic_metadata
 
 pytestmark = pytest.mark.usefixtures("registry")
 
 NAME = "panoptic_json_test"
-CATEGORIES = [
-    {"id": 40, "name": "grass", "isthing": 0, "color": [1, 2, 3]},
-    {"id": 9, "name": "cat", "isthing": 1, "color": [4, 5, 6]},
-    {"id": 3, "name": "sky", "isthing": 0, "color": [7, 8, 9]},
-    {"id": 70, "name": "dog", "isthing": 1, "color": [10, 11, 12]},
-]
 
 
-def content(**changes: object) -> dict:
-    segments = [
-        {"id": 5, "category_id": 9, "area": 3, "bbox": [0, 0, 1, 1], "iscrowd": 1},
-        {"id": 6, "category_id": 40, "area": 4, "bbox": [0, 0, 2, 2], "iscrowd": 0},
-    ]
-    return {
-        "images": [{"id": "b", "file_name": "b.png", "height": 4, "width": 6}],
-        "annotations": [{"image_id": "b", "file_name": "b_pan.png", "segments_info": segments}],
-        "categories": CATEGORIES,
-        **changes,
-    }
-
-
-def write(tmp_path: Path, json_content: object) -> Path:
-    path = tmp_path / "panoptic.json"
-    path.write_text(json.dumps(json_content))
-    return path
-
-
-def read(tmp_path: Path, json_content: dict) -> list[dict]:
-    metadata = set_panoptic_metadata(NAME, CATEGORIES)
-    path = write(tmp_path, json_content)
-    return read_panoptic_json(path, tmp_path / "images", tmp_path / "pngs", metadata)
-
-
-def test_contiguous_ids_count_things_first():
-    metadata = set_panoptic_metadata(NAME, CATEGORIES, evaluator_type="x")
+def test_contiguous_ids_count_things_first(categories):
+    metadata = set_panoptic_metadata(NAME, categories, evaluator_type="x")
     assert isinstance(metadata, Metadata) and metadata is MetadataCatalog.get(NAME)
     assert metadata.thing_dataset_id_to_contiguous_id == {9: 0, 70: 1}
     assert metadata.stuff_dataset_id_to_contiguous_id == {3: 2, 40: 3}
@@ -62,24 +26,24 @@ def test_contiguous_ids_count_things_first():
 
 
 @pytest.mark.parametrize("isthing", [0, 1])
-def test_things_alone_and_stuff_alone(isthing):
-    chosen = [category for category in CATEGORIES if category["isthing"] == isthing]
+def test_things_alone_and_stuff_alone(categories, isthing):
+    chosen = [category for category in categories if category["isthing"] == isthing]
     classes = PanopticClasses.from_metadata(set_panoptic_metadata(NAME, chosen))
     assert classes.names == (("cat", "dog") if isthing else ("sky", "grass"))
     assert classes.is_thing == (bool(isthing),) * 2
 
 
-def test_categories_may_be_ints_or_bools(tmp_path):
-    given = [{**CATEGORIES[0], "isthing": False}, {**CATEGORIES[1], "isthing": True}]
-    given += CATEGORIES[2:]
+def test_categories_may_be_ints_or_bools(tmp_path, categories, content, write):
+    given = [{**categories[0], "isthing": False}, {**categories[1], "isthing": True}]
+    given += categories[2:]
     assert read_categories(write(tmp_path, content(categories=given))) == [
-        {**category, "isthing": bool(category["isthing"])} for category in CATEGORIES
+        {**category, "isthing": bool(category["isthing"])} for category in categories
     ]
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=300))
 @settings(deadline=None, database=None, max_examples=20)
-def test_colors_are_given_or_made_and_never_twice(tmp_path_factory, colored):
+def test_colors_are_given_or_made_and_never_twice(tmp_path_factory, content, write, colored):
     """Made ones are the same each time, also beside a given colour that would be the first made."""
     categories = [
         {"id": i, "name": str(i), "isthing": 1} | ({"color": [i % 256, i // 256, 0]} if c else {})
@@ -112,16 +76,18 @@ def test_colors_are_given_or_made_and_never_twice(tmp_path_factory, colored):
         ({"name": "grass"}, r"two categories have the same name: \['grass'\]"),
     ],
 )
-def test_categories_that_make_no_sense_are_refused(tmp_path, change, message):
-    categories = [CATEGORIES[0], {**CATEGORIES[1], **change}]
+def test_categories_that_make_no_sense_are_refused(
+    tmp_path, categories, content, write, change, message
+):
+    wrong = [categories[0], {**categories[1], **change}]
     with pytest.raises(ValueError, match=rf"panoptic\.json: .*{message}"):
-        read_categories(write(tmp_path, content(categories=categories)))
+        read_categories(write(tmp_path, content(categories=wrong)))
 
 
-@pytest.mark.parametrize("categories", [[], [5]])
-def test_no_categories(tmp_path, categories):
+@pytest.mark.parametrize("none", [[], [5]])
+def test_no_categories(tmp_path, content, write, none):
     with pytest.raises(ValueError, match=r"panoptic\.json: "):
-        read_categories(write(tmp_path, content(categories=categories)))
+        read_categories(write(tmp_path, content(categories=none)))
 
 
 INSTANCES = [{"id": 1, "image_id": "b", "category_id": 9, "bbox": [0, 0, 1, 1]}]
@@ -130,14 +96,17 @@ INSTANCES = [{"id": 1, "image_id": "b", "category_id": 9, "bbox": [0, 0, 1, 1]}]
 @pytest.mark.parametrize(
     ("json_content", "message"),
     [
-        (content(annotations=INSTANCES), r"annotates instances.* tools/prepare_panoptic\.py"),
+        (
+            {"images": [], "annotations": INSTANCES, "categories": []},
+            r"annotates instances.* tools/prepare_panoptic\.py",
+        ),
         ({"images": [], "annotations": []}, "no list 'categories'"),
-        ({"images": [], "categories": CATEGORIES}, "no list 'annotations'"),
+        ({"images": [], "categories": []}, "no list 'annotations'"),
         ([], "no list 'categories'"),
         ("text", "no list 'categories'"),
     ],
 )
-def test_other_kinds_of_json_are_refused(tmp_path, json_content, message):
+def test_other_kinds_of_json_are_refused(tmp_path, write, json_content, message):
     with pytest.raises(ValueError, match=rf"panoptic\.json.*{message}"):
         read_categories(write(tmp_path, json_content))
 
@@ -152,8 +121,8 @@ def test_what_is_no_json_is_named(tmp_path, damaged):
         read_categories(path)
 
 
-def test_dicts(tmp_path):
-    (image,) = read(tmp_path, content())
+def test_dicts(tmp_path, content, read):
+    (image,) = read(NAME, content())
     assert image == {
         "file_name": str(tmp_path / "images" / "b.png"),
         "image_id": "b",
@@ -181,70 +150,85 @@ def test_dicts(tmp_path):
     }
 
 
-def test_an_image_without_segments_is_kept(tmp_path):
+def test_an_image_without_segments_is_kept(content, read):
     empty = [{"image_id": "b", "file_name": "b.png", "segments_info": []}]
-    (image,) = read(tmp_path, content(annotations=empty))
+    (image,) = read(NAME, content(annotations=empty))
     assert image["segments_info"] == []
 
 
-def test_images_without_annotation_are_left_out_and_counted(tmp_path, caplog):
+def test_images_without_annotation_are_left_out_and_counted(content, read, caplog):
     more = [{"id": i, "file_name": f"{i}.png", "height": 4, "width": 6} for i in range(3)]
-    (image,) = read(tmp_path, content(images=[*more, *content()["images"]]))
+    (image,) = read(NAME, content(images=[*more, *content()["images"]]))
     assert image["image_id"] == "b"
     assert "panoptic.json: 3 of 4 images have no annotation and are left out" in caplog.text
     caplog.clear()
-    read(tmp_path, content())
+    read(NAME, content())
     assert not caplog.records
 
 
-def altered(of: str, **changes: object) -> dict:
-    """The content with the first image, annotation or segment changed; None takes a key away."""
-    whole = json.loads(json.dumps(content()))
-    entry = whole["images" if of == "image" else "annotations"][0]
-    if of == "segment":
-        entry = entry["segments_info"][0]
-    for key, value in changes.items():
-        entry[key] = value
-        if value is None:
+@pytest.fixture
+def altered(content: Callable[..., dict]) -> Callable[..., dict]:
+    """Makes the content with a part changed; None takes a key away.
+
+    ``of`` names the first image, annotation or segment, or "lists" for the lists themselves.
+    """
+
+    def make(of: str, **changes: object) -> dict:
+        whole = content()
+        annotation = whole["annotations"][0]
+        entry = {
+            "lists": whole,
+            "image": whole["images"][0],
+            "annotation": annotation,
+            "segment": annotation["segments_info"][0],
+        }[of]
+        entry.update(changes)
+        for key in [key for key, value in changes.items() if value is None]:
             del entry[key]
-    return whole
+        return whole
 
-
-TWICE = content()["images"] * 2, content()["annotations"] * 2
+    return make
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("of", "changes", "message"),
     [
-        (altered("segment", category_id=41), "image 'b' has a segment of category 41"),
-        (altered("segment", category_id=None), "image 'b' has a segment has no 'category_id'"),
-        (altered("segment", id="x"), "image 'b' has a segment has a wrong 'id'"),
-        (altered("annotation", segments_info=[5]), "is no dict: 5"),
-        (altered("annotation", segments_info=5), "an annotation has a wrong 'segments_info'"),
-        (altered("annotation", image_id="c"), "no image has the annotated id 'c'"),
-        (altered("annotation", file_name=None), "an annotation has no 'file_name': .*'b'"),
-        (altered("image", width="6"), "an image has a wrong 'width': .*'b'"),
-        (altered("image", id=None), "an image has no 'id'"),
-        (content(images=[]), "no image has the annotated id 'b'"),
-        (content(images=TWICE[0]), "two images have the id 'b'"),
-        (content(annotations=TWICE[1]), "image 'b' has two annotations"),
+        ("segment", {"category_id": 41}, "image 'b' has a segment of category 41"),
+        ("segment", {"category_id": None}, "image 'b' has a segment has no 'category_id'"),
+        ("segment", {"id": "x"}, "image 'b' has a segment has a wrong 'id'"),
+        ("annotation", {"segments_info": [5]}, "is no dict: 5"),
+        ("annotation", {"segments_info": 5}, "an annotation has a wrong 'segments_info'"),
+        ("annotation", {"image_id": "c"}, "no image has the annotated id 'c'"),
+        ("annotation", {"file_name": None}, "an annotation has no 'file_name': .*'b'"),
+        ("image", {"width": "6"}, "an image has a wrong 'width': .*'b'"),
+        ("image", {"id": None}, "an image has no 'id'"),
+        ("lists", {"images": []}, "no image has the annotated id 'b'"),
     ],
 )
-def test_entries_that_make_no_sense_are_refused(tmp_path, wrong, message):
+def test_entries_that_make_no_sense_are_refused(read, altered, of, changes, message):
     with pytest.raises(ValueError, match=rf"panoptic\.json: .*{message}"):
-        read(tmp_path, wrong)
+        read(NAME, altered(of, **changes))
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [("images", "two images have the id 'b'"), ("annotations", "image 'b' has two annotations")],
+)
+def test_entries_that_are_there_twice_are_refused(content, read, key, message):
+    with pytest.raises(ValueError, match=rf"panoptic\.json: .*{message}"):
+        read(NAME, content(**{key: 2 * content()[key]}))
 
 
 @pytest.mark.parametrize("of", ["image", "annotation"])
 @pytest.mark.parametrize(
     "file_name", ["../b.png", "a/../../b.png", "/etc/b.png", "..\\b.png", "\\b.png", "..", "", "."]
 )
-def test_file_names_that_leave_their_folder_are_refused(tmp_path, of, file_name):
+def test_file_names_that_leave_their_folder_are_refused(read, altered, of, file_name):
     with pytest.raises(ValueError, match=r"panoptic\.json: the file name .* leaves its folder"):
-        read(tmp_path, altered(of, file_name=file_name))
+        read(NAME, altered(of, file_name=file_name))
 
 
 @pytest.mark.parametrize("file_name", ["a/b.png", "a..b.png", "...png", "./b.png", "a b/ü.JPG"])
-def test_file_names_below_their_folder_are_taken(tmp_path, file_name):
-    (image,) = read(tmp_path, altered("image", file_name=file_name))
+def test_file_names_below_their_folder_are_taken(tmp_path, read, altered, file_name):
+    (image,) = read(NAME, altered("image", file_name=file_name))
     assert image["file_name"] == str(tmp_path / "images") + "/" + file_name

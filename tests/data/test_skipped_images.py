@@ -10,8 +10,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from detr_d2.data import build_train_loader
-from detr_d2.data.loader import RepeatableDataset, RepeatableSampler
+from detr_d2.data.loader import RepeatableDataset, RepeatableSampler, build_train_loader
 from detr_d2.data.skipped_images import SkippedImages
 
 DICTS = [{"file_name": f"{number}.jpg"} for number in range(10)]

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from detr_d2 import add_detr_config, config_file
-from detr_d2.modeling import DETR
+from detr_d2.modeling import DETR, AttentionMaskHead
 from detr_d2.modeling.targets import Target
 
 NUM_CLASSES = 6
@@ -97,6 +97,30 @@ def _paint(boxes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     for mask, (x0, y0, x1, y1) in zip(masks, boxes.long().tolist(), strict=True):
         mask[y0:y1, x0:x1] = True
     return masks
+
+
+@pytest.fixture(scope="session")
+def make_head() -> Callable[..., AttentionMaskHead]:
+    """Makes the same tiny mask head each time: D = 32, four heads, laterals of 24, 12, 10 channels.
+
+    ``softmax`` is "joint" or "per_head"; all else is passed on.
+    """
+
+    def make(softmax: str = "joint", **others: object) -> AttentionMaskHead:
+        torch.manual_seed(0)
+        head = AttentionMaskHead(
+            hidden_dim=32,
+            num_heads=4,
+            attention_softmax=softmax,
+            lateral_channels=(24, 12, 10),
+            **others,
+        )
+        for parameter in head.parameters():  # biases and norms that do something
+            if parameter.ndim == 1:
+                nn.init.uniform_(parameter, -1, 1)
+        return head
+
+    return make
 
 
 @pytest.fixture(scope="session")

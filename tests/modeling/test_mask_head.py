@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -25,20 +27,16 @@ PAIRS = torch.tensor([1, 0, 1, 1, 0]), torch.tensor([4, 0, 2, 4, 5])
 BOTH_SOFTMAXES = pytest.mark.parametrize("softmax", ["joint", "per_head"])
 
 
-def make_head(softmax: str = "joint") -> AttentionMaskHead:
-    torch.manual_seed(0)
-    head = AttentionMaskHead(
-        hidden_dim=D,
-        num_heads=HEADS,
-        attention_softmax=softmax,
-        lateral_channels=LATERAL_CHANNELS,
-    )
-    for parameter in head.parameters():  # biases and norms that do something
-        if parameter.ndim == 1:
-            nn.init.uniform_(parameter, -1, 1)
-    # Attention is small where it sums to one over all: let it count, so that queries differ.
-    head.input_conv.weight.data[:, D:] *= 20
-    return head
+@pytest.fixture
+def make_attentive_head(make_head: Callable[..., AttentionMaskHead]) -> Callable[..., nn.Module]:
+    """Attention is small where it sums to one over all: let it count, so that queries differ."""
+
+    def make(softmax: str = "joint") -> AttentionMaskHead:
+        head = make_head(softmax)
+        head.input_conv.weight.data[:, D:] *= 20
+        return head
+
+    return make
 
 
 def make_inputs(grids=GRIDS) -> dict:
@@ -93,8 +91,8 @@ def slow_masks(head: AttentionMaskHead, inputs: dict, attention: torch.Tensor) -
 
 @BOTH_SOFTMAXES
 @torch.no_grad()
-def test_attention_equals_the_plain_one(softmax):
-    module, inputs = make_head(softmax).attention_map, make_inputs()
+def test_attention_equals_the_plain_one(make_attentive_head, softmax):
+    module, inputs = make_attentive_head(softmax).attention_map, make_inputs()
     actual = module(inputs["queries"], inputs["memory"], inputs["padding_mask"])
     expected = slow_attention(module, inputs, joint=softmax == "joint")
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
@@ -102,9 +100,9 @@ def test_attention_equals_the_plain_one(softmax):
 
 @BOTH_SOFTMAXES
 @torch.no_grad()
-def test_attention_sums_to_one_outside_padding(softmax):
+def test_attention_sums_to_one_outside_padding(make_attentive_head, softmax):
     inputs = make_inputs()
-    attention = make_head(softmax).attention_map(
+    attention = make_attentive_head(softmax).attention_map(
         inputs["queries"], inputs["memory"], inputs["padding_mask"]
     )
     assert attention.shape == (IMAGES, QUERIES, HEADS, *GRIDS[0])
@@ -117,8 +115,8 @@ def test_attention_sums_to_one_outside_padding(softmax):
 
 @BOTH_SOFTMAXES
 @torch.no_grad()
-def test_masks_equal_the_plain_version(softmax):
-    head, inputs = make_head(softmax), make_inputs()
+def test_masks_equal_the_plain_version(make_attentive_head, softmax):
+    head, inputs = make_attentive_head(softmax), make_inputs()
     actual = head(**inputs, image_index=PAIRS[0], query_index=PAIRS[1])
     attention = slow_attention(head.attention_map, inputs, joint=softmax == "joint")
     assert actual.shape == (len(PAIRS[0]), *GRIDS[-1])
@@ -129,8 +127,8 @@ def test_masks_equal_the_plain_version(softmax):
 
 @pytest.mark.parametrize("grids", OTHER_GRIDS.values(), ids=OTHER_GRIDS)
 @torch.no_grad()
-def test_masks_equal_the_plain_version_on_other_grids(grids):
-    head, inputs = make_head(), make_inputs(grids)
+def test_masks_equal_the_plain_version_on_other_grids(make_attentive_head, grids):
+    head, inputs = make_attentive_head(), make_inputs(grids)
     inputs["padding_mask"].zero_()  # where the grid is a pixel, it is not all padding
     actual = head(**inputs, image_index=PAIRS[0], query_index=PAIRS[1])
     attention = slow_attention(head.attention_map, inputs, joint=True)
@@ -139,8 +137,8 @@ def test_masks_equal_the_plain_version_on_other_grids(grids):
 
 
 @torch.no_grad()
-def test_no_padding_mask_is_one_without_padding():
-    head, inputs = make_head(), make_inputs()
+def test_no_padding_mask_is_one_without_padding(make_attentive_head):
+    head, inputs = make_attentive_head(), make_inputs()
     pairs = {"image_index": PAIRS[0], "query_index": PAIRS[1]}
     inputs["padding_mask"].zero_()
     expected = head(**inputs, **pairs)
@@ -149,8 +147,8 @@ def test_no_padding_mask_is_one_without_padding():
 
 
 @torch.no_grad()
-def test_a_mask_does_not_depend_on_the_others_asked_for():
-    head, inputs = make_head(), make_inputs()
+def test_a_mask_does_not_depend_on_the_others_asked_for(make_attentive_head):
+    head, inputs = make_attentive_head(), make_inputs()
     together = head(**inputs, image_index=PAIRS[0], query_index=PAIRS[1])
     for i, (image, query) in enumerate(zip(*PAIRS, strict=True)):
         alone = head(**inputs, image_index=image[None], query_index=query[None])[0]
@@ -158,8 +156,8 @@ def test_a_mask_does_not_depend_on_the_others_asked_for():
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_no_queries_give_no_masks_and_zero_gradients(training):
-    head, inputs = make_head().train(training), make_inputs()
+def test_no_queries_give_no_masks_and_zero_gradients(make_attentive_head, training):
+    head, inputs = make_attentive_head().train(training), make_inputs()
     nothing = torch.zeros(0, dtype=torch.int64)
     masks = head(**inputs, image_index=nothing, query_index=nothing)
     assert masks.shape == (0, *GRIDS[-1])
@@ -170,8 +168,8 @@ def test_no_queries_give_no_masks_and_zero_gradients(training):
         assert not parameter.grad.any(), name
 
 
-def test_gradients_reach_every_parameter_and_only_the_chosen_queries():
-    head, inputs = make_head(), make_inputs()
+def test_gradients_reach_every_parameter_and_only_the_chosen_queries(make_attentive_head):
+    head, inputs = make_attentive_head(), make_inputs()
     inputs["queries"].requires_grad_()
     masks = head(**inputs, image_index=PAIRS[0], query_index=PAIRS[1])
     (masks * torch.randn_like(masks)).sum().backward()

@@ -6,7 +6,6 @@ from collections import Counter
 
 import pytest
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from detr_d2.modeling import AttentionMaskHead
@@ -25,22 +24,6 @@ QUERIES = 7
 IMAGE_INDEX = torch.tensor([0, 1, 1, 0, 1, 0, 0])
 # The steps: channels that a convolution sees, and makes.
 STEPS = [(D + HEADS, 16), (16, 8), (8, 4), (4, 2)]
-
-
-def make_head(chunk_size: int = 16, checkpointing: bool = False) -> AttentionMaskHead:
-    torch.manual_seed(0)
-    head = AttentionMaskHead(
-        hidden_dim=D,
-        num_heads=HEADS,
-        attention_softmax="joint",
-        lateral_channels=LATERAL_CHANNELS,
-        chunk_size=chunk_size,
-        checkpointing=checkpointing,
-    )
-    for parameter in head.parameters():  # biases and norms that do something
-        if parameter.ndim == 1:
-            nn.init.uniform_(parameter, -1, 1)
-    return head
 
 
 def make_inputs(
@@ -80,13 +63,15 @@ def masks_and_gradients(head: AttentionMaskHead, inputs: dict) -> dict[str, torc
 
 @ALL_GRIDS
 @pytest.mark.parametrize("images", [1, 2])
-def test_chunks_and_checkpoints_change_neither_masks_nor_gradients(grids, images):
+def test_chunks_and_checkpoints_change_neither_masks_nor_gradients(make_head, grids, images):
     """In double precision, where gradients that cancel out leave nothing to differ in."""
     index = IMAGE_INDEX * (images - 1)
-    expected = masks_and_gradients(make_head(0).double(), make_inputs(index, grids, torch.float64))
+    expected = masks_and_gradients(
+        make_head(chunk_size=0).double(), make_inputs(index, grids, torch.float64)
+    )
     for chunk_size in CHUNK_SIZES:
         for checkpointing in (False, True):
-            head = make_head(chunk_size, checkpointing).double()
+            head = make_head(chunk_size=chunk_size, checkpointing=checkpointing).double()
             actual = masks_and_gradients(head, make_inputs(index, grids, torch.float64))
             for name, value in expected.items():
                 torch.testing.assert_close(actual[name], value, rtol=1e-9, atol=1e-9)
@@ -95,9 +80,9 @@ def test_chunks_and_checkpoints_change_neither_masks_nor_gradients(grids, images
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("chunk_size", CHUNK_SIZES)
 def test_no_convolution_sees_more_queries_than_a_chunk(
-    record_operations, chunk_size, checkpointing
+    make_head, record_operations, chunk_size, checkpointing
 ):
-    head = make_head(chunk_size, checkpointing)
+    head = make_head(chunk_size=chunk_size, checkpointing=checkpointing)
     inputs = make_inputs(torch.zeros(QUERIES, dtype=torch.int64), ODD)
     with record_operations() as operations:
         head.upsample(**inputs).sum().backward()
@@ -110,7 +95,7 @@ def test_no_convolution_sees_more_queries_than_a_chunk(
 @pytest.mark.parametrize(("images", "queries"), [(1, 0), (1, 1), (1, 7), (2, 7)])
 @torch.no_grad()
 def test_multiplications_are_those_of_each_image_once_and_of_each_query(
-    chunk_size, images, queries
+    make_head, chunk_size, images, queries
 ):
     def conv(in_channels, out_channels, grid, taps):
         return 2 * in_channels * out_channels * grid[0] * grid[1] * taps
@@ -124,7 +109,7 @@ def test_multiplications_are_those_of_each_image_once_and_of_each_query(
 
     inputs = make_inputs(IMAGE_INDEX[:queries] * (images - 1), DOUBLED)
     with FlopCounterMode(display=False) as counter:
-        make_head(chunk_size).upsample(**inputs)
+        make_head(chunk_size=chunk_size).upsample(**inputs)
     assert counter.get_total_flops() == images * per_image + queries * per_query
 
 
@@ -132,12 +117,12 @@ def test_multiplications_are_those_of_each_image_once_and_of_each_query(
 @pytest.mark.parametrize("chunk_size", CHUNK_SIZES)
 @torch.no_grad()
 def test_the_image_is_worked_on_once_and_queries_only_as_asked(
-    record_operations, grids, chunk_size
+    make_head, record_operations, grids, chunk_size
 ):
     """Rows of work, counted at the convolutions by their channels."""
     inputs = make_inputs(IMAGE_INDEX[:5], grids)
     with record_operations() as operations:
-        make_head(chunk_size).upsample(**inputs)
+        make_head(chunk_size=chunk_size).upsample(**inputs)
     images, queries = 2, 5
     convolved = Counter()
     for name, taken, given in operations.calls:
@@ -165,9 +150,12 @@ def kept_for_backward(head: AttentionMaskHead, queries: int) -> int:
     return sum(kept.values())
 
 
-def test_checkpoints_keep_no_activations_of_queries():
+def test_checkpoints_keep_no_activations_of_queries(make_head):
     kept = {
-        checkpointing: [kept_for_backward(make_head(2, checkpointing), n) for n in (4, 8)]
+        checkpointing: [
+            kept_for_backward(make_head(chunk_size=2, checkpointing=checkpointing), n)
+            for n in (4, 8)
+        ]
         for checkpointing in (False, True)
     }
     # At least the four steps' maps, after the norm and after ReLU, of each query.
@@ -177,17 +165,17 @@ def test_checkpoints_keep_no_activations_of_queries():
     assert kept[True][1] < kept[False][1] / 3
 
 
-def test_checkpoints_do_nothing_without_gradients(monkeypatch):
+def test_checkpoints_do_nothing_without_gradients(make_head, monkeypatch):
     def unwanted(*args, **kwargs):
         raise AssertionError("a checkpoint without gradients")
 
     monkeypatch.setattr("detr_d2.modeling.mask_head.checkpoint", unwanted)
     inputs = make_inputs(IMAGE_INDEX, DOUBLED)
     with torch.no_grad():
-        make_head(2, checkpointing=True).upsample(**inputs)
-    make_head(2, checkpointing=False).upsample(**inputs)
+        make_head(chunk_size=2, checkpointing=True).upsample(**inputs)
+    make_head(chunk_size=2, checkpointing=False).upsample(**inputs)
     with pytest.raises(AssertionError, match="a checkpoint"):
-        make_head(2, checkpointing=True).upsample(**inputs)
+        make_head(chunk_size=2, checkpointing=True).upsample(**inputs)
 
 
 def test_the_config_sets_chunks_and_checkpoints(tiny_model):

@@ -33,18 +33,18 @@ def test_made_up_colours_differ():
         ({"id": "1"}, "whole number"),
         ({"id": -1}, "whole number"),
         ({"id": True}, "whole number"),
-        ({"id": 7}, "two categories have the id 7"),
-        ({"name": "sky"}, "two categories have the name 'sky'"),
-        ({"name": ""}, "has to be a text"),
-        ({"name": 3}, "has to be a text"),
-        ({"isthing": None}, "needs isthing"),
-        ({"isthing": 2}, "needs isthing"),
-        ({"isthing": "1"}, "needs isthing"),
-        ({"color": [1, 2]}, "a color is"),
-        ({"color": [1, 2, 256]}, "a color is"),
-        ({"color": [1, 2, -1]}, "a color is"),
-        ({"color": [1, 2, 0.5]}, "a color is"),
-        ({"color": "red"}, "a color is"),
+        ({"id": 7}, "two categories have the same id: [7]"),
+        ({"name": "sky"}, "two categories have the same name: ['sky']"),
+        ({"name": ""}, "no 'name' that is a text"),
+        ({"name": 3}, "no 'name' that is a text"),
+        ({"isthing": None}, "must have 'isthing'"),
+        ({"isthing": 2}, "must have 'isthing'"),
+        ({"isthing": "1"}, "must have 'isthing'"),
+        ({"color": [1, 2]}, "'color' must be"),
+        ({"color": [1, 2, 256]}, "'color' must be"),
+        ({"color": [1, 2, -1]}, "'color' must be"),
+        ({"color": [1, 2, 0.5]}, "'color' must be"),
+        ({"color": "red"}, "'color' must be"),
     ],
 )
 def test_broken_entries(change, said, categories):
@@ -56,5 +56,5 @@ def test_broken_entries(change, said, categories):
 
 @pytest.mark.parametrize("content", [[], {}, 3, None, [3], [{"id": 1}], [{"name": "a"}]])
 def test_broken_lists(content, write_json):
-    with pytest.raises(PreparationError, match=r"list\.json: (needs|category number 0)"):
+    with pytest.raises(PreparationError, match=r"list\.json: (needs|category .* has no)"):
         read_categories(write_json("list.json", content), isthing=True)
