@@ -126,6 +126,8 @@ def add_detr_config(cfg: CfgNode) -> None:
     detr.TEST.INSTANCES_ON = True
     # Instances need a probability above this. 0 keeps all, as average precision wants.
     detr.TEST.INSTANCE_SCORE_THRESH = 0.0
+    # Whether the output has "raw": all queries of the image, to be chosen from and merged again.
+    detr.TEST.RAW_ON = False
     # Validation pictures (ground truth beside prediction) written at each evaluation.
     detr.TEST.NUM_PICTURES = 4
     # Whether evaluation writes its predictions as COCO panoptic JSON and PNG.

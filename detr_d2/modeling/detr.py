@@ -6,7 +6,7 @@ H'×W' its output.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -21,18 +21,10 @@ from detr_d2.config import check_config, use_available_device
 from detr_d2.data.categories import resolve_classes, thing_mask
 from detr_d2.modeling.criterion import Divisors, LossWeights, SetCriterion, detection_metrics
 from detr_d2.modeling.detector import Detector, DetectorOutput
-from detr_d2.modeling.inference import (
-    InferenceOptions,
-    QuerySelection,
-    checked_image,
-    make_instances,
-    output_size,
-    select_instance_queries,
-    select_panoptic_queries,
-)
+from detr_d2.modeling.inference import InferenceOptions, checked_image, output_size
 from detr_d2.modeling.mask_head import build_mask_head
 from detr_d2.modeling.matcher import HungarianMatcher
-from detr_d2.modeling.merging import merge_panoptic
+from detr_d2.modeling.raw_prediction import RawPrediction
 from detr_d2.modeling.targets import Target
 from detr_d2.modeling.upsampling import ImageSizes
 
@@ -113,6 +105,7 @@ class DETR(TakesAnyDETR):
                 min_area=detr.TEST.MIN_AREA,
                 panoptic_on=detr.TEST.PANOPTIC_ON,
                 instances_on=detr.TEST.INSTANCES_ON,
+                raw_on=detr.TEST.RAW_ON,
                 instance_score_thresh=detr.TEST.INSTANCE_SCORE_THRESH,
                 batch_invariant=detr.BATCH_INVARIANT,
                 precision=detr.TEST.PRECISION,
@@ -150,12 +143,11 @@ class DETR(TakesAnyDETR):
 
         Returns:
             When training, the weighted losses. Else, for each image, ``instances`` (things; boxes,
-            scores, classes, masks) and ``panoptic_seg``: (H'×W' int32 ids, segments_info).
+            scores, classes, masks), ``panoptic_seg``: (H'×W' int32 ids, segments_info), and ``raw``
+            (its ``RawPrediction``), each where it is wanted.
         """
         if self.training:
             return self.losses(batched_inputs, divisors)
-        if self.options.batch_invariant:
-            return [self.predict([one])[0] for one in batched_inputs]
         return self.predict(batched_inputs)
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
@@ -242,59 +234,41 @@ class DETR(TakesAnyDETR):
     @torch.no_grad()
     def predict(self, batched_inputs: list[dict]) -> list[dict]:
         """Predicts on a batch; see ``forward``."""
-        with record_function("preprocess"):
-            images = self.preprocess(batched_inputs)
-        with self.options.autocast(self.device):
-            detected = self.detector(images)
-        padded = tuple(images.tensor.shape[-2:])
-        results = []
-        for i, (x, network) in enumerate(zip(batched_inputs, images.image_sizes, strict=True)):
-            sizes = ImageSizes(padded, tuple(network), output_size(x, network))
-            results.append(self._predict_image(detected.of_image(i), sizes))
-        return results
+        return [raw.result(self.options) for raw in self.raw_predictions(batched_inputs)]
 
-    def _predict_image(self, detected: DetectorOutput, sizes: ImageSizes) -> dict:
-        """Turns what was detected in one image (B = 1) into its output."""
-        logits, boxes_cxcywh = detected.logits[-1, 0], detected.boxes_cxcywh[-1, 0]
-        options, has_masks = self.options, self.mask_head is not None
-        things = kept = None
-        if options.instances_on:
-            things = select_instance_queries(logits, self.is_thing, options.instance_score_thresh)
-        if options.panoptic_on and has_masks:
-            kept = select_panoptic_queries(logits, options.score_thresh)
-        masks = self._masks_of_selections(detected, things, kept) if has_masks else None
+    @torch.no_grad()
+    def raw_predictions(self, batched_inputs: list[dict]) -> Iterator[RawPrediction]:
+        """Gives what the network makes of each image, see ``RawPrediction``.
 
-        result = {}
-        if things is not None:
-            result["instances"] = make_instances(
-                things,
-                boxes_cxcywh[things.query_index],
-                masks(things) if has_masks else None,
-                sizes,
-            )
-        if kept is not None:
-            with record_function("merge"):
-                result["panoptic_seg"] = merge_panoptic(
-                    kept,
-                    masks(kept),
-                    self.is_thing,
-                    sizes,
-                    stuff_merging=options.stuff_merging,
-                    min_area=options.min_area,
-                )
-        return result
+        Args:
+            batched_inputs: as ``forward`` takes them to predict.
+        """
+        if self.options.batch_invariant:
+            batches = [[one] for one in batched_inputs]
+        else:
+            batches = [batched_inputs]
+        for batch in batches:
+            with record_function("preprocess"):
+                images = self.preprocess(batch)
+            with self.options.autocast(self.device):
+                detected = self.detector(images)
+            padded = tuple(images.tensor.shape[-2:])
+            for i, (x, network) in enumerate(zip(batch, images.image_sizes, strict=True)):
+                sizes = ImageSizes(padded, tuple(network), output_size(x, network))
+                yield self._raw_prediction(detected.of_image(i), sizes)
 
-    def _masks_of_selections(
-        self, detected: DetectorOutput, *selections: QuerySelection | None
-    ) -> Callable[[QuerySelection], torch.Tensor]:
-        """Computes each wanted mask of one image once; the result looks up those of a selection."""
-        num_queries = detected.hidden.shape[2]
-        wanted = torch.zeros(num_queries, dtype=torch.bool, device=self.device)
-        for selection in selections:
-            if selection is not None:
-                wanted[selection.query_index] = True
-        query_index = wanted.nonzero()[:, 0]
-        with self.options.autocast(self.device):
-            mask_logits = self.masks_of(detected, torch.zeros_like(query_index), query_index)
-        row_of_query = wanted.cumsum(0) - 1
-        return lambda selection: mask_logits[row_of_query[selection.query_index]]
+    def _raw_prediction(self, detected: DetectorOutput, sizes: ImageSizes) -> RawPrediction:
+        """Of what was detected in one image (B = 1)."""
+
+        @torch.no_grad()
+        def make_masks(query_index: torch.Tensor) -> torch.Tensor:
+            with self.options.autocast(self.device):
+                return self.masks_of(detected, torch.zeros_like(query_index), query_index)
+
+        return RawPrediction(
+            logits=detected.logits[-1, 0].float(),
+            boxes_cxcywh=detected.boxes_cxcywh[-1, 0].float(),
+            is_thing=self.is_thing,
+            sizes=sizes,
+            make_masks=make_masks if self.mask_head is not None else None,
+        )

@@ -28,6 +28,7 @@ class InferenceOptions:
     min_area: int = 4
     panoptic_on: bool = True
     instances_on: bool = True
+    raw_on: bool = False
     instance_score_thresh: float = 0.0
     batch_invariant: bool = False
     precision: str = "float32"

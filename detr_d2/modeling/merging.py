@@ -5,12 +5,30 @@ Axes: n kept queries; h×w the mask logits (stride 4), H'×W' the output.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from detr_d2.modeling.inference import QuerySelection
 from detr_d2.modeling.upsampling import ImageSizes, UpsampledMasks
+
+
+@dataclass(frozen=True)
+class MergingRound:
+    """One round of the fight for pixels. Queries are given by their place in the selection.
+
+    Attributes:
+        fighting: those that fight.
+        winner: H'×W' int64, the one that has each pixel; the next round writes into it.
+        areas: n numbers of pixels, of the segment of which each is the first query, else 0.
+        survivors: those of ``fighting`` that are not dropped.
+    """
+
+    fighting: list[int]
+    winner: torch.Tensor
+    areas: list[int]
+    survivors: list[int]
 
 
 def merge_panoptic(
@@ -21,6 +39,7 @@ def merge_panoptic(
     *,
     stuff_merging: str,
     min_area: int,
+    on_round: Callable[[MergingRound], None] | None = None,
 ) -> tuple[torch.Tensor, list[dict]]:
     """Lets the kept queries fight for pixels: a pixel goes to the mask with the highest logit.
 
@@ -38,11 +57,13 @@ def merge_panoptic(
         sizes: the sizes of the image.
         stuff_merging: "reference" or "merged".
         min_area: in pixels of the output.
+        on_round: is told of each round.
 
     Returns:
         ids: H'×W' int32 on the device of the logits; 0 where nothing was kept.
         segments_info: a dict for each id from 1 on, with ``id``, ``category_id`` (contiguous),
-            ``isthing``, ``score`` (of the best query) and ``area`` (pixels), as Python numbers.
+            ``isthing``, ``score`` (of the best query), ``area`` (pixels) and ``queries`` (indices
+            of all queries that share it), as Python numbers.
     """
     n, device = len(selection), mask_logits.device
     all_masks = masks = UpsampledMasks(mask_logits, sizes)
@@ -56,12 +77,13 @@ def merge_panoptic(
             highest = logits.max(0).indices
             winner[some] = highest if place is None else place[highest]
         # In double precision all of these are exact, and reach the host in one transfer.
-        pixels, classes, things, scores = torch.stack(
+        pixels, classes, things, scores, query_index = torch.stack(
             [
                 winner.flatten().bincount(minlength=n).double(),
                 selection.classes.double(),
                 is_thing[selection.classes].double(),
                 selection.scores.double(),
+                selection.query_index.double(),
             ]
         ).tolist()
         segment_of = first_of_class(classes, things)
@@ -70,6 +92,8 @@ def merge_panoptic(
             areas[segment_of[query]] += int(count)
         in_segment = range(n) if stuff_merging == "reference" else segment_of
         survivors = [query for query in fighting if areas[in_segment[query]] > min_area]
+        if on_round is not None:
+            on_round(MergingRound(fighting, winner, areas, survivors))
         if len(survivors) == len(fighting):
             break
         # Only rows that have lost a pixel's winner are fought for again.
@@ -92,6 +116,7 @@ def merge_panoptic(
                     "isthing": bool(things[segment]),
                     "score": max(scores[query] for query in members),
                     "area": area,
+                    "queries": [int(query_index[query]) for query in members],
                 }
             )
     id_of_query = [id_of_segment[segment] for segment in segment_of]

@@ -125,6 +125,7 @@ def test_equals_the_slow_procedure_on_random_scenes(stuff_merging):
                 "isthing": bool(IS_THING[class_id]),
                 "score": best,
                 "area": int(mask.sum()),
+                "queries": scene.kept.query_index[segments[first]].tolist(),
             }, seed
         assert np.array_equal(ids.numpy() == 0, winners == -1), seed
 
@@ -167,7 +168,9 @@ def test_areas_types_and_numbers(stuff_merging):
                 "isthing": bool,
                 "score": float,
                 "area": int,
+                "queries": list,
             }
+            assert {type(query) for query in info["queries"]} == {int}
             assert info["area"] == (ids == info["id"]).sum() > scene.min_area
         total = sum(s["area"] for s in segments)
         assert total == (ids.numel() if segments else 0)
@@ -226,3 +229,31 @@ def test_nothing_given_is_changed():
     before = scene.mask_logits.clone()
     scene.merge("reference")
     assert torch.equal(scene.mask_logits, before)
+
+
+@BOTH_WAYS
+def test_rounds_are_told_and_change_nothing(stuff_merging):
+    num_rounds = Counter()
+    for seed in range(60):
+        scene = random_scene(seed)
+        rounds: list[tuple] = []
+
+        def remember(one, rounds=rounds):
+            rounds.append((one, one.winner.clone()))
+
+        told = scene.merge(stuff_merging, on_round=remember)
+        ids, segments_info = scene.merge(stuff_merging)
+        assert torch.equal(told[0], ids) and told[1] == segments_info
+        num_rounds[len(rounds)] += 1
+        for (before, _), (after, _) in zip(rounds, rounds[1:], strict=False):
+            assert after.fighting == before.survivors
+            assert len(before.survivors) < len(before.fighting)
+        for one, winner in rounds:
+            assert sum(one.areas) == winner.numel()
+            assert set(winner.unique().tolist()) <= set(one.fighting)
+        if segments_info:
+            last, winner = rounds[-1]
+            assert last.survivors == last.fighting
+            areas = [area for area in last.areas if area]
+            assert areas == [segment["area"] for segment in segments_info]
+    assert num_rounds[1] > 5 and num_rounds[2] > 5

@@ -96,7 +96,7 @@ def test_nothing_is_merged_that_nobody_wants(monkeypatch, tiny_model, make_batch
     def unwanted(*args, **kwargs):
         raise AssertionError("merged")
 
-    monkeypatch.setattr("detr_d2.modeling.detr.merge_panoptic", unwanted)
+    monkeypatch.setattr("detr_d2.modeling.raw_prediction.merge_panoptic", unwanted)
     (result,) = tiny_model(overrides).eval()(make_batch(SIZES[0]))
     assert set(result) == {"instances"}
 
