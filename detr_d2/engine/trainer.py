@@ -18,14 +18,15 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
-from detr_d2.config import use_available_device
+from detr_d2.config import set_key, use_available_device
 from detr_d2.data.categories import check_num_classes, resolve_classes
 from detr_d2.data.loader import build_train_loader
 from detr_d2.data.panoptic_dataset import require_datasets
+from detr_d2.data.whole_file import check_writable, remove_unfinished
 from detr_d2.engine.checkpoint import StrictCheckpointer
 from detr_d2.engine.evaluate import evaluate
 from detr_d2.engine.faults import explained
-from detr_d2.engine.hooks import EvalHook, RepeatableRandomness
+from detr_d2.engine.hooks import EvalHook, MaskMetrics, RepeatableRandomness
 from detr_d2.engine.loop import Trainer
 from detr_d2.engine.solver import build_optimizer
 from detr_d2.engine.stages import (
@@ -37,7 +38,6 @@ from detr_d2.engine.stages import (
     set_aside,
     stage_config,
 )
-from detr_d2.engine.whole_file import check_writable, remove_unfinished
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +147,7 @@ def train_stage(
         [
             RepeatableRandomness(cfg.SEED) if cfg.SEED >= 0 else None,
             hooks.IterationTimer(),
+            MaskMetrics(LOG_PERIOD) if comm.is_main_process() else None,
             hooks.PeriodicCheckpointer(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
             if comm.is_main_process()
             else None,
@@ -168,13 +169,18 @@ def train_stage(
     return results
 
 
-def evaluate_only(cfg: CfgNode) -> OrderedDict:
-    """Evaluates ``MODEL.WEIGHTS``, or where that is empty what the last stage left."""
+def evaluate_only(cfg: CfgNode, *, report: bool = False) -> OrderedDict:
+    """Evaluates ``MODEL.WEIGHTS``, or where that is empty what the last stage left.
+
+    With ``report``, writes a page on each dataset as well; see ``evaluate``.
+    """
     prepare(cfg, eval_only=True)
     cfg = evaluation_config(cfg)
+    if report:
+        set_key(cfg, "MODEL.DETR.TEST.RAW_ON", True)
     model = build_model(cfg)
     StrictCheckpointer(model).load(cfg.MODEL.WEIGHTS)
-    return evaluate(cfg, wrap_for_processes(model))
+    return evaluate(cfg, wrap_for_processes(model), report=report)
 
 
 def make_trainer(cfg: CfgNode, model: nn.Module, optimizer: torch.optim.Optimizer) -> Trainer:

@@ -5,7 +5,7 @@ Axes: B images, Q queries, K classes, L decoder layers, N matched (image, query)
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,8 @@ from torch import nn
 from detr_d2.modeling.losses import box_losses, class_loss, dice_loss, mask_focal_loss
 from detr_d2.modeling.matcher import HungarianMatcher
 from detr_d2.modeling.targets import Target
+
+MaskObserver = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,18 @@ class Divisors:
 
 
 class SetCriterion(nn.Module):
-    """DETR's losses (paper, sections 3.1 and 4.2). Has no parameters; computes in float32."""
+    """DETR's losses (paper, sections 3.1 and 4.2). Has no parameters; computes in float32.
+
+    Attributes:
+        mask_observer: None, or called with the masks that are compared: N×H×W logits, N×H×W bool
+            targets and the N images they belong to. It changes none of them.
+    """
 
     def __init__(self, matcher: HungarianMatcher, weights: LossWeights) -> None:
         super().__init__()
         self.matcher = matcher
         self.weights = weights
+        self.mask_observer: MaskObserver | None = None
 
     def match(
         self, logits: torch.Tensor, boxes_cxcywh: torch.Tensor, targets: Sequence[Target]
@@ -176,6 +184,8 @@ class SetCriterion(nn.Module):
         else:
             mask_logits = mask_logits.sum() + mask_logits.new_zeros(0, 1, *padded_size)
         mask_logits = mask_logits[:, 0]  # N×H×W
+        if self.mask_observer is not None:
+            self.mask_observer(mask_logits.detach(), target_masks, matches.image_index)
         focal = mask_focal_loss(
             mask_logits,
             target_masks,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from detectron2.modeling import build_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 
 from detr_d2.data.panoptic_dataset import get_dataset_dicts
 from detr_d2.engine import train
@@ -54,6 +55,20 @@ def test_tensorboard_gets_losses_and_figures(events, stage):
 
 def test_tensorboard_gets_figures_of_every_evaluation(events):
     assert [event.step for event in events.Scalars("bbox/AP")] == [2, 5]
+
+
+def test_one_tensorboard_shows_the_stages_side_by_side(finished_run):
+    """``tensorboard --logdir OUTPUT_DIR``: each stage is a run of its name, with the same tags."""
+    runs = EventMultiplexer().AddRunsFromDirectory(str(finished_run.folder)).Reload().Runs()
+    assert runs.keys() == {"boxes", "masks"}
+    tags = {stage: set(run["tensors"]) for stage, run in runs.items()}
+    assert "panoptic_seg/PQ" in tags["masks"]
+    assert "bbox/AP" in tags["boxes"] & tags["masks"]
+
+
+def test_tensorboard_gets_the_iou_of_each_query(events, stage):
+    wanted = ["metrics/mask_iou_of_queries"] if stage == "masks" else []
+    assert events.Tags()["histograms"] == wanted
 
 
 def test_tensorboard_gets_validation_pictures(events):

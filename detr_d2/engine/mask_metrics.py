@@ -1,0 +1,151 @@
+"""What masks and attention look like while they are learned: figures of the matched queries.
+
+Axes: B images, Q queries, N matched (image, query) pairs, M heads; H×W the padded batch, h×w the
+res5 grid.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+# Every how many pixels, in both directions, two masks are compared: the model makes them at
+# stride 4.
+_STRIDE = 4
+
+
+def mask_ious(mask_logits: torch.Tensor, target_masks: torch.Tensor) -> torch.Tensor:
+    """The IoU of each mask, where its logit is above 0, with its target.
+
+    Args:
+        mask_logits: N×H×W.
+        target_masks: N×H×W bool.
+
+    Returns:
+        N, in 0 … 1; 1 where neither has a pixel.
+    """
+    masks = mask_logits > 0
+    intersection, union = (masks & target_masks).sum((1, 2)), (masks | target_masks).sum((1, 2))
+    return torch.where(union > 0, intersection / union, 1.0)
+
+
+def mask_similarities(mask_logits: torch.Tensor, image_index: torch.Tensor) -> torch.Tensor:
+    """How alike the masks of an image are: the cosine of each two, as probabilities.
+
+    Args:
+        mask_logits: N×H×W.
+        image_index: N int64, the image of each.
+
+    Returns:
+        One for each pair of masks of one image: 1 for masks that are the same or the same but for
+        a factor, 0 for those that don't overlap.
+    """
+    log_probabilities = F.logsigmoid(mask_logits[:, ::_STRIDE, ::_STRIDE].flatten(1))
+    # A cosine doesn't see how large they are, so that masks that are close to 0 may be enlarged.
+    peaks = log_probabilities.amax(1, keepdim=True)
+    masks = F.normalize((log_probabilities - peaks).exp())  # N×S
+    of_one_image = image_index[:, None] == image_index
+    return (masks @ masks.T)[of_one_image.triu(diagonal=1)].clamp(max=1)
+
+
+def attention_entropies(attention: torch.Tensor, num_points: torch.Tensor) -> torch.Tensor:
+    """How far each head's map is spread, whatever its share of the attention.
+
+    Args:
+        attention: N×M×h×w, 0 in padding.
+        num_points: N, how many points of the grid aren't padding.
+
+    Returns:
+        N×M, in 0 … 1: 0 where all attention is on one point (or there is none), 1 where it is the
+        same on all.
+    """
+    maps = attention.flatten(2)  # N×M×S
+    maps = maps / maps.sum(-1, keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
+    most = num_points.clamp(min=2).log()[:, None]  # of a single point it is 0, however divided
+    return (torch.special.entr(maps).sum(-1) / most).clamp(max=1)
+
+
+class MaskRecorder:
+    """Watches a DETR that trains, from its making until ``close``: no pass of its own, no change.
+
+    A mask head without a module ``attention_map`` that gives B×Q×M×h×w tells of its masks alone.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        """Takes a DETR with a mask head."""
+        self.criterion = model.criterion
+        self.ious: list[torch.Tensor] = []
+        self.similarities: list[torch.Tensor] = []
+        self.empty: list[torch.Tensor] = []
+        self.entropies: list[torch.Tensor] = []
+        self.shares: list[torch.Tensor] = []
+        self._attention: object = None
+        self._handles = [model.mask_head.register_forward_hook(self._see_head, with_kwargs=True)]
+        attention_map = getattr(model.mask_head, "attention_map", None)
+        if isinstance(attention_map, nn.Module):
+            self._handles.append(attention_map.register_forward_hook(self._see_attention))
+        self.criterion.mask_observer = self._see_masks
+
+    def close(self) -> None:
+        """Leaves the model as it was."""
+        self.criterion.mask_observer = None
+        for handle in self._handles:
+            handle.remove()
+
+    def put(self, storage: EventStorage) -> None:
+        """Writes means over all that was seen, and a histogram of the IoUs."""
+        seen = {
+            "metrics/mask_iou": self.ious,
+            "metrics/mask_similarity": self.similarities,
+            "metrics/empty_masks": self.empty,
+        }
+        for name, values in seen.items():
+            _put_mean(storage, name, values)
+        for name, values in (
+            ("attention_entropy", self.entropies),
+            ("attention_share", self.shares),
+        ):
+            heads = torch.cat(values).unbind(1) if values else ()
+            for number, head in enumerate(heads):
+                _put_mean(storage, f"{name}/head_{number}", [head])
+        ious = torch.cat(self.ious) if self.ious else torch.empty(0)
+        if len(ious):
+            # Of its own name: of one name, TensorBoard shows the scalar alone.
+            storage.put_histogram("metrics/mask_iou_of_queries", ious.cpu(), bins=20)
+
+    @torch.no_grad()
+    def _see_masks(
+        self, mask_logits: torch.Tensor, target_masks: torch.Tensor, image_index: torch.Tensor
+    ) -> None:
+        self.ious.append(mask_ious(mask_logits, target_masks))
+        self.similarities.append(mask_similarities(mask_logits, image_index))
+        self.empty.append((mask_logits <= 0).all(2).all(1).float())
+
+    def _see_attention(self, module: nn.Module, args: tuple, attention: object) -> None:
+        self._attention = attention
+
+    @torch.no_grad()
+    def _see_head(self, module: nn.Module, args: tuple, inputs: dict[str, Any], masks: Any) -> None:
+        attention, self._attention = self._attention, None
+        if not isinstance(attention, torch.Tensor) or attention.ndim != 5:
+            return
+        image_index = inputs["image_index"]
+        attention = attention[image_index, inputs["query_index"]].float()  # N×M×h×w
+        num_points = attention.new_full((len(attention),), attention.shape[-2:].numel())
+        if inputs["padding_mask"] is not None:
+            num_points -= inputs["padding_mask"][image_index].sum((1, 2))
+        self.entropies.append(attention_entropies(attention, num_points))
+        shares = attention.sum((2, 3))
+        if (shares < 0.999).any():  # else each head sums to one, and has no share
+            self.shares.append(shares)
+
+
+def _put_mean(storage: EventStorage, name: str, values: list[torch.Tensor]) -> None:
+    numbers = torch.cat(values) if values else torch.empty(0)
+    if len(numbers):
+        # As it is: Detectron2's median over 20 values would be one over 20 lines of the log.
+        storage.put_scalar(name, numbers.mean().item(), smoothing_hint=False)
