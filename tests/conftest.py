@@ -5,8 +5,10 @@ Nothing here imports detr_d2, Detectron2 or PyTorch before the environment varia
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
+    from selenium.webdriver.remote.webdriver import WebDriver
 
 # The embedded data goes here, and not into the user's cache.
 _session_folder = tempfile.TemporaryDirectory(prefix="detr_d2_tests_")
@@ -122,3 +125,80 @@ def load_tool() -> Callable[[str], ModuleType]:
         return module
 
     return load
+
+
+class Browser:
+    """A headless Chromium with an empty profile."""
+
+    def __init__(self, driver: WebDriver, screenshots: Path | None) -> None:
+        self.driver = driver
+        self._screenshots = screenshots
+
+    def open(self, page: Path | str, width: int = 1280, height: int = 900) -> None:
+        """Opens a file or an address in a window of a size in CSS pixels."""
+        self.console_errors()  # forgets those of the page before
+        self.driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600},
+        )
+        self.driver.get(page.resolve().as_uri() if isinstance(page, Path) else page)
+
+    def console_errors(self) -> list[str]:
+        """What the console has shown as an error since the last call."""
+        log = self.driver.get_log("browser")
+        return [entry["message"] for entry in log if entry["level"] == "SEVERE"]
+
+    def screenshot(self, name: str) -> None:
+        """Keeps the whole page as NAME.png in the folder that DETR_D2_SCREENSHOTS names, if any."""
+        if self._screenshots is not None:
+            shot = self.driver.execute_cdp_cmd(
+                "Page.captureScreenshot", {"captureBeyondViewport": True}
+            )
+            self._screenshots.mkdir(parents=True, exist_ok=True)
+            (self._screenshots / f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Chromium, driven by selenium; tests that need it are skipped where there is none."""
+    programs = [
+        next(filter(None, map(shutil.which, names)), None)
+        for names in (("chromium", "chromium-browser", "google-chrome"), ("chromedriver",))
+    ]
+    if None in programs:
+        pytest.skip("needs Chromium and its driver (Debian: apt install chromium chromium-driver)")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    chromium, chromedriver = programs
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--hide-scrollbars",
+        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
+    ):
+        options.add_argument(argument)
+    screenshots = os.environ.get("DETR_D2_SCREENSHOTS")
+    driver = webdriver.Chrome(options=options, service=Service(chromedriver))
+    try:
+        yield Browser(driver, Path(screenshots) if screenshots else None)
+    finally:
+        driver.quit()
+
+
+@pytest.fixture(scope="session")
+def quickstart_weights() -> Path:
+    """The quickstart's model, where the quickstart has run."""
+    weights = Path(__file__).resolve().parents[1] / "output/quickstart/masks/model_final.pth"
+    if not weights.is_file():
+        pytest.skip("needs the quickstart's model: run tools/quickstart.sh first")
+    return weights
