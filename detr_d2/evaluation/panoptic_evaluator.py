@@ -20,9 +20,8 @@ from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 
 from detr_d2.data.categories import PanopticClasses
-from detr_d2.data.json_file import write_json_atomically
 from detr_d2.data.panoptic_dataset import load_panoptic_dataset
-from detr_d2.data.panoptic_png import read_panoptic_png, write_panoptic_png
+from detr_d2.data.panoptic_png import read_panoptic_png
 from detr_d2.evaluation.panoptic_quality import (
     GroupQuality,
     PanopticStats,
@@ -30,6 +29,11 @@ from detr_d2.evaluation.panoptic_quality import (
     class_quality,
     compare_panoptic,
     group_quality,
+)
+from detr_d2.evaluation.saved_predictions import (
+    PNG_FOLDER,
+    save_prediction,
+    write_predictions_json,
 )
 
 logger = logging.getLogger(__name__)
@@ -77,7 +81,7 @@ class PanopticEvaluator(DatasetEvaluator):
             raise ValueError("save_predictions needs an output_dir")
         self._save_dir = Path(output_dir) if save_predictions and output_dir else None
         if self._save_dir is not None:
-            (self._save_dir / "predictions").mkdir(parents=True, exist_ok=True)
+            (self._save_dir / PNG_FOLDER).mkdir(parents=True, exist_ok=True)
         self.reset()
 
     def reset(self) -> None:
@@ -155,7 +159,9 @@ class PanopticEvaluator(DatasetEvaluator):
         log = logger.info if num_images == len(self._records) else logger.warning
         log(f"Evaluated {num_images} of {len(self._records)} images of {self._dataset_name}")
         if self._save_dir is not None:
-            self._write_predictions_json(list(chain.from_iterable(saved)))
+            annotations = sorted(chain.from_iterable(saved), key=lambda entry: entry["file_name"])
+            path = write_predictions_json(self._save_dir, annotations, self._classes)
+            logger.info(f"Saved predictions to {path}")
 
         is_thing = np.array(self._classes.is_thing)
         groups = {
@@ -172,30 +178,9 @@ class PanopticEvaluator(DatasetEvaluator):
         # the folder whatever the id holds.
         readable = re.sub(r"[^A-Za-z0-9_-]+", "_", str(image_id))[:64]
         name = f"{self._place[image_id]:07d}_{readable}.png"
-        write_panoptic_png(ids, self._save_dir / "predictions" / name)
-        segments = [
-            {
-                "id": int(segment["id"]),
-                "category_id": self._classes.dataset_ids[segment["category_id"]],
-                "area": int((ids == segment["id"]).sum()),
-                **({"score": float(segment["score"])} if "score" in segment else {}),
-            }
-            for segment in segments_info
-        ]
-        self._saved.append({"image_id": image_id, "file_name": name, "segments_info": segments})
-
-    def _write_predictions_json(self, annotations: list[dict[str, Any]]) -> None:
-        classes = self._classes
-        categories = [
-            {"id": dataset_id, "name": name, "isthing": int(is_thing)}
-            for dataset_id, name, is_thing in zip(
-                classes.dataset_ids, classes.names, classes.is_thing, strict=True
-            )
-        ]
-        annotations = sorted(annotations, key=lambda annotation: annotation["file_name"])
-        path = self._save_dir / "predictions.json"
-        write_json_atomically({"annotations": annotations, "categories": categories}, path)
-        logger.info(f"Saved predictions to {path}")
+        self._saved.append(
+            save_prediction(self._save_dir, name, image_id, ids, segments_info, self._classes)
+        )
 
 
 def _panoptic_output(output: dict[str, Any]) -> tuple[np.ndarray, list[dict[str, Any]]]:

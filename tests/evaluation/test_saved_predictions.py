@@ -1,14 +1,18 @@
 """Predictions that PanopticEvaluator writes as COCO has them, and panopticapi reads."""
 
 import json
+import resource
 
+import numpy as np
 import pytest
 import torch
 from detectron2.evaluation import DatasetEvaluators, inference_on_dataset
 from panopticapi.evaluation import pq_compute
 
+from detr_d2.data.categories import PanopticClasses
 from detr_d2.data.panoptic_png import read_panoptic_png
 from detr_d2.evaluation import PanopticEvaluator
+from detr_d2.evaluation.saved_predictions import PredictionStream
 
 NAME = "blocks"
 
@@ -67,3 +71,53 @@ def test_saving_needs_a_folder_and_ids_that_fit_a_png(make_dataset, tmp_path):
     output = {"panoptic_seg": (torch.full((24, 32), segment["id"]), [segment])}
     with pytest.raises(ValueError, match=r"image 1 .*segment ids must lie in"):
         evaluator.process(images[:1], [output])
+
+
+CLASSES = PanopticClasses(("bäll", "sky"), (5, 9), (True, False))
+
+
+def test_a_stream_is_valid_after_each_prediction(tmp_path):
+    ids = np.array([[7, 7, 0], [300, 0, 0]])
+    infos = [{"id": 7, "category_id": 0, "score": 0.5}, {"id": 300, "category_id": 1}]
+    with PredictionStream(tmp_path / "out", CLASSES) as stream:
+        assert json.loads(stream.path.read_bytes())["annotations"] == []
+        for number in range(4):
+            stream.add(f"clip/{number}.png", f"clip/{number}", ids, infos)
+            # As one would find it after the process was killed here.
+            content = json.loads(stream.path.read_bytes())
+            assert [entry["image_id"] for entry in content["annotations"]] == [
+                f"clip/{k}" for k in range(number + 1)
+            ]
+        assert content["categories"] == [
+            {"id": 5, "name": "bäll", "isthing": 1},
+            {"id": 9, "name": "sky", "isthing": 0},
+        ]
+        assert content["annotations"][3] == {
+            "image_id": "clip/3",
+            "file_name": "clip/3.png",
+            "segments_info": [
+                {"id": 7, "category_id": 5, "area": 2, "score": 0.5},
+                {"id": 300, "category_id": 9, "area": 1},
+            ],
+        }
+    assert np.array_equal(read_panoptic_png(tmp_path / "out" / "predictions" / "clip/3.png"), ids)
+
+
+def test_a_stream_stays_valid_when_the_disk_is_full(tmp_path):
+    infos = [{"id": id, "category_id": 0} for id in range(1, 90)]
+    ids = np.arange(90).reshape(9, 10)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with PredictionStream(tmp_path, CLASSES) as stream:
+        stream.add("a.png", "a", ids, infos)
+        limit = stream.path.stat().st_size + 1000
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+            with pytest.raises(OSError, match="(?i)too large"):
+                stream.add("b.png", "b", ids, infos)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert [
+            entry["image_id"] for entry in json.loads(stream.path.read_bytes())["annotations"]
+        ] == ["a"]
+        stream.add("c.png", "c", ids, infos)
+        assert len(json.loads(stream.path.read_bytes())["annotations"]) == 2

@@ -1,133 +1,12 @@
-"""Prediction on files: which are found, what is written, what happens to damaged ones."""
+"""The predictor: weights of every kind, arrays of every kind, batches and streams."""
 
-import logging
 import re
-import sys
-from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
 
-
-@pytest.fixture
-def trained_cfg(tiny_cfg, tmp_path):
-    """A tiny model on disk that is sure of seeing a ball in every query."""
-    from detectron2.modeling import build_model
-
-    model = build_model(tiny_cfg)
-    torch.nn.init.zeros_(model.detector.class_head.weight)
-    torch.nn.init.zeros_(model.mask_head.output_conv.weight)  # whole, quick to draw
-    model.detector.class_head.bias.data = 20.0 * torch.eye(13)[0]
-    tiny_cfg.MODEL.WEIGHTS = str(tmp_path / "model.pth")
-    torch.save({"model": model.state_dict()}, tiny_cfg.MODEL.WEIGHTS)
-    return tiny_cfg
-
-
-@pytest.fixture
-def images(tmp_path):
-    """A folder with a colour image, a grey one in a sub-folder, a truncated one and a text."""
-    folder = tmp_path / "images"
-    (folder / "sub").mkdir(parents=True)
-    pixels = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
-    cv2.imwrite(str(folder / "a.jpg"), pixels)
-    cv2.imwrite(str(folder / "sub" / "a.png"), pixels[..., 0])
-    (folder / "broken.jpg").write_bytes((folder / "a.jpg").read_bytes()[:200])
-    (folder / "notes.txt").write_text("no image")
-    return folder
-
-
-def test_finds_files_folders_and_globs(images):
-    from detr_d2.prediction import find_images
-
-    everything = [images / "a.jpg", images / "broken.jpg", images / "sub" / "a.png"]
-    assert find_images([str(images)]) == everything
-    assert find_images([str(images / "*.jpg")]) == everything[:2]
-    assert find_images([str(images / "**" / "*.png")]) == everything[2:]
-    assert find_images([str(images / "missing.jpg")]) == [images / "missing.jpg"]
-    for empty in (images / "*.gif", images / "sub" / "*.jpg"):
-        with pytest.raises(FileNotFoundError, match="No images in"):
-            find_images([str(empty)])
-
-
-def test_every_readable_image_gets_a_picture(trained_cfg, images, tmp_path, caplog):
-    from detr_d2.prediction import predict_files
-
-    output = tmp_path / "pictures"
-    with caplog.at_level(logging.ERROR, logger="detr_d2"):
-        failed = predict_files(trained_cfg, [str(images), str(images / "gone.jpg")], str(output))
-    assert failed == 2
-    assert sorted(path.name for path in output.iterdir()) == ["a.png", "a_2.png"]
-    assert cv2.imread(str(output / "a.png")).shape == (6 * 60, 6 * 80, 3)
-    messages = [record.getMessage() for record in caplog.records]
-    assert ["broken.jpg" in messages[0], "gone.jpg" in messages[1]] == [True, True]
-
-
-def test_images_of_all_kinds_get_a_picture(trained_cfg, tmp_path):
-    from PIL import Image
-
-    from detr_d2.prediction import predict_files
-
-    folder, output = tmp_path / "images", tmp_path / "pictures"
-    folder.mkdir()
-    trained_cfg.merge_from_list(["INPUT.MIN_SIZE_TEST", 64, "INPUT.MAX_SIZE_TEST", 96])
-    for mode in ("RGB", "RGBA", "L", "LA", "P", "1", "I;16"):
-        Image.new(mode, (40, 30)).save(folder / f"{mode}.png")
-    Image.new("CMYK", (40, 30)).save(folder / "CMYK.jpg")
-    for size in [(1, 1), (1, 3000), (3000, 1)]:
-        Image.new("RGB", size).save(folder / f"{size[0]}x{size[1]}.png")
-    assert predict_files(trained_cfg, [str(folder)], str(output)) == 0
-    assert len(list(output.iterdir())) == 11
-    assert cv2.imread(str(output / "3000x1.png")).shape == (1, 3000, 3)
-
-
-def test_images_that_the_model_cannot_take_are_named(trained_cfg, images, tmp_path, caplog):
-    from detectron2.modeling import build_model
-
-    from detr_d2.prediction import predict_files
-
-    trained_cfg.MODEL.DETR.POSITION_EMBEDDING = "learned"
-    torch.save({"model": build_model(trained_cfg).state_dict()}, trained_cfg.MODEL.WEIGHTS)
-    cv2.imwrite(str(images / "long.png"), np.zeros((9, 3000, 3), np.uint8))
-    inputs = [str(images / "long.png"), str(images / "a.jpg")]
-    with caplog.at_level(logging.ERROR, logger="detr_d2"):
-        assert predict_files(trained_cfg, inputs, str(tmp_path / "pictures")) == 1
-    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["a.png"]
-    assert re.search(r"long\.png: Learned positions reach 50", caplog.text)
-
-
-def test_a_picture_that_cannot_be_written_is_an_error(trained_cfg, images, tmp_path):
-    from detr_d2.prediction import predict_files
-
-    (tmp_path / "pictures" / "a.png").mkdir(parents=True)
-    with pytest.raises(OSError, match=r"a\.png: the picture cannot be written"):
-        predict_files(trained_cfg, [str(images / "a.jpg")], str(tmp_path / "pictures"))
-
-
-def test_demo_ends_with_status_1_if_any_image_failed(
-    trained_cfg, images, tmp_path, load_tool, monkeypatch
-):
-    config = tmp_path / "config.yaml"
-    config.write_text(trained_cfg.dump())
-
-    def run(*inputs: Path) -> int:
-        options = ["--config-file", config, "--output", tmp_path / "out", "--input", *inputs]
-        monkeypatch.setattr(sys, "argv", ["demo.py", *map(str, options)])
-        return load_tool("demo").main()
-
-    assert run(images) == 1
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.png", "a_2.png"}
-    assert run(images / "a.jpg") == 0
-    with pytest.raises(SystemExit, match="error: No images in"):
-        run(images / "*.gif")
-    trained_cfg.MODEL.WEIGHTS = str(tmp_path / "gone.pth")
-    config.write_text(trained_cfg.dump())
-    with pytest.raises(SystemExit, match=r"error: .*gone\.pth"):
-        run(images)
-
-
-# --- The predictor for weights of every kind ---
+from detr_d2.prediction import Predictor, picture_config, predict_stream
 
 
 @pytest.fixture
@@ -167,8 +46,6 @@ def hugging_face(tmp_path):
 
 @pytest.mark.parametrize("path", [".", "model.safetensors"], ids=["folder", "file"])
 def test_predictor_takes_models_of_hugging_face(released_cfg, hugging_face, path):
-    from detr_d2.prediction import Predictor
-
     folder, theirs = hugging_face()
     released_cfg.MODEL.WEIGHTS = str(folder / path)
     predictor = Predictor(released_cfg)
@@ -188,8 +65,6 @@ def test_predictor_takes_models_of_hugging_face(released_cfg, hugging_face, path
 def test_predictor_predicts_as_detectron2s_where_both_can_load(trained_cfg):
     from detectron2.engine import DefaultPredictor
 
-    from detr_d2.prediction import Predictor
-
     trained_cfg.INPUT.MIN_SIZE_TEST = 96  # both resize
     image = np.random.default_rng(1).integers(0, 255, (60, 80, 3), dtype=np.uint8)
     ours, theirs = Predictor(trained_cfg)(image), DefaultPredictor(trained_cfg)(image)
@@ -199,8 +74,6 @@ def test_predictor_predicts_as_detectron2s_where_both_can_load(trained_cfg):
 
 
 def test_predictor_takes_arrays_of_other_types_and_refuses_what_is_no_image(trained_cfg):
-    from detr_d2.prediction import Predictor
-
     predictor = Predictor(trained_cfg)
     image = np.random.default_rng(1).integers(0, 255, (60, 80, 3), dtype=np.uint8)
     expected = predictor(image)["instances"].pred_boxes.tensor
@@ -216,8 +89,6 @@ def test_predictor_takes_arrays_of_other_types_and_refuses_what_is_no_image(trai
 
 
 def test_predictor_refuses_what_does_not_fit(trained_cfg, released_cfg, hugging_face, tmp_path):
-    from detr_d2.prediction import Predictor
-
     folder, _ = hugging_face(masks=False)
     for cfg, changes, message in [
         (released_cfg, {}, r"missing in the file: mask_head\."),
@@ -237,8 +108,6 @@ def test_predictor_refuses_what_does_not_fit(trained_cfg, released_cfg, hugging_
 
 
 def test_predictor_works_without_the_gpu_of_the_config(trained_cfg, monkeypatch):
-    from detr_d2.prediction import Predictor
-
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     trained_cfg.MODEL.DEVICE = "cuda"
     predictor = Predictor(trained_cfg)
@@ -269,8 +138,6 @@ def test_default_predictor_gives_what_the_visualizer_draws(trained_cfg):
 
 
 def test_pictures_cost_no_instances_that_they_do_not_show(tiny_cfg):
-    from detr_d2.prediction import picture_config
-
     tiny_cfg.MODEL.DETR.TEST.INSTANCES_ON = True
     assert not picture_config(tiny_cfg).MODEL.DETR.TEST.INSTANCES_ON
     assert tiny_cfg.MODEL.DETR.TEST.INSTANCES_ON
@@ -281,3 +148,52 @@ def test_pictures_cost_no_instances_that_they_do_not_show(tiny_cfg):
         assert (shown.INSTANCES_ON, shown.INSTANCE_SCORE_THRESH) == (True, 0.5)
         without.MODEL.DETR.TEST.INSTANCE_SCORE_THRESH = 0.7
         assert picture_config(without).MODEL.DETR.TEST.INSTANCE_SCORE_THRESH == 0.7
+
+
+def test_boxes_are_had_where_they_are_shown(tiny_cfg):
+    assert not picture_config(tiny_cfg).MODEL.DETR.TEST.RAW_ON
+    assert picture_config(tiny_cfg, "boxes").MODEL.DETR.TEST.RAW_ON
+
+
+def test_a_batch_predicts_as_one_by_one(trained_cfg):
+    predictor = Predictor(trained_cfg)
+    rng = np.random.default_rng(1)
+    images = list(rng.integers(0, 255, (2, 60, 80, 3), dtype=np.uint8))
+    for image, together in zip(images, predictor.predict_batch(images), strict=True):
+        alone = predictor(image)
+        assert torch.equal(together["panoptic_seg"][0], alone["panoptic_seg"][0])
+        boxes = [output["instances"].pred_boxes.tensor for output in (together, alone)]
+        torch.testing.assert_close(*boxes, atol=1e-3, rtol=0)
+    with pytest.raises(ValueError, match="(?i)image"):
+        predictor.predict_batch([images[0], None])
+
+
+class Refusing:
+    """Takes even numbers, and keeps the batches that it was given."""
+
+    def __init__(self):
+        self.batches = []
+
+    def predict_batch(self, images):
+        self.batches.append(list(images))
+        if any(image % 2 for image in images):
+            raise ValueError("odd")
+        return [{"image": image} for image in images]
+
+
+def test_a_stream_goes_on_after_images_that_the_model_refuses():
+    predictor, drawn, refused = Refusing(), 0, []
+
+    def numbers():
+        nonlocal drawn
+        for number in (0, 2, 3, 4, 6, 8, 9):
+            drawn += 1
+            yield f"n{number}", number
+
+    stream = predict_stream(predictor, numbers(), 3, lambda name, error: refused.append(name))
+    assert next(stream)[0] == "n0"
+    assert drawn == 3  # no more than a batch is read ahead
+    assert [name for name, _, _ in stream] == ["n2", "n4", "n6", "n8"]
+    assert refused == ["n3", "n9"]
+    assert predictor.batches == [[0, 2, 3], [0], [2], [3], [4, 6, 8], [9]]
+    assert list(predict_stream(predictor, [], 3, pytest.fail)) == []

@@ -1,0 +1,160 @@
+"""Segments followed through a video, so that each keeps its number and thus its colour.
+
+Axes: H×W a frame, h×w the coarser grid on which regions are compared, n segments of a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from detr_d2.visualization import Scene
+
+# The longer side of the grid, at most.
+GRID_SIZE = 320
+# A region goes on in the next frame where the two share this part of their union.
+MIN_IOU = 0.2
+# For how many frames a segment may be out of sight, and how many such are remembered.
+MAX_FRAMES_UNSEEN = 30
+MAX_UNSEEN = 256
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where a segment is.
+
+    Attributes:
+        class_id: of the segment.
+        is_thing: likewise.
+        cells: flat places in the grid, rising, none twice.
+    """
+
+    class_id: int
+    is_thing: bool
+    cells: np.ndarray
+
+
+def match_regions(before: Sequence[Region], now: Sequence[Region]) -> dict[int, int]:
+    """Finds which regions are the same segment, by their intersection over union.
+
+    Each has one partner at most, of its own class; the sum of all IoUs is as large as it can be.
+    Things need an IoU of ``MIN_IOU``. Stuff, of which an image has one segment per class, is the
+    same wherever it is.
+
+    Args:
+        before: m regions of one frame.
+        now: n of another.
+
+    Returns:
+        Places in ``now`` → places in ``before``, of those that have a partner.
+    """
+    if not before or not now:
+        return {}
+    quality = np.zeros((len(now), len(before)))
+    for i, region in enumerate(now):
+        for j, other in enumerate(before):
+            if (region.class_id, region.is_thing) == (other.class_id, other.is_thing):
+                iou = _iou(region.cells, other.cells)
+                quality[i, j] = iou if region.is_thing else max(iou, MIN_IOU)
+    quality[quality < MIN_IOU] = 0
+    pairs = zip(*linear_sum_assignment(quality, maximize=True), strict=True)
+    return {int(i): int(j) for i, j in pairs if quality[i, j] > 0}
+
+
+def regions_of(scene: Scene) -> list[Region]:
+    """The regions of n segments: their masks, or where a model has none, their boxes."""
+    step = -(-max(scene.size) // GRID_SIZE)
+    cells = _mask_cells(scene, step) if scene.places is not None else _box_cells(scene, step)
+    return [
+        Region(segment.class_id, segment.is_thing, some)
+        for segment, some in zip(scene.segments, cells, strict=True)
+    ]
+
+
+class SegmentTracker:
+    """Numbers the segments of a video's frames, from 1 on, each number standing for one segment.
+
+    What it remembers is bounded: the regions of the last frame, and ``MAX_UNSEEN`` of segments that
+    were in one of the last ``MAX_FRAMES_UNSEEN`` frames, and may come back to their place.
+    """
+
+    def __init__(self) -> None:
+        self._frame = 0
+        self._next_number = 1
+        self._size: tuple[int, int] | None = None
+        self._seen: dict[int, Region] = {}  # in the last frame, by number
+        self._unseen: dict[int, tuple[int, Region]] = {}  # with the frame that they were last in
+
+    def follow(self, scene: Scene) -> Scene:
+        """The next frame, with the numbers of its segments as their ids."""
+        self._frame += 1
+        if scene.size != self._size:  # another grid, on which nothing can be compared
+            self._size, self._seen, self._unseen = scene.size, {}, {}
+        now = regions_of(scene)
+        numbers = _partners(now, self._seen)
+        left = [place for place in range(len(now)) if place not in numbers]
+        returned = {number: region for number, (_, region) in self._unseen.items()}
+        found = _partners([now[place] for place in left], returned)
+        numbers |= {left[place]: number for place, number in found.items()}
+        for place in left:
+            if place not in numbers:
+                numbers[place], self._next_number = self._next_number, self._next_number + 1
+        self._remember({numbers[place]: region for place, region in enumerate(now)})
+        return scene.numbered([numbers[place] for place in range(len(now))])
+
+    @property
+    def num_remembered(self) -> int:
+        """How many segments can be found again."""
+        return len(self._seen) + len(self._unseen)
+
+    def _remember(self, seen: dict[int, Region]) -> None:
+        lost = {n: (self._frame - 1, region) for n, region in self._seen.items() if n not in seen}
+        unseen = {n: last for n, last in self._unseen.items() if n not in seen} | lost
+        recent = [n for n in unseen if self._frame - unseen[n][0] <= MAX_FRAMES_UNSEEN]
+        self._unseen = {n: unseen[n] for n in recent[-MAX_UNSEEN:]}
+        self._seen = seen
+
+
+def _partners(now: list[Region], before: dict[int, Region]) -> dict[int, int]:
+    """Places in ``now`` → numbers of regions before, of those that have a partner."""
+    numbers = list(before)
+    return {i: numbers[j] for i, j in match_regions(list(before.values()), now).items()}
+
+
+def _iou(cells: np.ndarray, others: np.ndarray) -> float:
+    if not len(cells) or not len(others) or cells[-1] < others[0] or others[-1] < cells[0]:
+        return 0.0
+    is_in = np.zeros(max(cells[-1], others[-1]) + 1, bool)
+    is_in[cells] = True
+    shared = int(np.count_nonzero(is_in[others]))
+    return shared / (len(cells) + len(others) - shared)
+
+
+def _mask_cells(scene: Scene, step: int) -> list[np.ndarray]:
+    """Every ``step``-th pixel of every ``step``-th row; small segments get each cell they touch."""
+    coarse = scene.places[::step, ::step]
+    flat = coarse.ravel()
+    order = np.argsort(flat, kind="stable")
+    # Places before 1 show nothing.
+    ends = np.searchsorted(flat[order], np.arange(len(scene.segments) + 1), side="right")
+    cells = [order[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    for place, some in enumerate(cells, start=1):
+        if not len(some):
+            rows, columns = np.nonzero(scene.places == place)
+            cells[place - 1] = np.unique(rows // step * coarse.shape[1] + columns // step)
+    return cells
+
+
+def _box_cells(scene: Scene, step: int) -> list[np.ndarray]:
+    height, width = (-(-length // step) for length in scene.size)
+    cells = []
+    for segment in scene.segments:
+        left, upper, right, lower = (edge / step for edge in segment.box)
+        # At least one cell, however small the box.
+        rows = np.arange(int(upper), max(int(upper) + 1, int(np.ceil(lower)))).clip(0, height - 1)
+        columns = np.arange(int(left), max(int(left) + 1, int(np.ceil(right)))).clip(0, width - 1)
+        cells.append(np.unique(rows[:, None] * width + columns))
+    return cells
