@@ -10,19 +10,25 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from detr_d2.config import STAGES, load_config
+from detr_d2.data.whole_file import check_writable
 from detr_d2.engine.faults import NotFiniteError, TrainingError
 from detr_d2.engine.trainer import evaluate_only, prepare, train
-from detr_d2.engine.whole_file import check_writable
 
 
 def training_parser(description: str = "") -> argparse.ArgumentParser:
-    """Detectron2's options, and ``--stage``."""
+    """Detectron2's options, ``--stage`` and ``--report``."""
     parser = default_argument_parser(epilog=None)
     parser.description = description
     parser.add_argument(
         "--stage",
         choices=STAGES,
         help="run this stage alone; 'joint' trains detector and mask head together",
+    )
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="with --eval-only: OUTPUT_DIR/inference/<dataset>/report.html shows where the model "
+        "fails",
     )
     return parser
 
@@ -40,6 +46,8 @@ def run(args: argparse.Namespace) -> None:
     if args.stage:
         overrides += ["SOLVER.STAGES", [args.stage]]
     try:
+        if args.report and not args.eval_only:
+            raise ValueError("--report goes with --eval-only.")
         cfg = load_config(args.config_file, overrides)
         check_writable(cfg.OUTPUT_DIR, "OUTPUT_DIR")
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="detr_d2")
@@ -47,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
         cfg.freeze()
         default_setup(cfg, args)
         if args.eval_only:
-            evaluate_only(cfg)
+            evaluate_only(cfg, report=args.report)
         else:
             train(cfg, resume=args.resume)
     except NotFiniteError as error:  # in all processes

@@ -21,14 +21,18 @@ from detr_d2.data.dataset_mapper import DetrDatasetMapper
 from detr_d2.data.image_file import read_image
 from detr_d2.data.loader import build_test_loader
 from detr_d2.data.panoptic_dataset import get_dataset_dicts
-from detr_d2.evaluation.build import build_evaluators
+from detr_d2.evaluation.build import build_evaluators, evaluation_folder
+from detr_d2.reporting import ReportCollector
 from detr_d2.visualization import below, beside, draw_ground_truth, draw_prediction
 
 logger = logging.getLogger(__name__)
 
 
-def evaluate(cfg: CfgNode, model: nn.Module) -> OrderedDict:
+def evaluate(cfg: CfgNode, model: nn.Module, *, report: bool = False) -> OrderedDict:
     """Evaluates on every dataset of ``DATASETS.TEST`` and draws some of its images.
+
+    With ``report``, each dataset's folder gets a ``report.html`` in the same pass; the model has to
+    be one with ``MODEL.DETR.TEST.RAW_ON``.
 
     Returns:
         On the main process: the results by task, as Detectron2 has them; by dataset and task where
@@ -44,6 +48,10 @@ def evaluate(cfg: CfgNode, model: nn.Module) -> OrderedDict:
                 "Nothing to evaluate on %s: the model predicts nothing that it annotates.", name
             )
             continue
+        if report:
+            folder = evaluation_folder(cfg, name)
+            # Last: the log has the figures, also where pictures of some image can't be made.
+            evaluators.append(ReportCollector(cfg, name, folder, dataset_dicts=dataset_dicts))
         loader = build_test_loader(cfg, name, dataset_dicts=dataset_dicts)
         results[name] = inference_on_dataset(model, loader, evaluators)
         if comm.is_main_process():

@@ -18,14 +18,14 @@ def build_evaluators(
     """PQ where the model predicts masks, box and mask AP where the dataset has things.
 
     Where a dataset has instances and no panoptic annotation, there is no PQ. Files go to
-    ``OUTPUT_DIR/inference/<dataset>``.
+    ``evaluation_folder``.
 
     Args:
         cfg: the whole config.
         dataset_name: a registered dataset.
         dataset_dicts: its dicts, where they have been read already.
     """
-    folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
+    folder = evaluation_folder(cfg, dataset_name)
     has_masks, options = cfg.MODEL.DETR.MASK_ON, cfg.MODEL.DETR.TEST
     if dataset_dicts is None:
         dataset_dicts = get_dataset_dicts([dataset_name])
@@ -56,6 +56,11 @@ def build_evaluators(
             )
         )
     return evaluators
+
+
+def evaluation_folder(cfg: CfgNode, dataset_name: str) -> str:
+    """Where what evaluation writes on a dataset goes."""
+    return os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
 
 
 def _has_instances_alone(dataset_dict: dict) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import os
 import resource
@@ -56,8 +55,7 @@ def run_command(tmp_path) -> Callable[..., tuple[int, str]]:
         Trainer.run_step = step
         path = tmp_path / "config.yaml"
         path.write_text(cfg.dump())
-        args = {"config_file": str(path), "opts": [], "stage": None}
-        command.run(argparse.Namespace(**args, eval_only=False, resume=False))
+        command.run(command.training_parser().parse_args(["--config-file", str(path)]))
 
     def run(cfg, accident: Callable[[Trainer], None] = lambda trainer: None) -> tuple[int, str]:
         # Forked: a fresh process would spend seconds on imports.

@@ -1,0 +1,88 @@
+"""The PQ that other score thresholds would give, without running the model again.
+
+Axes: H×W pixels of an image; T thresholds, rising.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from detr_d2.evaluation import PanopticStats
+
+THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))  # 0.05 … 0.95
+
+
+def thresholds_with(score_thresh: float | None) -> tuple[float, ...]:
+    """``THRESHOLDS`` and, where it isn't one of them, the run's own."""
+    own = () if score_thresh is None else (score_thresh,)
+    return tuple(sorted({*THRESHOLDS, *own}))
+
+
+class Sweep(Protocol):
+    """One image at any score threshold in [0, 1]."""
+
+    def count(self, threshold: float) -> int:
+        """How many queries, or segments, have a score above it."""
+
+    def panoptic(self, threshold: float) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        """H×W ids and segments_info."""
+
+
+class RawSweep:
+    """Queries of the model, which fight for pixels anew at each threshold."""
+
+    def __init__(self, raw: Any, *, stuff_merging: str, min_area: int) -> None:
+        """Takes a ``RawPrediction``, and options of ``MODEL.DETR.TEST``."""
+        self._raw, self._options = raw, {"stuff_merging": stuff_merging, "min_area": min_area}
+        scores, classes = raw.logits.softmax(-1).max(-1)
+        self._scores = scores[classes < raw.logits.shape[-1] - 1]  # the last is "no object"
+
+    def count(self, threshold: float) -> int:
+        return int((self._scores > threshold).sum())
+
+    def panoptic(self, threshold: float) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        ids, segments_info = self._raw.panoptic(score_thresh=threshold, **self._options)
+        return ids.cpu().numpy(), segments_info
+
+
+class SavedSweep:
+    """Saved segments, which are dropped below the threshold; their pixels become void."""
+
+    def __init__(self, ids: np.ndarray, segments_info: Sequence[dict[str, Any]]) -> None:
+        """Takes H×W ids and their segments; those without a score are never dropped."""
+        self._ids, self._segments = ids, list(segments_info)
+
+    def count(self, threshold: float) -> int:
+        return len(self._above(threshold))
+
+    def panoptic(self, threshold: float) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        kept = self._above(threshold)
+        is_kept = np.isin(self._ids, [segment["id"] for segment in kept])
+        return np.where(is_kept, self._ids, 0), kept
+
+    def _above(self, threshold: float) -> list[dict[str, Any]]:
+        return [s for s in self._segments if s.get("score") is None or s["score"] > threshold]
+
+
+def sweep_stats(
+    sweep: Sweep,
+    thresholds: Sequence[float],
+    compare: Callable[[np.ndarray, list[dict[str, Any]]], PanopticStats],
+) -> list[PanopticStats]:
+    """The stats of one image at T rising thresholds.
+
+    Thresholds between which no score lies have the same result, which is made once.
+    """
+    by_count: dict[int, PanopticStats] = {}
+    stats = []
+    for threshold in thresholds:
+        count = sweep.count(threshold)
+        if count not in by_count:
+            with torch.no_grad():
+                by_count[count] = compare(*sweep.panoptic(threshold))
+        stats.append(by_count[count])
+    return stats
