@@ -1,0 +1,54 @@
+"""What modules give during a forward pass, by forward hooks that change nothing and don't stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import nn
+
+
+@contextmanager
+def recording(
+    model: nn.Module, wanted: Mapping[str, Callable[[Any, Any], Any]]
+) -> Iterator[dict[str, list]]:
+    """Records modules while the context is open; the hooks are gone after it, also after errors.
+
+    Args:
+        model: in whichever mode.
+        wanted: for the name of each module what is kept of a call: a function of its positional
+            arguments and its output. It must copy what the model goes on to change in place.
+
+    Gives:
+        For each name what was kept of each call, in order; filled while the model runs.
+
+    Raises:
+        AttributeError: the model has no module of a name.
+    """
+    kept: dict[str, list] = {name: [] for name in wanted}
+    with ExitStack() as hooks:
+        for name, keep in wanted.items():
+
+            def hook(_module, args, output, calls=kept[name], keep=keep) -> None:
+                calls.append(keep(args, output))
+
+            hooks.callback(model.get_submodule(name).register_forward_hook(hook).remove)
+        yield kept
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Puts a model into evaluation mode, and afterwards each of its modules back into its own."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def output_of(_args: tuple, output: Any) -> Any:
+    """Keeps the output of a call as it is."""
+    return output

@@ -1,0 +1,50 @@
+"""A tiny model that keeps some of its queries, and an image for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session")
+def image() -> dict:
+    """As the model takes it; its output has another size."""
+    pixels = torch.randint(0, 256, (3, 64, 80), generator=torch.Generator().manual_seed(0))
+    return {"image": pixels.float(), "height": 96, "width": 120}
+
+
+@pytest.fixture(scope="session")
+def make_model(make_tiny_cfg, tmp_path_factory, image) -> Callable:
+    """Makes random models: ``(*overrides, kept=5)``, of whose 8 queries so many are kept."""
+    from detectron2.modeling import build_model
+
+    def make(*overrides: object, kept: int = 5):
+        torch.manual_seed(0)
+        model = build_model(make_tiny_cfg(tmp_path_factory.mktemp("model"), *overrides)).eval()
+        # Queries that have learned nothing are all alike, and so are their classes.
+        torch.nn.init.normal_(model.detector.query_embed.weight, std=3.0)
+        model.detector.class_head.weight.data *= 10
+        model.detector.class_head.bias.data[-1] = -20.0
+        (raw,) = model.raw_predictions([image])
+        scores = raw.logits.softmax(-1)[:, :-1].amax(-1).sort(descending=True).values.tolist()
+        threshold = sum([1.0, *scores, 0.0][kept : kept + 2]) / 2
+        model.options = replace(model.options, score_thresh=threshold)
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def model(make_model):
+    """To be left as it is."""
+    return make_model()
+
+
+@pytest.fixture(scope="session")
+def explanation(model, image):
+    from detr_d2.explanation import explain
+
+    return explain(model, image)
