@@ -1,0 +1,178 @@
+"""How the page is served: to this machine, within limits, and nothing is left behind."""
+
+import builtins
+import importlib
+import os
+import signal
+import socket
+import tempfile
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+httpx = pytest.importorskip("httpx")  # gradio brings it
+gr = pytest.importorskip("gradio", reason="needs gradio: pip install 'detr_d2[web]'")
+
+from detr_d2.web.app import build_app  # noqa: E402
+from detr_d2.web.serve import serve, serving  # noqa: E402
+
+# By its path: the package has the function by the same name.
+serve_module = importlib.import_module("detr_d2.web.serve")
+
+
+def upload(address: str, content: bytes, name: str = "photo.png") -> httpx.Response:
+    return httpx.post(f"{address}gradio_api/upload", files={"files": (name, content)}, timeout=20)
+
+
+def test_served_here_alone_within_limits(viewer, free_port, photo_file, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = dict(os.environ)
+    with serving(viewer, "127.0.0.1", free_port, max_upload_mb=0.1) as address:
+        assert address == f"http://127.0.0.1:{free_port}/"
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection((_other_address(), free_port), timeout=5)
+        (path,) = upload(address, photo_file.read_bytes()).json()
+        assert Path(path).is_relative_to(tmp_path)
+        assert upload(address, bytes(200_000)).status_code == 413
+        assert httpx.get(f"{address}gradio_api/info", timeout=20).json() == {
+            "named_endpoints": {},
+            "unnamed_endpoints": {},
+        }
+        assert httpx.get(f"{address}gradio_api/file={__file__}", timeout=20).status_code == 403
+        with (
+            pytest.raises(OSError, match="Name another --port"),
+            serving(viewer, "127.0.0.1", free_port, max_upload_mb=1),
+        ):
+            pass
+    assert [p for p in tmp_path.iterdir() if p != photo_file] == []
+    assert os.environ.get("GRADIO_TEMP_DIR") == before.get("GRADIO_TEMP_DIR")
+
+
+def _other_address() -> str:
+    """Another address of this machine: all of 127.0.0.0/8 is."""
+    return "127.0.0.2"
+
+
+def test_starting_asks_no_other_host(viewer, free_port, monkeypatch):
+    asked, real = set(), socket.getaddrinfo
+
+    def getaddrinfo(host, *args, **kwargs):
+        asked.add(host.decode() if isinstance(host, bytes) else host)
+        return real(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with serving(viewer, "127.0.0.1", free_port, max_upload_mb=1) as address:
+        page = httpx.get(address, timeout=20).text
+    assert asked == {"127.0.0.1"}
+    assert "fonts.googleapis.com" not in page
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x89PNG\r\n\x1a\nnonsense", "The image cannot be read as an image"),
+        (b"", "the file is empty"),
+        (b"<svg/>", "The image cannot be read as an image"),
+        (None, "upload it again"),
+    ],
+)
+def test_bad_images_are_told(viewer, tmp_path, content, message):
+    path = tmp_path / "bad.png"
+    if content is not None:
+        path.write_bytes(content)
+    look = build_app(viewer).fns[0].fn
+    with pytest.raises(gr.Error, match=message) as caught:
+        look(str(path), 0.5, 4, "merged")
+    assert str(tmp_path) not in caught.value.message
+    assert not caught.value.print_exception
+
+
+def test_an_image_of_too_many_pixels_is_not_decoded(viewer, tmp_path, photo_file, monkeypatch):
+    from detr_d2.data import image_file
+
+    monkeypatch.setattr(image_file, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(gr.Error, match="1,000 pixels that are allowed"):
+        build_app(viewer).fns[0].fn(str(photo_file), 0.5, 4, "merged")
+
+
+def test_a_forgotten_image_is_looked_at_again(viewer, photo_file, count_passes):
+    settings = 0.2, 4, "merged"
+    look, merge = (build_app(viewer).fns[k].fn for k in (0, 1))
+    shown = look(str(photo_file), *settings)[0]
+    assert merge(shown, str(photo_file), *settings)[0].segments_info == shown.segments_info
+    assert count_passes() == 1
+    assert merge(None, str(photo_file), *settings)[0].segments_info == shown.segments_info
+    assert count_passes() == 2
+    assert merge(None, None, *settings) == (None, None, "", "")
+
+
+def test_nothing_is_written_beside_the_module(viewer):
+    build_app(viewer)
+    assert not list(Path(serve.__code__.co_filename).parent.glob("*.pyi"))
+
+
+def test_missing_gradio_is_named(web_cfg, monkeypatch):
+    real = builtins.__import__
+
+    def without_gradio(name, *args, **kwargs):
+        if name.split(".")[0] == "gradio":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_gradio)
+    with pytest.raises(ImportError, match=r"pip install 'detr_d2\[web\]'") as caught:
+        serve(web_cfg, "127.0.0.1", 1, 20)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ends_in_order_when_told(web_cfg, viewer, monkeypatch, number):
+    ended = []
+
+    @contextmanager
+    def serving(*_):
+        timer = threading.Timer(0.1, os.kill, (os.getpid(), number))
+        timer.start()
+        try:
+            yield "http://127.0.0.1:1/"
+        finally:
+            ended.append(True)
+            timer.join()
+
+    monkeypatch.setattr(serve_module, "serving", serving)
+    monkeypatch.setattr(serve_module.Viewer, "from_config", lambda cfg: viewer)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        serve(web_cfg, "127.0.0.1", 1, 20)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended == [True]
+
+
+def test_a_limit_of_nothing_is_refused(web_cfg):
+    with pytest.raises(ValueError, match="--max-upload-mb"):
+        serve(web_cfg, "127.0.0.1", 1, 0)
+
+
+def test_tool_hands_its_arguments_on(load_tool, monkeypatch, capsys):
+    tool, calls = load_tool("web_demo"), []
+    monkeypatch.setattr(tool, "load_config", lambda file, opts: (file, opts))
+    monkeypatch.setattr(tool, "setup_logger", lambda **_: None)
+    monkeypatch.setattr(tool, "serve", lambda *args: calls.append(args))
+    monkeypatch.setattr("sys.argv", ["web_demo.py", "--config-file", "c.yaml", "A", "1"])
+    tool.main()
+    monkeypatch.setattr("sys.argv", ["web_demo.py", "--config-file", "c.yaml", "--port", "80"])
+    tool.main()
+    assert calls == [
+        (("c.yaml", ["A", "1"]), "127.0.0.1", 7860, 20),
+        (("c.yaml", []), "127.0.0.1", 80, 20),
+    ]
+
+    def fail(*_):
+        raise ImportError("gradio is missing")
+
+    monkeypatch.setattr(tool, "serve", fail)
+    with pytest.raises(SystemExit, match="error: gradio is missing"):
+        tool.main()
