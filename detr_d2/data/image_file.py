@@ -10,16 +10,30 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
-from detectron2.data import detection_utils
-from detectron2.utils.file_io import PathManager
-from PIL import Image
+from PIL import ExifTags, Image
+
+try:
+    from detectron2.utils.file_io import PathManager
+except ImportError:  # as where exported models predict; files are local there
+    PathManager = None
 
 # Larger images are refused by their headers, before any memory is taken: 0.4 GB as RGB.
 MAX_IMAGE_PIXELS = 2**27
 # What is tried, whatever a file's suffix. Pillow knows more, for some of which it starts programs.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+# What makes an image upright, by its EXIF tag.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def read_image(path: str | Path, image_format: str) -> np.ndarray:
@@ -44,8 +58,8 @@ def read_image(path: str | Path, image_format: str) -> np.ndarray:
         image.load()
         # The format, which turning loses, tells what 32 bits hold.
         kind = image.format
-        upright = detection_utils._apply_exif_orientation(image)
-        return detection_utils.convert_PIL_to_numpy(_to_8_bits(upright, kind), image_format)
+        colors = np.asarray(_to_8_bits(_upright(image), kind).convert("RGB"))
+        return colors if image_format == "RGB" else colors[:, :, ::-1]
 
 
 @contextmanager
@@ -63,7 +77,7 @@ def open_image(path: str | Path, what: str) -> Iterator[Image.Image]:
     try:
         if os.path.exists(path) and not os.path.isfile(path):
             raise ValueError("it is a folder or device, not a file")
-        with PathManager.open(str(path), "rb") as file, _open_checked(file) as image:
+        with _open_binary(path) as file, _open_checked(file) as image:
             yield image
     except FileNotFoundError:
         raise
@@ -73,6 +87,10 @@ def open_image(path: str | Path, what: str) -> Iterator[Image.Image]:
             f"{path}: cannot be read as {what} ({str(error) or type(error).__name__}). "
             "Replace the file, or leave it out."
         ) from error
+
+
+def _open_binary(path: str | Path) -> IO[bytes]:
+    return open(path, "rb") if PathManager is None else PathManager.open(str(path), "rb")
 
 
 def _open_checked(file) -> Image.Image:
@@ -95,6 +113,15 @@ def _open_checked(file) -> Image.Image:
     if width * height == 0:
         raise ValueError("it has no pixels")
     return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turns an image as its EXIF tag says; ``ImageOps.exif_transpose`` fails on damaged tags."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged tags make Pillow raise nearly everything
+        return image
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 def _to_8_bits(image: Image.Image, kind: str | None) -> Image.Image:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from panopticapi.utils import id2rgb
 from PIL import Image
 
 from detr_d2.data.image_file import open_image
@@ -51,4 +50,6 @@ def write_panoptic_png(ids: np.ndarray, path: str | Path) -> None:
         raise ValueError(
             f"{path}: segment ids must lie in 0 … {MAX_SEGMENT_ID}, got {ids.min()} … {ids.max()}"
         )
-    Image.fromarray(id2rgb(ids.astype(np.uint32))).save(path)
+    # Of four bytes of an integer the lowest three are a colour.
+    colors = np.ascontiguousarray(ids, "<u4").view(np.uint8).reshape(*ids.shape, 4)[:, :, :3]
+    Image.fromarray(colors).save(path)

@@ -1,0 +1,56 @@
+"""Draws the panoptic picture of images, with an exported model.
+
+python -m detr_d2.deploy MODEL IMAGES... --output FOLDER [--save-panoptic]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from detr_d2.deploy.files import predict_files
+from detr_d2.deploy.model_info import read_categories
+from detr_d2.deploy.predictor import Predictor
+
+
+def _parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m detr_d2.deploy",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="MODEL", help="an ONNX file of tools/export.py")
+    parser.add_argument("images", metavar="IMAGES", nargs="+", help="files or folders")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="where pictures go")
+    parser.add_argument(
+        "--save-panoptic",
+        action="store_true",
+        help="also write predictions.json and predictions/*.png, in COCO's panoptic format",
+    )
+    parser.add_argument(
+        "--categories",
+        metavar="JSON",
+        help="COCO's categories, whose ids, names and colours replace those in the model",
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Runs the command line; returns its exit status."""
+    args = _parse_args()
+    try:
+        categories = read_categories(args.categories) if args.categories else None
+        predictor = Predictor(args.model, image_format="RGB", categories=categories)
+        failed = predict_files(
+            predictor, args.images, args.output, save_panoptic=args.save_panoptic
+        )
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print(f"interrupted; what was done is in {args.output}", file=sys.stderr)
+        return 130
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,29 @@
+"""Who needs whom among the nodes of an ONNX graph, loops and branches included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from graphlib import TopologicalSorter
+
+import onnx
+
+
+def inputs_of(node: onnx.NodeProto) -> Iterator[str]:
+    """All that a node reads, what its loops and branches take from around them included."""
+    yield from (name for name in node.input if name)
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from inputs_of(inner)
+            yield from (output.name for output in graph.output)
+
+
+def in_order(nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """The nodes, each behind those that it reads from."""
+    nodes = list(nodes)
+    maker = {name: place for place, node in enumerate(nodes) for name in node.output}
+    needs = {
+        place: {maker[name] for name in inputs_of(node) if name in maker}
+        for place, node in enumerate(nodes)
+    }
+    return [nodes[place] for place in TopologicalSorter(needs).static_order()]

@@ -1,0 +1,222 @@
+"""What an exported file says of its model, and what a caller may say of the classes.
+
+Axes: K classes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from detr_d2.data.messages import quoted
+
+# The entry of the file's metadata that holds it all, as JSON, and the format that is read here.
+KEY = "detr_d2"
+FORMAT = 1
+
+_EXPORT_AGAIN = "Export the model again: tools/export.py --form panoptic."
+
+
+class ModelError(ValueError):
+    """A file is no model that can be used here, or doesn't do what it says of itself."""
+
+
+@dataclass(frozen=True)
+class ModelClass:
+    """A class of the model.
+
+    Attributes:
+        id: of the category in the dataset's files.
+        name: for people.
+        isthing: else it is stuff.
+        color: red, green and blue in 0 … 255.
+    """
+
+    id: int
+    name: str
+    isthing: bool
+    color: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model needs images to be, and what its numbers mean.
+
+    Attributes:
+        classes: K of them; the model's class k is the k-th.
+        input_format: the order of channels, "RGB" or "BGR".
+        min_size: pixels that the shorter side of an image is resized to; 0: it keeps its size.
+        max_size: most pixels that the longer side may have then.
+        fixed_size: (height, width) of the only images that the model takes, or None.
+    """
+
+    classes: tuple[ModelClass, ...]
+    input_format: str
+    min_size: int
+    max_size: int
+    fixed_size: tuple[int, int] | None
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, str], where: str | Path) -> ModelInfo:
+        """Reads the metadata of a file.
+
+        Args:
+            metadata: all entries.
+            where: the file, for messages.
+
+        Raises:
+            ModelError: the entry isn't there, or of another form or format, or something in it
+                makes no sense.
+        """
+        if KEY not in metadata:
+            raise ModelError(
+                f"{where}: an ONNX file, but not one of detr_d2: its metadata have no {KEY!r}. "
+                + _EXPORT_AGAIN
+            )
+        try:
+            content = json.loads(metadata[KEY])
+        except ValueError as error:
+            raise ModelError(f"{where}: its metadata {KEY!r} are no JSON ({error}).") from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            found = content.get("format") if isinstance(content, dict) else content
+            raise ModelError(
+                f"{where}: its metadata are of format {quoted(found)}; this detr_d2 reads format "
+                f"{FORMAT}. Use the detr_d2 that exported the file "
+                f"({quoted(_get(content, 'version'))}), or export it with this one."
+            )
+        if content.get("form") != "panoptic":
+            raise ModelError(
+                f"{where}: a model of form {quoted(content.get('form'))}, whose output isn't the "
+                f"panoptic picture. {_EXPORT_AGAIN}"
+            )
+        sizes = {key: content.get(key) for key in ("min_size", "max_size")}
+        for key, size in sizes.items():
+            if not _is_whole(size) or size < 0:
+                raise ModelError(f"{where}: its metadata have a wrong {key!r}: {quoted(size)}.")
+        input_format = content.get("input_format")
+        if input_format not in ("RGB", "BGR"):
+            raise ModelError(
+                f"{where}: its metadata have a wrong 'input_format': {quoted(input_format)}."
+            )
+        classes = _read_classes(content.get("classes"), f"{where}: its metadata")
+        fixed = _read_fixed_size(content.get("fixed_size"), where)
+        return cls(classes=classes, input_format=input_format, fixed_size=fixed, **sizes)
+
+    def with_categories(self, categories: Iterable[dict], where: str | Path) -> ModelInfo:
+        """The same model with the ids, names and colours of a dataset's categories.
+
+        Args:
+            categories: COCO's, in any order. Those of the model's ids are its classes of these ids;
+                of others things come first among the K classes, then stuff, both by rising id, as
+                in the datasets of detr_d2.
+            where: they come from, for messages.
+
+        Raises:
+            ModelError: they aren't as many as the model's classes, or not the same are things.
+            ValueError: a category lacks something.
+        """
+        try:
+            classes = _read_classes(list(categories), str(where), needs_color=False)
+        except ModelError as error:  # not the model's fault
+            raise ValueError(str(error)) from None
+        by_id = {each.id: each for each in classes}
+        if by_id.keys() == {each.id for each in self.classes}:
+            classes = tuple(by_id[each.id] for each in self.classes)
+        else:
+            classes = tuple(sorted(classes, key=lambda each: (not each.isthing, each.id)))
+        ours, theirs = (
+            f"{len(k)} classes ({sum(each.isthing for each in k)} of them things)"
+            for k in (self.classes, classes)
+        )
+        if ours != theirs:
+            raise ModelError(
+                f"{where} has {theirs}, but the model was exported for {ours}. Use the categories "
+                "that it was trained on, or a model that was exported for these."
+            )
+        for our, their in zip(self.classes, classes, strict=True):
+            if our.isthing != their.isthing:
+                kind = "a thing" if their.isthing else "stuff"
+                raise ModelError(
+                    f"{where}: {their.id} ({their.name}) is {kind}, but not in the model, which "
+                    "merges by that. Correct its 'isthing'."
+                )
+        colored = (
+            each if each.color else replace(each, color=own.color)
+            for each, own in zip(classes, self.classes, strict=True)
+        )
+        return replace(self, classes=tuple(colored))
+
+
+def read_categories(path: str | Path) -> list[dict]:
+    """COCO's categories: of a panoptic JSON, or of a file that is just their list.
+
+    Raises:
+        OSError: the file can't be read.
+        ValueError: it has no such list.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: no JSON ({error}).") from error
+    categories = content.get("categories") if isinstance(content, dict) else content
+    if not isinstance(categories, list):
+        raise ValueError(f"{path}: neither a list of categories nor a JSON with 'categories'.")
+    return categories
+
+
+def _read_classes(
+    entries: object, where: str, *, needs_color: bool = True
+) -> tuple[ModelClass, ...]:
+    if not isinstance(entries, list) or not entries:
+        raise ModelError(f"{where} have no list of classes.")
+    classes = tuple(_read_class(entry, where, needs_color) for entry in entries)
+    counts = Counter(each.id for each in classes)
+    twice = [class_id for class_id, times in counts.items() if times > 1]
+    if twice:
+        raise ModelError(f"{where}: two classes have the same id: {quoted(twice)}.")
+    return classes
+
+
+def _read_class(entry: object, where: str, needs_color: bool) -> ModelClass:
+    color = _get(entry, "color")
+    sane = (
+        _is_whole(_get(entry, "id"))
+        and isinstance(_get(entry, "name"), str)
+        and _get(entry, "isthing") in (0, 1)
+        and (_is_color(color) or (color is None and not needs_color))
+    )
+    if not sane:
+        raise ModelError(
+            f"{where}: class {quoted(entry)} has to have a whole 'id', a 'name', 'isthing' (1 for "
+            "things, 0 for stuff) and a 'color' ([red, green, blue], each in 0 … 255)."
+        )
+    return ModelClass(
+        entry["id"], entry["name"], bool(entry["isthing"]), tuple(color) if color else ()
+    )
+
+
+def _read_fixed_size(size: object, where: str | Path) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    if isinstance(size, list) and len(size) == 2 and all(_is_whole(n) and n > 0 for n in size):
+        return size[0], size[1]
+    raise ModelError(f"{where}: its metadata have a wrong 'fixed_size': {quoted(size)}.")
+
+
+def _get(entry: object, key: str) -> object:
+    return entry.get(key) if isinstance(entry, dict) else None
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_color(color: object) -> bool:
+    return (
+        isinstance(color, list)
+        and len(color) == 3
+        and all(_is_whole(value) and 0 <= value <= 255 for value in color)
+    )
