@@ -31,11 +31,16 @@ setup(
     license="Apache-2.0",
     author="detr_d2 contributors",
     python_requires=">=3.10",
-    # Detectron2 is missing because it can't be declared: it isn't on PyPI under its own name.
-    # Importing detr_d2 without it says how to get it; tools/setup_env.sh does so.
+    # Detectron2 is missing because it can't be declared: it isn't on PyPI under its own name. What
+    # needs it says how to get it; tools/setup_env.sh does so. PyTorch (2.6 or newer: before, files
+    # could run code in spite of weights_only) and torchvision are missing as in Detectron2's own
+    # setup.py: they are there where it is, and detr_d2.deploy does without them.
     install_requires=[
         "fvcore>=0.1.5",
         "iopath>=0.1.9",
+        "Jinja2>=3.1",
+        "MarkupSafe>=2.1",
+        "matplotlib>=3.7",
         "numpy>=1.23.5",
         "opencv-python>=4.6",
         "panopticapi-lite>=0.2.0",
@@ -46,20 +51,24 @@ setup(
         "tabulate>=0.9",
         "tensorboard>=2.10",
         "termcolor>=1.1",
-        "torch>=2.6",  # before, files could run code in spite of weights_only
-        "torchvision>=0.21",
         "tqdm>=4.60",
     ],
     extras_require={
-        "benchmark": [
-            "matplotlib>=3.7",
-            "transformers>=5.0",
-        ],
+        "benchmark": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5", "transformers>=5.0"],
+        "deploy": ["onnx>=1.17", "onnxruntime>=1.20"],
+        "export": ["onnx>=1.17", "onnx-ir>=0.1", "onnxscript>=0.5"],
         "submit": ["submitit>=1.5"],
+        "web": ["gradio>=6.0"],
         "test": [
+            "gradio>=6.0",
             "hypothesis>=6.80",
+            "onnx>=1.17",
+            "onnx-ir>=0.1",
+            "onnxruntime>=1.20",
+            "onnxscript>=0.5",
             "pytest>=8.0",
             "ruff>=0.9",
+            "selenium>=4.20",
             "submitit>=1.5",
             "timm>=1.0",
             "transformers>=5.0",
@@ -69,6 +78,6 @@ setup(
     # package, so that an installed detr_d2 has them as well.
     packages=[*find_packages(include=["detr_d2", "detr_d2.*"]), "detr_d2.configs"],
     package_dir={"detr_d2.configs": "configs"},
-    package_data={"detr_d2.configs": ["**/*.yaml"]},
+    package_data={"detr_d2.configs": ["**/*.yaml"], "detr_d2.pages": ["templates/*"]},
     zip_safe=False,
 )

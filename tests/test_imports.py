@@ -20,8 +20,13 @@ LAYERS = {
     "evaluation": {"config", "data"},
     "visualization": {"config", "data"},
     "checking": {"config", "data"},
-    "engine": {"config", "data", "checkpoint", "evaluation", "visualization"},
-    "benchmark": {"", "data", "modeling", "evaluation", "engine"},
+    "pages": {"data"},
+    "reporting": {"config", "data", "evaluation", "visualization", "pages"},
+    "engine": {"config", "data", "checkpoint", "evaluation", "visualization", "reporting"},
+    "explanation": {"data", "engine", "modeling", "pages", "prediction", "visualization"},
+    "export": {"", "config", "data", "modeling", "engine", "visualization"},
+    "deploy": {"", "data", "evaluation"},
+    "benchmark": {"", "data", "modeling", "evaluation", "engine", "export"},
 }
 # Length in lines that no file may exceed.
 MAX_LINES = 300

@@ -15,6 +15,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
+# What is there where Detectron2 is, and isn't declared, as in Detectron2's own setup.py.
+WITH_DETECTRON2 = {"torch", "torchvision"}
 # Modules that are not called like their distribution.
 DISTRIBUTIONS = {
     "cv2": "opencv-python",
@@ -76,15 +78,19 @@ def third_party_modules(files: Iterable[Path]) -> set[str]:
     return modules - sys.stdlib_module_names - {"detr_d2", "detectron2"}
 
 
-def test_wheel_holds_all_modules_and_configs(wheel: Path):
+def test_wheel_holds_all_modules_configs_and_templates(wheel: Path):
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "detr_d2").rglob("*.py")}
     configs = {
         "detr_d2/" + path.relative_to(ROOT).as_posix()
         for path in (ROOT / "configs").rglob("*.yaml")
     }
-    assert modules and configs
+    templates = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "detr_d2" / "pages" / "templates").iterdir()
+    }
+    assert modules and configs and templates
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert packed == modules | configs
+    assert packed == modules | configs | templates
 
 
 def test_every_import_is_declared(declared: list[Requirement]):
@@ -100,11 +106,15 @@ def test_every_import_is_declared(declared: list[Requirement]):
     of_extras = {
         "benchmark": set((ROOT / "detr_d2" / "benchmark").rglob("*.py")),
         "submit": {ROOT / "detr_d2" / "engine" / "submission.py"},
+        "deploy": set((ROOT / "detr_d2" / "deploy").rglob("*.py")),
+        "export": set((ROOT / "detr_d2" / "export").rglob("*.py")),
+        "web": set((ROOT / "detr_d2" / "web").rglob("*.py")),
     }
     others = set((ROOT / "detr_d2").rglob("*.py")).difference(*of_extras.values())
-    assert needed_by(others) - declared_for("") == set()
+    assert needed_by(others) - declared_for("") == WITH_DETECTRON2
     for extra, files in of_extras.items():
-        assert needed_by(files) - declared_for(extra) == set()
+        assert needed_by(files) - declared_for(extra) - WITH_DETECTRON2 == set(), extra
+    assert needed_by(of_extras["deploy"]) & WITH_DETECTRON2 == set()
 
 
 def test_pinned_versions_fit_what_is_declared(declared: list[Requirement]):
@@ -129,8 +139,11 @@ def test_each_python_has_one_version_of_a_package(level: str, version: str):
         assert fitting or version != "3.10", name  # what 3.10 alone needs, others lack
 
 
-def test_import_without_detectron2_says_how_to_get_it(tmp_path: Path):
-    code = "import sys; sys.modules['detectron2'] = None; import detr_d2"
+@pytest.mark.parametrize(
+    "wanted", ["from detr_d2 import add_detr_config", "import detr_d2; detr_d2.register_panoptic"]
+)
+def test_without_detectron2_whoever_needs_it_is_told_how_to_get_it(wanted: str, tmp_path: Path):
+    code = f"import sys; sys.modules['detectron2'] = None; {wanted}"
     result = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
@@ -142,3 +155,16 @@ def test_import_without_detectron2_says_how_to_get_it(tmp_path: Path):
     last_line = result.stderr.strip().splitlines()[-1]
     assert last_line.startswith("ImportError: detr_d2 needs Detectron2")
     assert "pip install" in last_line
+
+
+def test_tools_say_that_detectron2_is_missing(tmp_path: Path):
+    for tool in ("train_net", "demo", "prepare_panoptic", "check_dataset", "convert_weights"):
+        code = "import runpy, sys; sys.modules['detectron2'] = None; runpy.run_path(sys.argv[1])"
+        result = subprocess.run(
+            [sys.executable, "-c", code, str(ROOT / "tools" / f"{tool}.py")],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert "ImportError: detr_d2 needs Detectron2" in result.stderr, tool

@@ -69,19 +69,38 @@ def test_layout_lists_every_module_and_nothing_else():
     assert listed == {name for name in modules if not name.endswith("__init__.py")}
 
 
-@pytest.mark.parametrize("tool", ["train_net", "demo"])
+SUBCOMMANDS = {"prepare_panoptic": [["instances"], ["split"]]}
+# Whose options the tables of a section are about.
+TABLES = {
+    "train_net": ("Training",),
+    "demo": ("Predicting",),
+    "export": ("Without Detectron2",),
+    "prepare_panoptic": (),
+    "check_dataset": (),
+    "explain": (),
+    "report": (),
+    "web_demo": (),
+    "convert_weights": (),
+}
+
+
+@pytest.mark.parametrize("tool", TABLES)
 def test_tools_know_the_options_that_the_readme_uses(tool, load_tool, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", [tool, "--help"])
-    with pytest.raises(SystemExit):
-        load_tool(tool).parse_args()
-    help_text = capsys.readouterr().out
     text = README.replace("\\\n", " ")
-    if tool == "train_net":  # the table of options is about this one
-        used = set(re.findall(r"`(--[\w-]+)", text))
-    else:
-        used = set(re.findall(r"--[\w-]+", re.search(r"tools/demo\.py.*", text)[0]))
-    assert used
-    assert {option for option in used if option not in help_text} == set()
+    used = set(re.findall(r"--[\w-]+", " ".join(re.findall(rf"^tools/{tool}\.py.*", text, re.M))))
+    for title in TABLES[tool]:
+        section = re.search(rf"^## {title}$.*?(?=^## )", text, re.M | re.S)[0]
+        rows = " ".join(re.findall(r"^\|.*", section, re.M))
+        used |= set(re.findall(r"`(--[\w-]+)", rows))
+    assert used or tool in ("convert_weights",)
+    helps = []
+    for arguments in SUBCOMMANDS.get(tool, [[]]):
+        monkeypatch.setattr(sys, "argv", [tool, *arguments, "--help"])
+        with pytest.raises(SystemExit):
+            load_tool(tool).parse_args()
+        helps.append(capsys.readouterr().out)
+    known = set(re.findall(r"--[\w-]+", " ".join(helps)))
+    assert used - known == set()
 
 
 def test_keys_of_the_readme_exist_with_the_defaults_it_gives():

@@ -11,7 +11,7 @@ the URL of either.
 import argparse
 import sys
 
-import detr_d2  # noqa: F401  first, since it quiets the warnings of Detectron2's own imports
+from detr_d2 import load_config  # noqa: F401  first: it quiets the warnings of Detectron2's own imports
 
 # isort: split
 from detectron2.utils.logger import setup_logger

@@ -21,7 +21,7 @@ A file of categories is a JSON list as COCO has it, or a JSON with such a list a
 import argparse
 import sys
 
-import detr_d2  # noqa: F401  first, since it quiets the warnings of Detectron2's own imports
+from detr_d2 import load_config  # noqa: F401  first: it quiets the warnings of Detectron2's own imports
 
 # isort: split
 from detr_d2.preparation import (

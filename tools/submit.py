@@ -9,7 +9,7 @@ When its time is up, or others push it aside, the job is queued again and resume
 import argparse
 import sys
 
-import detr_d2  # noqa: F401  first, since it quiets the warnings of Detectron2's own imports
+from detr_d2 import load_config  # noqa: F401  first: it quiets the warnings of Detectron2's own imports
 
 # isort: split
 from detr_d2.engine.submission import submit

@@ -7,7 +7,7 @@ starts several processes; torchrun and SLURM's srun may start them instead.
 
 import sys
 
-import detr_d2  # noqa: F401  first, since it quiets the warnings of Detectron2's own imports
+from detr_d2 import load_config  # noqa: F401  first: it quiets the warnings of Detectron2's own imports
 
 # isort: split
 from detr_d2.engine.command import run, training_parser
