@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Measures this project beside its peers: the same weights and images, in one run and in turns.
 
-tools/benchmark.py [inference|training|evaluation|all] --output FOLDER
+tools/benchmark.py [inference|training|evaluation|export|all] --output FOLDER
 
 Writes benchmark.json (all that was measured), benchmark.md (tables) and benchmark.png into FOLDER,
 and prints the tables. What the figures mean is in BENCHMARKS.md. An interruption leaves what was
@@ -30,8 +30,8 @@ def parse_args():
         "part",
         nargs="?",
         default="all",
-        choices=("inference", "training", "evaluation", "all"),
-        help="what is measured (default: all)",
+        choices=("inference", "training", "evaluation", "export", "all"),
+        help="what is measured (default: all, which leaves export out)",
     )
     parser.add_argument("--output", required=True, metavar="FOLDER", help="where the files go")
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="timed rounds (5)")

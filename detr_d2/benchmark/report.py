@@ -63,7 +63,7 @@ def add_medians(content: dict) -> None:
 
     Sweeps, whose points are named by their values, get medians alone.
     """
-    for part in ("inference", "training", "evaluation"):
+    for part in ("inference", "training", "evaluation", "export"):
         section = content.get(part, {})
         for of_times in (section, section.get("stages", {})):
             if "seconds" in of_times:
@@ -134,6 +134,8 @@ def to_markdown(content: dict) -> str:
         parts += ["## Training step, mask stage", _training_table(content["training"])]
     if content.get("evaluation"):
         parts += ["## Evaluation", _evaluation_table(content["evaluation"])]
+    if content.get("export"):
+        parts += ["## Export", _export_table(content["export"])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -213,6 +215,17 @@ def _evaluation_table(found: dict) -> str:
     table = _table(["evaluator", "median s", "× ours", "PQ"], rows, ("", ".3f", ".2f", ".6f"))
     if "largest_difference" in found:
         table += f"\n\nLargest difference of PQ, SQ and RQ: {found['largest_difference']:.1e}."
+    return table
+
+
+def _export_table(found: dict) -> str:
+    rows = [[name, *_time_and_ratio(found, name)] for name in found.get("seconds", {})]
+    table = _table(["subject", "median s", "× panoptic"], rows, ("", ".3f", ".2f"))
+    if "equal_ids" in found:
+        table += (
+            f"\n\n{100 * found['equal_ids']:.3f} % of pixels have the same id in both. Exporting "
+            f"took {found['export_seconds']:.0f} s and gave {found['megabytes']:.0f} MB."
+        )
     return table
 
 

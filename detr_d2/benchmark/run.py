@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from detr_d2.benchmark.evaluation import run_evaluation
+from detr_d2.benchmark.export import run_export
 from detr_d2.benchmark.inference import run_inference
 from detr_d2.benchmark.plot import draw
 from detr_d2.benchmark.report import Report
@@ -18,13 +19,15 @@ from detr_d2.benchmark.training import run_training
 logger = logging.getLogger(__name__)
 
 PARTS = {"inference": run_inference, "training": run_training, "evaluation": run_evaluation}
+# Not part of "all": it needs the extras "export" and "deploy", and minutes to export.
+OTHER_PARTS = {"export": run_export}
 
 
 def run_benchmark(part: str, settings: Settings, folder: str, command: Sequence[str]) -> str:
     """Measures, and leaves ``benchmark.json``, ``.md`` and ``.png``, also where interrupted.
 
     Args:
-        part: a key of ``PARTS``, or "all".
+        part: a key of ``PARTS`` or ``OTHER_PARTS``, or "all" for those of ``PARTS``.
         settings: what is measured.
         folder: where the files go.
         command: the command line, for the record.
@@ -40,8 +43,8 @@ def run_benchmark(part: str, settings: Settings, folder: str, command: Sequence[
     torch.set_num_threads(settings.threads)
     report = Report(folder, settings, command)
     try:
-        for name, run in PARTS.items():
-            if part in (name, "all"):
+        for name, run in {**PARTS, **OTHER_PARTS}.items():
+            if part == name or (part == "all" and name in PARTS):
                 logger.info("== %s ==", name)
                 run(settings, report)
     finally:

@@ -19,16 +19,23 @@ class FoldedConv2d(Conv2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """B×C×H×W to B×C'×H'×W'."""
-        norm = self.norm
-        if not has_fixed_statistics(norm):
+        if not has_fixed_statistics(self.norm):
             return super().forward(x)
+        weight, bias = self.folded()
+        x = F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        return x if self.activation is None else self.activation(x)
+
+    def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight and bias of the one convolution that does the norm's work as well.
+
+        Only for norms of fixed statistics, see ``has_fixed_statistics``.
+        """
+        norm = self.norm
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
         bias = norm.bias - norm.running_mean * scale
         if self.bias is not None:
             bias = bias + self.bias * scale
-        weight = self.weight * scale[:, None, None, None]
-        x = F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
-        return x if self.activation is None else self.activation(x)
+        return self.weight * scale[:, None, None, None], bias
 
 
 def has_fixed_statistics(norm: nn.Module | None) -> bool:

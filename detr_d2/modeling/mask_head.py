@@ -173,7 +173,7 @@ class AttentionMaskHead(nn.Module):
         image_index: torch.Tensor,
     ) -> torch.Tensor:
         """Turns N×M×h×w attention maps into N×H/4×W/4 mask logits; the rest as in ``forward``."""
-        image_parts = self._image_parts(projected, laterals)
+        image_parts = self.image_parts(projected, laterals)
         weight = self.input_conv.weight[:, projected.shape[1] :]
         chunk_size = self.chunk_size or max(1, len(attention))
         masks = []
@@ -187,7 +187,7 @@ class AttentionMaskHead(nn.Module):
                 masks.append(self._masks(*inputs))
         return torch.cat(masks)
 
-    def _image_parts(
+    def image_parts(
         self, projected: torch.Tensor, laterals: Sequence[torch.Tensor]
     ) -> list[torch.Tensor]:
         """What each convolution that sees the image makes of it, bias and all.

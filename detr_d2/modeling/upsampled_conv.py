@@ -29,7 +29,7 @@ def conv3x3_upsampled(x: torch.Tensor, weight: torch.Tensor, size: tuple[int, in
     if not all(2 * old - new in (0, 1) for old, new in zip(x.shape[-2:], size, strict=True)):
         upsampled = x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="nearest")
         return F.conv2d(upsampled, weight, padding=1)
-    y = F.conv_transpose2d(x, _doubling_kernel(weight), stride=2, padding=1)[..., :height, :width]
+    y = F.conv_transpose2d(x, doubling_kernel(weight), stride=2, padding=1)[..., :height, :width]
     # The padding's zeros begin a pixel earlier at odd sides: their border is made anew.
     if height % 2:
         last_rows = F.interpolate(x[..., -2:, :], scale_factor=2.0)[..., -3:-1, :width]
@@ -40,7 +40,7 @@ def conv3x3_upsampled(x: torch.Tensor, weight: torch.Tensor, size: tuple[int, in
     return y
 
 
-def _doubling_kernel(weight: torch.Tensor) -> torch.Tensor:
+def doubling_kernel(weight: torch.Tensor) -> torch.Tensor:
     """C'×C×3×3 to C×C'×4×4, the transposed convolution that upsamples and convolves."""
     kernel = weight.flip(2, 3).transpose(0, 1)
     kernel = F.pad(kernel, (0, 0, 0, 1)) + F.pad(kernel, (0, 0, 1, 0))

@@ -1,0 +1,153 @@
+"""From raw predictions of one image to its panoptic picture, in tensors alone.
+
+The same as ``select_panoptic_queries`` and ``merge_panoptic`` of ``detr_d2.modeling``, whose loops
+and lists a graph can't hold.
+
+Axes: Q queries, K classes, n chosen queries, S segments; h×w the mask logits (stride 4), H×W the
+network's input, H'×W' the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+# The logit of masks that have dropped out: below all others, yet safe to interpolate.
+DROPPED = -1e30
+
+
+def choose_queries(
+    logits: torch.Tensor, score_thresh: float, top_k: int | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The queries whose masks are made.
+
+    Args:
+        logits: Q×(K+1).
+        score_thresh: in [0, 1].
+        top_k: how many, by their scores; None: those that compete for pixels, or, where there are
+            none, the first, since operators and runtimes stumble over batches of nothing.
+
+    Returns:
+        n int64 indices, rising; whether each competes, n bool; classes, n int64, never "no object";
+        scores, n float32.
+    """
+    probabilities = logits.softmax(-1)
+    scores, classes = probabilities[:, :-1].max(-1)
+    kept = (scores >= probabilities[:, -1]) & (scores > score_thresh)
+    if top_k is None:
+        first = torch.arange(kept.shape[0], device=kept.device) == 0
+        query_index = (kept | (first & ~kept.any())).nonzero()[:, 0]
+        torch._check(query_index.shape[0] >= 1)
+    else:
+        query_index = (scores * kept).topk(top_k).indices.sort().values
+    return query_index, kept[query_index], classes[query_index], scores[query_index]
+
+
+def fight_for_pixels(
+    mask_logits: torch.Tensor,
+    alive: torch.Tensor,
+    segment_of: torch.Tensor,
+    merged: bool,
+    min_area: int,
+    rows: torch.Tensor,
+    columns: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gives pixels to the masks with the highest logits, in rounds until no segment is dropped.
+
+    Pixels of the network's input fight; each counts as often as the output takes it.
+
+    Args:
+        mask_logits: n×h×w.
+        alive: n bool, who takes part.
+        segment_of: n int64, the first query of each query's segment.
+        merged: whether segments survive as one, or only their first queries.
+        min_area: in pixels of the output.
+        rows: H int64, how often the output takes each row.
+        columns: W int64, likewise.
+
+    Returns:
+        winner: H×W int64, a query for each pixel; of no meaning where none is alive.
+        areas: n int64, the pixels of the output that each query's segment has, counted at its
+            first query, as 0 at the others.
+        alive: n bool, those that are left.
+    """
+    pixels = (rows[:, None] * columns).flatten()  # HW
+
+    def wants_another_round(changed, winner, areas, alive):
+        return changed.clone()
+
+    def fight(changed, winner, areas, alive):
+        logits = torch.where(alive[:, None, None], mask_logits, DROPPED)
+        size = winner.shape
+        logits = F.interpolate(logits[None], size=tuple(size), mode="bilinear")[0]  # n×H×W
+        winner = logits.argmax(0)
+        segment = segment_of[winner.flatten()]
+        areas = torch.zeros_like(areas).scatter_add(0, segment, pixels)
+        survives = (areas[segment_of] if merged else areas) > min_area
+        survivors = alive & survives
+        return (survivors != alive).any(), winner, areas, survivors
+
+    _, winner, areas, alive = torch.while_loop(
+        wants_another_round,
+        fight,
+        (
+            alive.any(),
+            torch.zeros_like(pixels).view(rows.shape[0], columns.shape[0]),
+            torch.zeros_like(segment_of),
+            alive.clone(),
+        ),
+    )
+    return winner, areas, alive
+
+
+def first_of_class(
+    classes: torch.Tensor, things: torch.Tensor, alive: torch.Tensor
+) -> torch.Tensor:
+    """For each of n queries the first of its stuff class; for things the query itself.
+
+    Args:
+        classes: n int64.
+        things: n bool.
+        alive: n bool; the others are nobody's first.
+
+    Returns:
+        n int64.
+    """
+    place = torch.arange(classes.shape[0], device=classes.device)
+    stuff = alive & ~things
+    same = (classes[:, None] == classes) & stuff[:, None] & stuff  # n×n
+    return torch.where(stuff, same.int().argmax(1), place)
+
+
+def nearest_pixels(old: int, new: torch.Tensor, length: int) -> torch.Tensor:
+    """``detr_d2.modeling.upsampling.nearest_pixels``, as a graph computes it.
+
+    Args:
+        old: pixels that there are.
+        new: pixels that are wanted, an int64 scalar.
+        length: the same as a size.
+
+    Returns:
+        ``new`` int64.
+    """
+    step = torch.full_like(new, old, dtype=torch.float64) / new
+    first = torch.arange(length, device=new.device) == 0
+    return torch.where(first, step / 2, step).cumsum(0).long()
+
+
+def counts(index: torch.Tensor, size: int) -> torch.Tensor:
+    """How often each of 0 … ``size`` - 1 is in an int64 index: ``size`` int64."""
+    return torch.zeros(size, dtype=torch.int64, device=index.device).scatter_add(
+        0, index, torch.ones_like(index)
+    )
+
+
+def boxes_in_pixels(boxes_cxcywh: torch.Tensor, size: Sequence[torch.Tensor]) -> torch.Tensor:
+    """S×4 relative boxes to (x0, y0, x1, y1) in pixels, cut at the image's border."""
+    centre, extent = boxes_cxcywh[:, :2], boxes_cxcywh[:, 2:]
+    height, width = size
+    scale = torch.stack([width, height]).to(boxes_cxcywh.dtype)
+    corners = torch.stack([centre - extent / 2, centre + extent / 2], dim=1) * scale  # S×2×2
+    return corners.clamp(min=0).minimum(scale).flatten(1)

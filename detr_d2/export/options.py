@@ -1,0 +1,103 @@
+"""What is exported, and what can't be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from detectron2.config import CfgNode
+
+from detr_d2.modeling import DETR, AttentionMaskHead
+
+# Ends of file names by format.
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+FORMS = ("panoptic", "raw")
+# Packages of the extra "export", which the format "onnx" needs.
+EXTRAS = ("onnx", "onnxscript")
+# Smallest side of an image of fixed size: its coarsest map has more than one row and column.
+MIN_SIDE = 33
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a model is exported.
+
+    Attributes:
+        format: "onnx" or "torch".
+        form: "panoptic", from one image to its panoptic picture, or "raw", from a batch to logits,
+            boxes and masks.
+        size: (height, width) of the only images that the graph takes; None: of any.
+        top_k: of how many queries, the best, masks are made; None: of those that compete for
+            pixels ("panoptic"), or of all ("raw").
+    """
+
+    format: str = "onnx"
+    form: str = "panoptic"
+    size: tuple[int, int] | None = None
+    top_k: int | None = None
+
+    def check(self, cfg: CfgNode) -> None:
+        """Makes sure that they fit each other and a model of this config.
+
+        Raises:
+            ValueError: they don't; the message names the option.
+            ImportError: the packages that write ONNX are missing.
+        """
+        if self.format not in SUFFIXES:
+            raise ValueError(f"--format {self.format!r}: there are {', '.join(SUFFIXES)}.")
+        if self.form not in FORMS:
+            raise ValueError(f"--form {self.form!r}: there are {', '.join(FORMS)}.")
+        if self.size is not None and min(self.size) < MIN_SIDE:
+            height, width = self.size
+            raise ValueError(
+                f"--size {height} {width}: images need at least {MIN_SIDE} pixels a side."
+            )
+        num_queries = cfg.MODEL.DETR.NUM_QUERIES
+        if self.top_k is not None and not 1 <= self.top_k <= num_queries:
+            raise ValueError(
+                f"--top-k {self.top_k}: the model has {num_queries} queries "
+                "(MODEL.DETR.NUM_QUERIES), of which at least one and at most all get masks."
+            )
+        if not cfg.MODEL.DETR.MASK_ON:
+            raise ValueError(
+                f"--form {self.form}: it holds masks, and this model makes none: "
+                "MODEL.DETR.MASK_ON is False, or only the stage 'boxes' has been trained. Name the "
+                "weights of a model with masks, MODEL.WEIGHTS model_final.pth."
+            )
+        if self.format == "onnx":
+            _require_extras()
+
+
+def check_exportable(model: DETR) -> None:
+    """Makes sure that a graph can hold a model.
+
+    Raises:
+        ValueError: a part of it isn't known here.
+    """
+    if not isinstance(model.mask_head, AttentionMaskHead):
+        raise ValueError(
+            f"MODEL.DETR.MASK_HEAD.NAME: a {type(model.mask_head).__name__} can't be exported, "
+            "only an AttentionMaskHead."
+        )
+    divisor = model.detector.backbone.size_divisibility
+    if divisor > 1:
+        raise ValueError(
+            f"MODEL.BACKBONE.NAME: this backbone pads images to multiples of {divisor} pixels, "
+            "which exported graphs don't do."
+        )
+
+
+def _require_extras() -> None:
+    missing = [name for name in EXTRAS if not _is_installed(name)]
+    if missing:
+        raise ImportError(
+            f"Writing ONNX needs {' and '.join(missing)}, which this environment lacks: "
+            "pip install 'detr_d2[export]', or in a checkout pip install -e '.[export]'."
+        )
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ValueError:  # what find_spec says of modules that were blocked
+        return False
