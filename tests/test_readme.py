@@ -36,13 +36,20 @@ def quickstart_model(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_prediction_snippet_runs(quickstart_model, capsys):
-    snippet = blocks("python")[0]
-    exec(compile(snippet, "README.md", "exec"), {})
+def test_snippets_on_predictions_run_one_after_the_other(quickstart_model, capsys):
+    prediction, views, explanation = blocks("python")[:3]
+    names: dict = {}
+    exec(compile(prediction, "README.md", "exec"), names)
     printed = capsys.readouterr().out.strip().splitlines()
     assert printed
     assert re.fullmatch(r"1: \w+ \(thing\), \d+ pixels, 100%", printed[0])
     assert cv2.imread(str(quickstart_model / "picture.png")) is not None
+    exec(compile(views, "README.md", "exec"), names)
+    height, width = names["image"].shape[:2]
+    assert names["picture"].shape[0] * width == names["picture"].shape[1] * height
+    exec(compile(explanation, "README.md", "exec"), names)
+    assert names["attention"].shape[0] == 8
+    assert (quickstart_model / "explained" / "explain.html").is_file()
 
 
 def test_named_files_and_folders_exist():

@@ -37,7 +37,8 @@ def parse_args():
         "--top-k",
         type=int,
         metavar="K",
-        help="make masks of the K best queries; without, of those that compete for pixels",
+        help="make masks of the K best queries; without, of those that compete for pixels, or of "
+        "all (raw)",
     )
     parser.add_argument(
         "--triton",

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from detr_d2.deploy.model_info import ModelClass
 
-# Smaller images are enlarged to this length, so that names are legible on them.
+# Smaller images are enlarged to about this length, so that names are legible on them.
 MIN_PICTURE_SIZE = 480
 # Share of a segment's colour in its pixels.
 OPACITY = 0.5

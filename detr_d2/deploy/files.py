@@ -22,6 +22,9 @@ from detr_d2.deploy.drawing import draw_panoptic
 from detr_d2.deploy.model_info import ModelClass, ModelError
 from detr_d2.deploy.predictor import Predictor
 
+# The folder of segment ids in colours, below that of the pictures.
+PREDICTIONS = "predictions"
+
 
 def predict_files(
     predictor: Predictor, inputs: Sequence[str], output_dir: str | Path, *, save_panoptic: bool
@@ -50,6 +53,8 @@ def predict_files(
     paths, folder = find_images(inputs), Path(output_dir)
     outputs = [folder / f"{name}.png" for name in distinct_names(paths)]
     _check_apart(paths, outputs)
+    if save_panoptic:
+        _check_apart(paths, [folder / PREDICTIONS / output.name for output in outputs])
     folder.mkdir(parents=True, exist_ok=True)
     saved = SavedPredictions(folder, predictor.info.classes) if save_panoptic else None
     failed = 0
@@ -83,7 +88,7 @@ class SavedPredictions:
         self._folder, self._classes = folder, classes
         self._images: list[dict] = []
         self._annotations: list[dict] = []
-        (folder / "predictions").mkdir(exist_ok=True)
+        (folder / PREDICTIONS).mkdir(exist_ok=True)
 
     def add(self, name: str, path: Path, ids: np.ndarray, segments_info: list[dict]) -> None:
         """Writes the PNG of an image.
@@ -97,7 +102,7 @@ class SavedPredictions:
             OSError: it can't be written.
         """
         image_id = len(self._images) + 1
-        write_panoptic_png(ids, self._folder / "predictions" / name)
+        write_panoptic_png(ids, self._folder / PREDICTIONS / name)
         self._images.append(
             {
                 "id": image_id,

@@ -6,17 +6,18 @@ from detr_d2.evaluation.panoptic_quality import (
     ClassQuality,
     GroupQuality,
     PanopticStats,
-    Segments,
     class_quality,
     compare_panoptic,
     group_quality,
 )
+from detr_d2.evaluation.segment_matching import SegmentMatching, Segments, match_segments
 
 __all__ = [
     "ClassQuality",
     "GroupQuality",
     "PanopticEvaluator",
     "PanopticStats",
+    "SegmentMatching",
     "Segments",
     "ThingInstanceEvaluator",
     "build_evaluators",
@@ -24,6 +25,7 @@ __all__ = [
     "class_quality",
     "compare_panoptic",
     "group_quality",
+    "match_segments",
     "write_thing_instances",
 ]
 

@@ -113,9 +113,9 @@ class PanopticEvaluator(DatasetEvaluator):
                 pred_ids, segments_info = _panoptic_output(output)
                 stats = compare_panoptic(
                     pred_ids,
-                    _segments(segments_info),
+                    Segments.from_info(segments_info),
                     read_panoptic_png(PathManager.get_local_path(record["pan_seg_file_name"])),
-                    _segments(record["segments_info"]),
+                    Segments.from_info(record["segments_info"]),
                     num_classes=len(self._classes.names),
                 )
                 if self._save_dir is not None:
@@ -200,14 +200,6 @@ def _panoptic_output(output: dict[str, Any]) -> tuple[np.ndarray, list[dict[str,
                 "category_id is a dataset id; give the contiguous id, and isthing"
             )
     return torch.as_tensor(ids).cpu().numpy(), segments_info
-
-
-def _segments(segments_info: list[dict[str, Any]]) -> Segments:
-    return Segments(
-        ids=[segment["id"] for segment in segments_info],
-        classes=[segment["category_id"] for segment in segments_info],
-        is_crowd=[bool(segment.get("iscrowd", 0)) for segment in segments_info],
-    )
 
 
 def _repeated(values: Any) -> Any:

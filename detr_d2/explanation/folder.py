@@ -15,14 +15,17 @@ from detectron2.utils.visualizer import Visualizer
 from detr_d2.explanation.explanation import Explanation
 from detr_d2.explanation.page import CHANNELS, MAX_STAGE_QUERIES, final_picture
 from detr_d2.explanation.pictures import (
+    Tiles,
     channel_strip,
     colored,
     heated,
     logit_levels,
     query_color,
+    query_colors,
+    spread_channels,
     strip,
 )
-from detr_d2.explanation.queries import query_fates
+from detr_d2.explanation.queries import query_fates, surest_kept
 from detr_d2.explanation.stages import Stage
 from detr_d2.visualization import below, beside, enlarge
 
@@ -35,7 +38,7 @@ SMALL = 320
 def pictures(explanation: Explanation) -> Iterator[tuple[str, np.ndarray]]:
     """Names, without a suffix, and H×W×3 uint8 RGB, in the order of the moves.
 
-    Pictures of queries are those of the kept ones, of which at most ``MAX_STAGE_QUERIES``.
+    Pictures of queries are those of the surest kept ones, at most ``MAX_STAGE_QUERIES``.
     """
     image = enlarge(explanation.picture)
     small = _shrink(image)
@@ -43,8 +46,8 @@ def pictures(explanation: Explanation) -> Iterator[tuple[str, np.ndarray]]:
     for name, maps in explanation.features.items():
         yield f"move1_{name}", _row(colored(channel_strip(maps, CHANNELS)[0], "viridis"), maps)
     positions = explanation.positions
-    some = torch.linspace(0, len(positions) - 1, CHANNELS).round().long()
-    yield "move1_positions", _row(colored(strip(positions[some]), "viridis"), positions)
+    some = positions[spread_channels(positions, CHANNELS)]
+    yield "move1_positions", _row(colored(strip(some), "viridis"), positions)
     for name in ("projected", "memory"):
         maps = getattr(explanation, name)
         yield f"move2_{name}", _row(colored(channel_strip(maps, CHANNELS)[0], "viridis"), maps)
@@ -53,8 +56,9 @@ def pictures(explanation: Explanation) -> Iterator[tuple[str, np.ndarray]]:
     yield "move3_boxes", _boxes(explanation, image)
     if explanation.masks is None:
         return
-    for row, query in enumerate(explanation.masks.kept.tolist()[:MAX_STAGE_QUERIES]):
-        of_query = f"query{query:03d}"
+    fates, kept = query_fates(explanation), explanation.masks.kept.tolist()
+    for query in surest_kept(fates, MAX_STAGE_QUERIES):
+        row, of_query = kept.index(query), f"query{query:03d}"
         attention = explanation.decoder_attention[-1].weights()[:, query].mean(0)
         yield f"move3_{of_query}_attention", heated(small, _levels(attention, explanation))
         maps = explanation.masks.attention_maps[query]
@@ -65,7 +69,7 @@ def pictures(explanation: Explanation) -> Iterator[tuple[str, np.ndarray]]:
         yield f"move5_{of_query}_stages", _stages(explanation.masks.stages, row)
         logits = logit_levels(explanation.masks.logits[row])
         yield f"move5_{of_query}_mask_logits", _enlarge_cells(colored(logits, "RdBu_r"))
-    colors = np.array([query_color(q) for q in range(len(explanation.raw.logits))], np.uint8)
+    colors = query_colors(len(explanation.raw.logits))
     for number, fight in enumerate(explanation.masks.rounds, start=1):
         yield f"move7_round{number}", _enlarge_cells(colors[fight.winner.cpu().numpy()])
     yield "move7_final", final_picture(explanation)
@@ -94,9 +98,7 @@ def _row(levels: np.ndarray, maps: torch.Tensor) -> np.ndarray:
 
 def _levels(weights: torch.Tensor, explanation: Explanation) -> np.ndarray:
     """S weights as h×w levels up to their peak."""
-    grid = tuple(explanation.padding_mask.shape)
-    levels = weights / weights.max().clamp(min=torch.finfo(torch.float32).tiny) * 255
-    return levels.round().byte().view(grid).cpu().numpy()
+    return Tiles.of(weights.view(1, *explanation.padding_mask.shape), 1).picture
 
 
 def _encoder_attention(explanation: Explanation, image: np.ndarray) -> np.ndarray:

@@ -21,9 +21,11 @@ from detr_d2.explanation.pictures import (
     logit_levels,
     palette_uri,
     query_color,
+    query_colors,
+    spread_channels,
     strip,
 )
-from detr_d2.explanation.queries import QueryFate, best_query, query_fates
+from detr_d2.explanation.queries import QueryFate, best_query, query_fates, surest_kept
 from detr_d2.explanation.views import (
     MAX_WEIGHTS,
     attention_views,
@@ -128,8 +130,7 @@ def _features(explanation: Explanation) -> list[dict]:
 
 def _positions(explanation: Explanation) -> dict:
     """Some of the D features, from all of their range."""
-    width = len(explanation.positions)
-    channels = [round(i * (width - 1) / (CHANNELS - 1)) for i in range(CHANNELS)]
+    channels = spread_channels(explanation.positions, CHANNELS)
     levels = strip(explanation.positions[channels])
     return {
         "uri": palette_uri(levels, "viridis"),
@@ -159,7 +160,6 @@ def _stages(explanation: Explanation, fates: list[QueryFate]) -> dict:
     """For each of the surest kept queries its pictures of every stage, and its mask."""
     masks = explanation.masks
     kept = masks.kept.tolist()
-    surest = sorted(kept, key=lambda query: -fates[query].score)[:MAX_STAGE_QUERIES]
     return {
         query: {
             "stages": [
@@ -176,7 +176,7 @@ def _stages(explanation: Explanation, fates: list[QueryFate]) -> dict:
             "logits": palette_uri(logit_levels(masks.logits[row]), "RdBu_r"),
             "mask": png_uri(_mask(masks.logits[row], query_color(query))),
         }
-        for query in surest
+        for query in surest_kept(fates, MAX_STAGE_QUERIES)
         for row in [kept.index(query)]
     }
 
@@ -188,7 +188,7 @@ def _mask(logits: torch.Tensor, color: tuple[int, int, int]) -> np.ndarray:
 
 
 def _rounds(explanation: Explanation) -> list[dict]:
-    colors = np.array([query_color(q) for q in range(len(explanation.raw.logits))], np.uint8)
+    colors = query_colors(len(explanation.raw.logits))
     return [
         {
             "winner": png_uri(colors[at_most(_host(fight.winner).astype(np.int32), LONGEST)]),

@@ -57,6 +57,11 @@ def channel_strip(maps: torch.Tensor, count: int) -> tuple[np.ndarray, list[int]
     return strip(maps[channels]), channels.tolist()
 
 
+def spread_channels(maps: torch.Tensor, count: int) -> list[int]:
+    """Indices of ``count`` of C×h×w channels, evenly from the first to the last."""
+    return [round(i * (len(maps) - 1) / (count - 1)) for i in range(count)]
+
+
 def strip(maps: torch.Tensor) -> np.ndarray:
     """T×h×w values side by side, h × T·w levels from each map's lowest value to its highest."""
     flat = maps.float().flatten(1)
@@ -123,6 +128,11 @@ def query_color(query: int) -> tuple[int, int, int]:
     lightness = (0.5, 0.62, 0.42)[query % 3]
     red, green, blue = colorsys.hls_to_rgb(query * 0.61803398875 % 1, lightness, 0.75)
     return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def query_colors(count: int) -> np.ndarray:
+    """The colours of all queries: count×3 uint8."""
+    return np.array([query_color(query) for query in range(count)], np.uint8)
 
 
 def at_most(picture: np.ndarray, longest: int) -> np.ndarray:

@@ -106,6 +106,12 @@ def best_query(fates: list[QueryFate]) -> int:
     return max(fates, key=lambda f: (f.segment > 0, f.kept, f.is_thing, f.score)).index
 
 
+def surest_kept(fates: list[QueryFate], count: int) -> list[int]:
+    """Indices of the kept queries of the highest scores, at most ``count``, the surest first."""
+    kept = sorted((fate for fate in fates if fate.kept), key=lambda fate: -fate.score)
+    return [fate.index for fate in kept[:count]]
+
+
 def _segments(explanation: Explanation) -> tuple[dict[int, int], dict[int, int]]:
     """For the queries that are in the panoptic picture its id and their own pixels."""
     masks = explanation.masks

@@ -23,7 +23,8 @@ class ExportOptions:
     """How a model is exported.
 
     Attributes:
-        format: "onnx" or "torch".
+        format: "onnx" or "torch". Programs of torch refuse what they weren't traced with: images of
+            one row or column of features (``MIN_SIDE``), and in the form "raw" batches of one.
         form: "panoptic", from one image to its panoptic picture, or "raw", from a batch to logits,
             boxes and masks.
         size: (height, width) of the only images that the graph takes; None: of any.

@@ -89,6 +89,8 @@ class Demo:
         Raises:
             FileNotFoundError, ValueError: as ``predict_files``.
         """
+        if options.save_panoptic and output_dir is None:
+            raise ValueError("--save-panoptic needs a folder to write to: name it by --output.")
         if not cfg.DATASETS.TEST:
             raise ValueError("DATASETS.TEST is empty: pictures take the names of classes from it.")
         has_masks = cfg.MODEL.DETR.MASK_ON and cfg.MODEL.DETR.TEST.PANOPTIC_ON

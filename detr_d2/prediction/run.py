@@ -91,6 +91,10 @@ def _refuse_overwriting(
     for name in distinct_names(videos):
         targets += [folder / f"{name}{suffix}" for suffix, _ in CODECS]
     inputs = {path.resolve() for path in (*images, *videos)}
+    if options.save_panoptic:
+        # Folders of frames count as their files.
+        targets += [folder / PNG_FOLDER / name for name in distinct_names(videos)]
+        inputs |= {path.parent for path in inputs}
     for target in targets:
         if target.resolve() in inputs:
             raise ValueError(f"{target} is an input and would be overwritten: name another folder.")

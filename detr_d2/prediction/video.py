@@ -223,7 +223,7 @@ class VideoWriter:
     def _check_playable(self) -> None:
         """OpenCV doesn't tell when the disk is full."""
         capture = cv2.VideoCapture(str(self.path))
-        playable = capture.isOpened() and capture.read()[0]
+        playable = capture.isOpened() and _read(capture) is not None
         capture.release()
         if not playable:
             raise OSError(f"{self.path}: what was written can't be played. Is the disk full?")

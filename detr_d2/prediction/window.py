@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 
 import cv2
 import numpy as np
@@ -48,7 +49,9 @@ class Window:
         return self
 
     def __exit__(self, *error: object) -> None:
-        cv2.destroyWindow(self._title)
+        # Some of OpenCV's windows raise where people have closed them.
+        with suppress(cv2.error):
+            cv2.destroyWindow(self._title)
 
     def show(self, picture: np.ndarray) -> bool:
         """Shows a picture, H×W×3 uint8 RGB, until the next.
@@ -66,4 +69,7 @@ class Window:
         cv2.imshow(self._title, picture[:, :, ::-1])
         if cv2.waitKey(1) & 0xFF in KEYS_TO_CLOSE:
             return False
-        return cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
+        try:
+            return cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
+        except cv2.error:  # closed, for some of OpenCV's windows
+            return False

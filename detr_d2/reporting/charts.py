@@ -19,7 +19,7 @@ LEFT, RIGHT, ABOVE, BELOW = 36, 14, 26, 42  # margins around the plot
 class Series:
     """Values of one kind: its name, the class of style that colours it, and (x, y) points.
 
-    NaN and None leave a gap.
+    Points whose y is NaN or None are left out.
     """
 
     name: str

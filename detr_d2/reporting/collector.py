@@ -51,7 +51,7 @@ class ReportCollector(DatasetEvaluator):
         self._dataset_name, self._output_dir = dataset_name, Path(output_dir)
         self._place = {record["image_id"]: i for i, record in enumerate(self._records)}
         self._merging = {"stuff_merging": test.STUFF_MERGING, "min_area": test.MIN_AREA}
-        self._options = RunOptions(Path(cfg.MODEL.WEIGHTS).name, test.SCORE_THRESH, True)
+        self._options = RunOptions(Path(cfg.MODEL.WEIGHTS).name or "model", test.SCORE_THRESH, True)
         self.reset()
 
     def reset(self) -> None:

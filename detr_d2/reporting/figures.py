@@ -12,8 +12,8 @@ import numpy as np
 
 from detr_d2.data.categories import PanopticClasses
 from detr_d2.evaluation import PanopticStats, class_quality, group_quality
-from detr_d2.reporting.matching import REASONS
 from detr_d2.reporting.ranking import Mistake
+from detr_d2.reporting.reasons import REASONS
 from detr_d2.reporting.run import RunRecord
 from detr_d2.reporting.tally import NUM_SCORE_BINS, SIZE_EDGES, Calibration, Tally
 

@@ -15,7 +15,7 @@ from detr_d2.reporting.confusion import confusion_views
 from detr_d2.reporting.figures import run_figures
 from detr_d2.reporting.gallery import gallery, mistake_cards
 from detr_d2.reporting.graphs import calibration_graph, size_graph, sweep_graph
-from detr_d2.reporting.matching import ROUGH_IOU
+from detr_d2.reporting.reasons import ROUGH_IOU
 from detr_d2.reporting.run import RunRecord
 from detr_d2.reporting.tables import class_table, group_cards
 from detr_d2.reporting.tally import NUM_SCORE_BINS

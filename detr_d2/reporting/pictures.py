@@ -65,17 +65,17 @@ def _picture_of_segment(record: dict[str, Any], mask: np.ndarray) -> str:
     image = read_image(record["file_name"], "RGB")
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if len(rows):
-        size = max(np.ptp(rows), np.ptp(columns)) + 1
-        margin = max(MIN_MARGIN, round(MARGIN * size))
+        longer = max(np.ptp(rows), np.ptp(columns)) + 1
+        side = longer + 2 * max(MIN_MARGIN, round(MARGIN * longer))
         # A square where the image is large enough, so that pictures stand well beside each other.
-        top, bottom = _span(rows[0], rows[-1], size + 2 * margin, mask.shape[0])
-        left, right = _span(columns[0], columns[-1], size + 2 * margin, mask.shape[1])
+        top, bottom = _span(rows[0], rows[-1], side, mask.shape[0])
+        left, right = _span(columns[0], columns[-1], side, mask.shape[1])
         image, mask = image[top:bottom, left:right], mask[top:bottom, left:right]
     factor = SEGMENT_SIZE / max(image.shape[:2])
     size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
     picture = np.ascontiguousarray(_resized(image, size))
     large = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-    # Framed, so that the outline is closed where the segment meets the border of the picture.
+    # RETR_CCOMP: holes have an outline, too.
     contours, _ = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(picture, contours, -1, (255, 255, 255), 4, cv2.LINE_AA)
     cv2.drawContours(picture, contours, -1, OUTLINE, 2, cv2.LINE_AA)

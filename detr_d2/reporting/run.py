@@ -17,11 +17,12 @@ from detectron2.utils.file_io import PathManager
 
 from detr_d2.data.categories import PanopticClasses
 from detr_d2.data.panoptic_png import read_panoptic_png
-from detr_d2.evaluation import PanopticStats, Segments, compare_panoptic
-from detr_d2.reporting.matching import OTHER_CLASS, REASONS, SegmentMatching
+from detr_d2.evaluation import PanopticStats, SegmentMatching, Segments, match_segments
+from detr_d2.evaluation.panoptic_quality import IOU_UNITS
 from detr_d2.reporting.ranking import NUM_IMAGES, ImageScore, Mistake, Ranking
+from detr_d2.reporting.reasons import OTHER_CLASS, REASONS, find_reasons, ious_of_one_class
 from detr_d2.reporting.sweep import Sweep, sweep_stats, thresholds_with
-from detr_d2.reporting.tally import UNIT, Tally
+from detr_d2.reporting.tally import Tally
 
 
 @dataclass(frozen=True)
@@ -108,25 +109,28 @@ class RunRecord:
         """
         record = self._records[place]
         gt_ids = read_panoptic_png(PathManager.get_local_path(record["pan_seg_file_name"]))
-        gt = segments_of(record["segments_info"])
+        gt = Segments.from_info(record["segments_info"])
 
-        def compare(pred_ids: np.ndarray, segments: list[dict[str, Any]]) -> PanopticStats:
-            return compare_panoptic(pred_ids, segments_of(segments), gt_ids, gt, self._num_classes)
+        def match(pred_ids: np.ndarray, segments: list[dict[str, Any]]) -> SegmentMatching:
+            return match_segments(
+                pred_ids, Segments.from_info(segments), gt_ids, gt, self._num_classes
+            )
 
         try:
-            stats = compare(ids, segments_info)
-            of_sweep = sweep_stats(sweep, self.options.thresholds, compare)
+            matching = match(ids, segments_info)
+            of_sweep = sweep_stats(sweep, self.options.thresholds, match)
         except ValueError as error:
             where = f"image {record['image_id']!r} ({record['pan_seg_file_name']})"
             raise ValueError(f"{where}: {error}") from error
-        matching = SegmentMatching.of_image(ids, segments_of(segments_info), gt_ids, gt)
         scores = _scores(segments_info)
-        self.tally += Tally.of_image(matching, stats, of_sweep, scores)
-        image = _image_score(place, stats)
+        of_image = Tally.of_image(matching, of_sweep, scores)
+        self.tally += of_image
+        image = _image_score(place, of_image.stats)
         self.images.append(image)
         self.ranking.add(image, *_mistakes(place, matching, scores))
-        self.kept[place] = KeptPrediction.of(ids, segments_info)
-        self._forget()
+        if place in self._wanted():
+            self.kept[place] = KeptPrediction.of(ids, segments_info)
+            self._forget()
 
     def merge(self, other: RunRecord) -> None:
         """Takes what another process has recorded."""
@@ -138,21 +142,15 @@ class RunRecord:
 
     def _forget(self) -> None:
         """Drops predictions that won't be shown."""
-        wanted = self.ranking.places() | set(self.random)
+        wanted = self._wanted()
         self.kept = {place: kept for place, kept in self.kept.items() if place in wanted}
+
+    def _wanted(self) -> set[int]:
+        return self.ranking.places() | set(self.random)
 
     def __getstate__(self) -> dict[str, Any]:
         # Without the dataset, which every process has.
         return {**vars(self), "_records": []}
-
-
-def segments_of(segments_info: list[dict[str, Any]]) -> Segments:
-    """Detectron2's dicts of segments as arrays."""
-    return Segments(
-        ids=[segment["id"] for segment in segments_info],
-        classes=[segment["category_id"] for segment in segments_info],
-        is_crowd=[bool(segment.get("iscrowd", 0)) for segment in segments_info],
-    )
 
 
 def _scores(segments_info: list[dict[str, Any]]) -> np.ndarray | None:
@@ -163,7 +161,7 @@ def _scores(segments_info: list[dict[str, Any]]) -> np.ndarray | None:
 def _image_score(place: int, stats: PanopticStats) -> ImageScore:
     tp, fp, fn = (int(counts.sum()) for counts in (stats.tp, stats.fp, stats.fn))
     weight = tp + 0.5 * fp + 0.5 * fn
-    pq = stats.iou_units.sum() / UNIT / weight if weight else float("nan")
+    pq = stats.iou_units.sum() / IOU_UNITS / weight if weight else float("nan")
     return ImageScore(place, pq, tp, fp, fn)
 
 
@@ -171,8 +169,8 @@ def _mistakes(
     place: int, matching: SegmentMatching, scores: np.ndarray | None
 ) -> tuple[list[Mistake], list[Mistake]]:
     """The false positives and the false negatives of an image."""
-    reasons_of_missed, reasons_of_surplus = matching.reasons()
-    same_class_ious = np.where(matching.same_class, matching.ious, 0)
+    reasons_of_missed, reasons_of_surplus = find_reasons(matching)
+    same_class_ious = ious_of_one_class(matching)
     other_class = matching.covers & ~matching.same_class
 
     def mistake(i, segments, areas, reasons, ious, covered, others, score) -> Mistake:

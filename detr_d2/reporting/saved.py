@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from detr_d2.reporting.ranking import places_that_differ
 from detr_d2.reporting.run import KeptPrediction, RunOptions, RunRecord
 from detr_d2.reporting.sweep import SavedSweep
 
+logger = logging.getLogger(__name__)
+
 
 class SavedPredictions:
     """The predictions of one run in COCO's panoptic format, checked; read one by one."""
@@ -38,13 +41,16 @@ class SavedPredictions:
 
         Raises:
             FileNotFoundError: there are no predictions.
-            ValueError: the JSON isn't what evaluation writes.
+            ValueError: the JSON isn't what evaluation writes, or a category isn't the dataset's.
         """
         self.path = find_predictions(path, dataset_name)
         self._folder = self.path.with_suffix("")
         self._classes = classes
         self._class_of = {dataset_id: k for k, dataset_id in enumerate(classes.dataset_ids)}
-        self._annotations = _read_annotations(self.path)
+        self._annotations = {
+            image_id: {**annotation, "segments_info": self._segments(annotation)}
+            for image_id, annotation in _read_annotations(self.path).items()
+        }
 
     def __len__(self) -> int:
         return len(self._annotations)
@@ -60,14 +66,24 @@ class SavedPredictions:
 
         Raises:
             FileNotFoundError: its PNG is missing.
-            ValueError: its name leaves the folder, or a category isn't the dataset's.
+            ValueError: its name leaves the folder.
         """
         annotation = self._annotations[image_id]
         ids = read_panoptic_png(join_below(self._folder, annotation["file_name"], self.path))
-        return ids, [self._segment(s, image_id) for s in annotation["segments_info"]]
+        return ids, annotation["segments_info"]
 
-    def _segment(self, segment: dict[str, Any], image_id: Any) -> dict[str, Any]:
-        where = f"{self.path}: image {image_id!r} has a segment"
+    @property
+    def lowest_score(self) -> float | None:
+        """Of all segments, in 0 … 1; None where none has a score."""
+        segments = (s for a in self._annotations.values() for s in a["segments_info"])
+        scores = (segment.get("score") for segment in segments)
+        return min((score for score in scores if score is not None), default=None)
+
+    def _segments(self, annotation: dict[str, Any]) -> list[dict[str, Any]]:
+        where = f"{self.path}: image {annotation['image_id']!r} has a segment"
+        return [self._segment(segment, where) for segment in annotation["segments_info"]]
+
+    def _segment(self, segment: dict[str, Any], where: str) -> dict[str, Any]:
         require_fields(segment, SEGMENT_FIELDS, where)
         score = segment.get("score")
         if score is not None and not (isinstance(score, (int, float)) and 0 <= score <= 1):
@@ -130,7 +146,8 @@ def report_on_saved(
         paths: of one or two runs, see ``SavedPredictions``.
         dataset_name: a registered panoptic dataset.
         output_dir: where ``report.html`` and ``report.json`` go; made where it isn't there.
-        score_thresh: the one that the predictions were made with, where it is known.
+        score_thresh: the one that the predictions were made with, where it is known. Where saved
+            scores contradict it, none is known.
 
     Returns:
         The path of the page.
@@ -148,6 +165,13 @@ def report_on_saved(
                 f"{saved.path}: image {unknown[0]!r} is not in dataset {dataset_name!r}"
                 + (f", nor are {len(unknown) - 1} more." if len(unknown) > 1 else ".")
             )
+    lowest = [saved.lowest_score for saved in all_saved if saved.lowest_score is not None]
+    if score_thresh is not None and lowest and min(lowest) <= score_thresh:
+        logger.warning(
+            f"Segments have scores down to {min(lowest):.3g}, so they weren't made with the score "
+            f"threshold {score_thresh:g} of the config: the report names none."
+        )
+        score_thresh = None
     runs = []
     for name, saved in zip(_short_names(paths, dataset_name), all_saved, strict=True):
         run = RunRecord(RunOptions(name, score_thresh, False), records, classes)

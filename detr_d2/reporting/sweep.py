@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from detr_d2.evaluation import PanopticStats
+from detr_d2.evaluation import PanopticStats, SegmentMatching
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))  # 0.05 … 0.95
 
@@ -38,7 +38,7 @@ class RawSweep:
     def __init__(self, raw: Any, *, stuff_merging: str, min_area: int) -> None:
         """Takes a ``RawPrediction``, and options of ``MODEL.DETR.TEST``."""
         self._raw, self._options = raw, {"stuff_merging": stuff_merging, "min_area": min_area}
-        scores, classes = raw.logits.softmax(-1).max(-1)
+        scores, classes = raw.logits.float().softmax(-1).max(-1)
         self._scores = scores[classes < raw.logits.shape[-1] - 1]  # the last is "no object"
 
     def count(self, threshold: float) -> int:
@@ -71,7 +71,7 @@ class SavedSweep:
 def sweep_stats(
     sweep: Sweep,
     thresholds: Sequence[float],
-    compare: Callable[[np.ndarray, list[dict[str, Any]]], PanopticStats],
+    match: Callable[[np.ndarray, list[dict[str, Any]]], SegmentMatching],
 ) -> list[PanopticStats]:
     """The stats of one image at T rising thresholds.
 
@@ -83,6 +83,6 @@ def sweep_stats(
         count = sweep.count(threshold)
         if count not in by_count:
             with torch.no_grad():
-                by_count[count] = compare(*sweep.panoptic(threshold))
+                by_count[count] = PanopticStats.of_matching(match(*sweep.panoptic(threshold)))
         stats.append(by_count[count])
     return stats

@@ -10,15 +10,15 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from detr_d2.evaluation import PanopticStats
-from detr_d2.reporting.matching import REASONS, SegmentMatching
+from detr_d2.evaluation import PanopticStats, SegmentMatching
+from detr_d2.reporting.reasons import REASONS, find_reasons
 
 # Sizes, as the side in pixels of a square of the segment's area, at which a new bin begins.
 SIZE_EDGES = (16, 32, 64, 128, 256, 512)
 # Bins of scores, equally wide over 0 … 1.
 NUM_SCORE_BINS = 20
-# IoUs and scores are summed in this unit, as whole numbers.
-UNIT = 2**53
+# Scores are summed in units of 2⁻⁵³, as whole numbers.
+SCORE_UNITS = 2**53
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class Calibration:
         bins = np.minimum((scores * NUM_SCORE_BINS).astype(np.int64), NUM_SCORE_BINS - 1)
         units = np.zeros(NUM_SCORE_BINS, dtype=object)
         for place, score in zip(bins.tolist(), scores.tolist(), strict=True):
-            units[place] += int(score * UNIT)
+            units[place] += int(score * SCORE_UNITS)
         count, right = (
             np.bincount(some, minlength=NUM_SCORE_BINS) for some in (bins, bins[is_right])
         )
@@ -58,7 +58,7 @@ class Calibration:
     def mean_score(self) -> np.ndarray:
         """(C,) float64 in 0 … 1, NaN for empty bins."""
         counts = zip(self.score_units, self.count.tolist(), strict=True)
-        return np.array([units / UNIT / n if n else np.nan for units, n in counts])
+        return np.array([units / SCORE_UNITS / n if n else np.nan for units, n in counts])
 
     @property
     def precision(self) -> np.ndarray:
@@ -121,28 +121,29 @@ class Tally:
     def of_image(
         cls,
         matching: SegmentMatching,
-        stats: PanopticStats,
         sweep: Sequence[PanopticStats],
         scores: np.ndarray | None,
     ) -> Tally:
-        """Of one image: its segments, its stats at the run's and at T thresholds, and P scores.
+        """Of one image: its segments, its stats at T thresholds, and P scores.
 
         The scores are None where segments have none.
         """
-        num_classes = len(stats.tp)
-        of_missed, of_surplus = matching.reasons()
+        num_classes = matching.num_classes
+        of_missed, of_surplus = find_reasons(matching)
         missed, surplus = matching.is_missed, matching.is_surplus
-        scored = np.zeros(0) if scores is None else scores[~matching.is_forgiven]
-        right = scored > 1 if scores is None else matching.is_right[~matching.is_forgiven]
+        asked = np.zeros_like(surplus) if scores is None else ~matching.is_forgiven
+        scored = np.zeros(0) if scores is None else scores[asked]
         return cls(
-            stats=stats,
+            stats=PanopticStats.of_matching(matching),
             sweep=tuple(sweep),
             sizes=_stats_by_size(matching),
-            calibration=Calibration.of_scores(scored, right),
+            calibration=Calibration.of_scores(scored, matching.is_right[asked]),
             pixels=_confused_pixels(matching, num_classes),
             segments=_confused_segments(matching, num_classes),
-            surplus_reasons=_table(matching.pred.classes[surplus], of_surplus[surplus], stats),
-            missed_reasons=_table(matching.gt.classes[missed], of_missed[missed], stats),
+            surplus_reasons=_table(
+                matching.pred.classes[surplus], of_surplus[surplus], num_classes
+            ),
+            missed_reasons=_table(matching.gt.classes[missed], of_missed[missed], num_classes),
         )
 
     def __add__(self, other: Tally) -> Tally:
@@ -159,17 +160,7 @@ def _stats_by_size(matching: SegmentMatching) -> PanopticStats:
     edges = np.square(SIZE_EDGES)
     of_gt = np.searchsorted(edges, matching.gt_areas, side="right")
     of_pred = np.searchsorted(edges, matching.pred_areas, side="right")
-    stats = PanopticStats.zeros(len(edges) + 1)
-    for size, iou in zip(
-        of_gt[np.nonzero(matching.matches)[0]].tolist(),
-        matching.ious[matching.matches].tolist(),
-        strict=True,
-    ):
-        stats.iou_units[size] += int(iou * UNIT)
-    counts = (of_gt[matching.is_found], of_pred[matching.is_surplus], of_gt[matching.is_missed])
-    return PanopticStats(
-        stats.iou_units, *(np.bincount(some, minlength=len(edges) + 1) for some in counts)
-    )
+    return PanopticStats.of_groups(matching, of_gt, of_pred, len(edges) + 1)
 
 
 def _confused_pixels(matching: SegmentMatching, num_classes: int) -> np.ndarray:
@@ -192,8 +183,8 @@ def _confused_segments(matching: SegmentMatching, num_classes: int) -> np.ndarra
     return segments
 
 
-def _table(classes: np.ndarray, reasons: np.ndarray, stats: PanopticStats) -> np.ndarray:
+def _table(classes: np.ndarray, reasons: np.ndarray, num_classes: int) -> np.ndarray:
     """(K, 3) int64: how often each class goes with each reason."""
-    table = np.zeros((len(stats.tp), len(REASONS)), dtype=np.int64)
+    table = np.zeros((num_classes, len(REASONS)), dtype=np.int64)
     np.add.at(table, (classes, reasons), 1)
     return table

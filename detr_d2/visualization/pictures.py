@@ -16,6 +16,7 @@ from detectron2.utils.visualizer import ColorMode, Visualizer
 from detr_d2.data.image_file import read_image
 from detr_d2.data.instance_annotations import annotation_mask
 from detr_d2.data.panoptic_png import read_panoptic_png
+from detr_d2.visualization.colors import class_color
 from detr_d2.visualization.scene import Scene
 from detr_d2.visualization.views import draw_view
 
@@ -118,10 +119,9 @@ def _draw_instances(
 ) -> np.ndarray:
     """Draws n instances: n×4 corners, a remark behind each class's name, n h×w masks."""
     names = visualizer.metadata.thing_classes
-    colors = visualizer.metadata.get("thing_colors")
     return visualizer.overlay_instances(
         boxes=boxes,
         labels=[f"{names[c]}{remark}" for c, remark in zip(classes, remarks, strict=True)],
         masks=masks,
-        assigned_colors=colors and [np.array(colors[c]) / 255 for c in classes],
+        assigned_colors=[class_color(visualizer.metadata, c, True) / 255 for c in classes],
     ).get_image()

@@ -6,7 +6,7 @@ import gradio as gr
 import numpy as np
 from gradio.data_classes import ImageData
 
-from detr_d2.web.markup import explanation, segment_list
+from detr_d2.web.markup import explanation, segment_choices, segment_list
 from detr_d2.web.viewer import Merging, Shown, Viewer
 
 # Highest minimum area that the slider goes to, in pixels.
@@ -38,8 +38,12 @@ def build_app(viewer: Viewer) -> gr.Blocks:
         return look(path, *settings)
 
     def point(event: gr.SelectData, shown: Shown | None, path: str | None, *settings) -> tuple:
-        shown = (shown or seen(path, settings)).pointed(*event.index)
-        return shown, segment_list(shown), explanation(shown)
+        shown = shown or seen(path, settings)
+        return _explain(shown and shown.pointed(*event.index))
+
+    def choose(segment_id: int | None, shown: Shown | None, path: str | None, *settings) -> tuple:
+        shown = shown or seen(path, settings)
+        return _explain(shown and shown.pointed_at(segment_id))
 
     def seen(path: str | None, settings: tuple) -> Shown | None:
         """Looks at what was uploaded, the first time or after it was forgotten."""
@@ -75,7 +79,12 @@ def build_app(viewer: Viewer) -> gr.Blocks:
         with gr.Row():
             with gr.Column():
                 settings = _settings(viewer.merging)
-            segments = gr.HTML(elem_id="segments")
+            with gr.Column():
+                segments = gr.HTML(elem_id="segments")
+                # What a click on the picture does, for those who don't click.
+                choice = gr.Dropdown([], value=None, label="Explain a segment", elem_id="choice")
+                # Gradio's own would refuse what it has forgotten together with the image.
+                choice.preprocess = lambda segment_id: segment_id
         reasons = gr.HTML(elem_id="reasons")
 
         def on(event, function, inputs, outputs, **options) -> None:
@@ -90,19 +99,16 @@ def build_app(viewer: Viewer) -> gr.Blocks:
                 **options,
             )
 
-        everything = [shown, picture, segments, reasons]
+        texts = [segments, choice, reasons]
+        everything = [shown, picture, *texts]
+        kept = [shown, image, *settings]
         on(image.change, look, [image, *settings], everything)
         for setting in settings:
             # Of the many values that a slider passes, the last counts.
             quiet = {"trigger_mode": "always_last", "show_progress": "hidden"}
-            on(setting.change, merge, [shown, image, *settings], everything, **quiet)
-        on(
-            picture.select,
-            point,
-            [shown, image, *settings],
-            [shown, segments, reasons],
-            show_progress="hidden",
-        )
+            on(setting.change, merge, kept, everything, **quiet)
+        on(picture.select, point, kept, [shown, *texts], show_progress="hidden")
+        on(choice.input, choose, [choice, *kept], [shown, *texts], show_progress="hidden")
     return app.queue(max_size=MAX_WAITING)
 
 
@@ -147,10 +153,18 @@ def _settings(merging: Merging) -> list[gr.components.Component]:
     ]
 
 
-def _show(shown: Shown | None) -> tuple[Shown | None, np.ndarray | None, str, str]:
+def _show(shown: Shown | None) -> tuple[Shown | None, np.ndarray | None, str, dict, str]:
+    shown, *texts = _explain(shown)
+    return shown, None if shown is None else shown.picture(), *texts
+
+
+def _explain(shown: Shown | None) -> tuple[Shown | None, str, dict, str]:
+    """Beside it the list of segments, the choice among them, and why the chosen one is there."""
     if shown is None:
-        return None, None, "", ""
-    return shown, shown.picture(), segment_list(shown), explanation(shown)
+        return None, "", gr.update(choices=[], value=None), ""
+    chosen = None if shown.chosen is None else shown.chosen["id"]
+    choice = gr.update(choices=segment_choices(shown), value=chosen)
+    return shown, segment_list(shown), choice, explanation(shown)
 
 
 def _told(message: str) -> gr.Error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from detr_d2.pages.render import jpeg_uri
+from detr_d2.visualization import Segment
 from detr_d2.visualization.colors import segment_color
 from detr_d2.web.reasons import QueryReason, reasons, surest_query
 from detr_d2.web.viewer import Shown
@@ -49,15 +50,14 @@ def segment_list(shown: Shown) -> str:
     num_pixels = shown.ids.size
     chosen = shown.chosen
     rows = []
-    pairs = zip(shown.segments_info, shown.scene.segments, strict=True)
-    for info, segment in sorted(pairs, key=lambda pair: -pair[0]["area"]):
+    for info, segment in _largest_first(shown):
         rows.append(
             Markup(
                 '<tr{}><td class="number">{}</td><td><span class="swatch" style="background:{}">'
                 '</span>{}</td><td>{}</td><td class="number">{}</td><td class="number">{}</td>'
                 '<td class="number">{}</td></tr>'
             ).format(
-                Markup(' class="chosen"') if info is chosen else "",
+                Markup(' class="chosen" aria-current="true"') if info is chosen else "",
                 info["id"],
                 _hex(segment_color(shown.metadata, segment)),
                 shown.metadata.stuff_classes[info["category_id"]],
@@ -76,11 +76,23 @@ def segment_list(shown: Shown) -> str:
     )
 
 
+def segment_choices(shown: Shown) -> list[tuple[str, int]]:
+    """Ids and names of all segments, in the order of the list, and the ids alone."""
+    names = shown.metadata.stuff_classes
+    return [
+        (f"{info['id']}: {names[info['category_id']]}", info["id"])
+        for info, _ in _largest_first(shown)
+    ]
+
+
 def explanation(shown: Shown) -> str:
     """Why the segment at the point is there; nothing without a point."""
     if shown.point is None:
         return _block(
-            Markup('<p class="hint">Click a segment in the picture: why is it there?</p>')
+            Markup(
+                '<p class="hint">Click a segment in the picture, or choose it by its name: why is '
+                "it there?</p>"
+            )
         )
     segment = shown.chosen
     if segment is None:
@@ -98,6 +110,11 @@ def explanation(shown: Shown) -> str:
             Markup("").join(_query(reason) for reason in found),
         )
     )
+
+
+def _largest_first(shown: Shown) -> list[tuple[dict, Segment]]:
+    pairs = zip(shown.segments_info, shown.scene.segments, strict=True)
+    return sorted(pairs, key=lambda pair: -pair[0]["area"])
 
 
 def _query(reason: QueryReason) -> Markup:

@@ -55,15 +55,17 @@ def serve(cfg: CfgNode, host: str, port: int, max_upload_mb: float) -> None:
     if max_upload_mb <= 0:
         raise ValueError(f"--max-upload-mb has to be above 0, not {max_upload_mb}.")
     require_gradio()
-    viewer = Viewer.from_config(cfg)
     # As Ctrl-C, so that no uploads stay behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        viewer = Viewer.from_config(cfg)
         with serving(viewer, host, port, max_upload_mb) as address:
             logger.info("Open %s in a browser; Ctrl-C ends.", address)
             threading.Event().wait()
     except KeyboardInterrupt:
         logger.info("Ended.")
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from detr_d2.modeling import AttentionMaskHead
 from detr_d2.modeling.raw_prediction import RawPrediction
 from detr_d2.prediction import Predictor
 from detr_d2.visualization import Scene, draw_view, enlarge
+from detr_d2.visualization.painting import inner_points
 
 # Longest side of what is predicted and shown, in pixels. Networks see about as much, and names in
 # the picture stay legible on a screen.
@@ -83,6 +84,13 @@ class Shown:
             for place, length in ((x, width), (y, height))
         ]
         return replace(self, point=tuple(inside))
+
+    def pointed_at(self, segment_id: int) -> Shown:
+        """The same with a point inside a segment; without one where no segment has this id."""
+        segments = self.scene.segments
+        points = inner_points(self.scene.places, len(segments))
+        of_id = {segment.id: point for segment, point in zip(segments, points, strict=True)}
+        return replace(self, point=of_id.get(segment_id))
 
     @property
     def chosen(self) -> dict | None:

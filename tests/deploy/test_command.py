@@ -137,6 +137,10 @@ def test_a_picture_never_replaces_an_image(make_model, photos):
         predict_files(predictor, [str(photos)], photos, save_panoptic=False)
     assert (photos / "a.png").read_bytes() == before
     assert sorted(p.name for p in photos.iterdir()) == ["a.png", "more", "small.bmp"]
+    # Nor do ids in colours, where those of an earlier run are the images.
+    (photos / "more").rename(photos / "predictions")
+    with pytest.raises(ValueError, match=r"predictions/a\.png is one of the images"):
+        predict_files(predictor, [str(photos / "predictions")], photos, save_panoptic=True)
 
 
 def test_finding_images(photos, tmp_path):

@@ -19,7 +19,7 @@ from detr_d2.evaluation import (
     class_quality,
     compare_panoptic,
     group_quality,
-    panoptic_quality,
+    segment_matching,
 )
 
 NUM_CLASSES = 4
@@ -170,9 +170,9 @@ def test_ids_of_any_type_and_layout(dtype):
 
 def test_pixels_are_looked_up_once_a_run(monkeypatch):
     looked_up = []
-    segment_index = panoptic_quality._segment_index
+    segment_index = segment_matching._segment_index
     monkeypatch.setattr(
-        panoptic_quality,
+        segment_matching,
         "_segment_index",
         lambda ids, *rest: looked_up.append(ids.size) or segment_index(ids, *rest),
     )

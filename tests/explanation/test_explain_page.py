@@ -116,6 +116,8 @@ def check_page(browser, page, explanation):
     click(browser, ".moves a[href='#move7']")
     assert browser.driver.execute_script(SHOWN)["hash"] == f"#query={dropped}"
     assert browser.driver.execute_script("return document.activeElement.id") == "move7"
+    current = "return document.querySelector('.moves a[aria-current=location]')?.hash"
+    wait_for(browser, lambda driver: driver.execute_script(current) == "#move7")
     assert browser.console_errors() == []
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from detr_d2.explanation.queries import best_query, query_fates
+from detr_d2.explanation.queries import best_query, query_fates, surest_kept
 
 
 def test_scores_boxes_and_reasons_are_the_models(explanation):
@@ -44,6 +44,16 @@ def test_queries_share_a_segment_and_have_pixels_of_their_own(explanation):
         int((winner == q).sum()) for q in (first, second)
     ]
     assert all("lost all its pixels" in fates[query].why for query in rest)
+
+
+def test_the_surest_of_the_kept_queries(explanation):
+    fates = query_fates(explanation)
+    surest = surest_kept(fates, 3)
+    rest = set(explanation.masks.kept.tolist()) - set(surest)
+    scores = [fates[query].score for query in surest]
+    assert len(surest) == 3 and len(rest) == 2 and scores == sorted(scores, reverse=True)
+    assert min(scores) >= max(fates[query].score for query in rest)
+    assert set(surest_kept(fates, 99)) == rest | set(surest)
 
 
 def test_no_object_is_the_reason_where_it_is_likelier(make_model, image):

@@ -10,6 +10,8 @@ import torch
 from detectron2.data import DatasetCatalog
 
 from detr_d2.explanation import explain_file, explain_image, write_explanation
+from detr_d2.explanation.folder import pictures
+from detr_d2.explanation.page import page_context
 from detr_d2.prediction import Predictor
 
 
@@ -70,6 +72,15 @@ def test_pictures_lie_beside_the_page(explanation, tmp_path):
 
     first = cv2.imread(str(tmp_path / "move7_round1.png"))[0, 0, ::-1]
     assert tuple(first) == query_color(int(explanation.masks.rounds[0].winner[0, 0]))
+
+
+def test_pictures_are_those_of_the_pages_queries(explanation, monkeypatch):
+    for module in ("folder", "page"):
+        monkeypatch.setattr(f"detr_d2.explanation.{module}.MAX_STAGE_QUERIES", 2)
+    shown = page_context(explanation)["data"]["stages"]
+    names = [name for name, _ in pictures(explanation) if name.endswith("_stages")]
+    assert names == [f"move5_query{query:03d}_stages" for query in shown]
+    assert len(names) == 2
 
 
 @pytest.mark.parametrize("overrides", [["MODEL.DETR.MASK_ON", False], ["MODEL.DETR.ENC_LAYERS", 0]])

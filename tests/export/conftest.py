@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 
 from detr_d2.benchmark.weights import random_image
 from detr_d2.export import ExportOptions
 from detr_d2.export.onnx_file import to_onnx
 from detr_d2.export.program import Interface, trace
 from detr_d2.modeling import DETR
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
 
 # Share of pixels with the same id, the lowest of each kind.
 FIGURES: dict[str, float] = {}
@@ -58,34 +66,61 @@ def images() -> Callable[..., list[torch.Tensor]]:
     return make
 
 
+# What each tiny model has in place of what the config of the embedded data says: a dilated res5,
+# pre-norm, a softmax per head, stuff merged.
+_R50 = (
+    *("MODEL.RESNETS.RES5_DILATION", 1, "MODEL.DETR.PRE_NORM", False),
+    *("MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX", "joint"),
+)
+_REFERENCE = ("MODEL.DETR.TEST.STUFF_MERGING", "reference")
+OVERRIDES = {
+    "R50, reference": (*_R50, *_REFERENCE),
+    "R50, merged": _R50,
+    "DC5, reference": _REFERENCE,
+    "DC5, merged": (),
+    "learned positions": ("MODEL.DETR.POSITION_EMBEDDING", "learned"),
+}
+# The one that tools/export.py exports; the others never leave memory.
+OF_THE_TOOL = "R50, reference"
+
+
 @pytest.fixture(scope="session")
 def tiny_cfg_of(make_tiny_cfg, tmp_path_factory) -> Callable:
-    """The tiny config on embedded data (res5 dilated, stuff merged), smaller still."""
+    """The config of a tiny model: ``(name, *overrides)``, the name a key of ``OVERRIDES``."""
 
-    def make(*overrides: object):
+    def make(name: str, *overrides: object):
         return make_tiny_cfg(
             tmp_path_factory.mktemp("output"),
             *("MODEL.DETR.DEC_LAYERS", 1, "MODEL.DETR.NUM_QUERIES", 16),
             *("MODEL.DETR.TEST.SCORE_THRESH", 0.6, "MODEL.DETR.TEST.MIN_AREA", 40),
+            *OVERRIDES[name],
             *overrides,
         )
 
     return make
 
 
-@pytest.fixture(scope="session")
-def tiny_model() -> Callable[..., DETR]:
-    """A random model of a config whose queries differ as those of trained models do.
+def _short_model(cfg) -> DETR:
+    """A model with a few blocks, the dilated one included: more would only take time to export."""
+    model = DETR(cfg).eval()
+    *stages, res5 = model.detector.backbone.stages
+    del res5[2:]
+    for stage in stages:
+        del stage[1:]
+    return model
 
-    ``(cfg, whole=False)``: its stages have two blocks, one of each kind, since the rest would only
-    take time to export, unless it shall be the whole model of the config.
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_cfg_of) -> Callable[..., DETR]:
+    """A random model whose queries differ as those of trained models do: ``(name, *overrides)``.
+
+    Each is made once.
     """
 
-    def make(cfg, whole: bool = False) -> DETR:
+    @functools.cache
+    def make(name: str, *overrides: object) -> DETR:
         torch.manual_seed(0)
-        model = DETR(cfg).eval()
-        for stage in model.detector.backbone.stages:
-            del stage[len(stage) if whole else 2 :]
+        model = _short_model(tiny_cfg_of(name, *overrides))
         _spread_queries(model)
         return model
 
@@ -103,9 +138,10 @@ def _spread_queries(model: DETR) -> None:
             module.running_var.uniform_(0.5, 2)
     detector, head = model.detector, model.detector.class_head
     detector.query_embed.weight.normal_(std=3)
-    for name, module in detector.transformer.named_modules():
-        if name.endswith(("q_proj", "k_proj")):
-            module.weight.mul_(2)
+    for part in (detector.transformer, model.mask_head):
+        for name, module in part.named_modules():
+            if name.endswith(("q_proj", "k_proj")):
+                module.weight.mul_(2)
     rng = torch.Generator().manual_seed(0)
     batches = [[{"image": random_image((97, 130), rng)}] for _ in range(4)]
     hidden = torch.cat([detector(model.preprocess(batch)).hidden[-1] for batch in batches])
@@ -118,33 +154,41 @@ def _spread_queries(model: DETR) -> None:
 
 @dataclass(frozen=True)
 class Exported:
-    """A model and the session of its file.
+    """A model and what was exported of it.
 
     Attributes:
         model: ours.
+        program: of torch.export, where it is at hand.
+        proto: the ONNX file's content.
         session: onnxruntime's.
-        proto: the file's content.
     """
 
     model: DETR
-    session: object
-    proto: object
+    program: ExportedProgram | None
+    proto: onnx.ModelProto
+    session: onnxruntime.InferenceSession
+
+    @classmethod
+    def of(cls, model: DETR, proto: onnx.ModelProto, program: ExportedProgram | None = None):
+        """Opens a file."""
+        import onnxruntime
+
+        return cls(model, program, proto, onnxruntime.InferenceSession(proto.SerializeToString()))
 
     def seeing_nothing(self) -> Exported:
         """The same file with a bias of the class head by which no query is kept."""
-        import onnx
-        import onnxruntime
+        from onnx import numpy_helper
 
         proto = copy.deepcopy(self.proto)
         (bias,) = (x for x in proto.graph.initializer if x.name.endswith("class_head.bias"))
-        nothing = onnx.numpy_helper.to_array(bias).copy()
+        nothing = numpy_helper.to_array(bias).copy()
         nothing[-1] += 1000
-        bias.CopyFrom(onnx.numpy_helper.from_array(nothing, bias.name))
-        return Exported(self.model, onnxruntime.InferenceSession(proto.SerializeToString()), proto)
+        bias.CopyFrom(numpy_helper.from_array(nothing, bias.name))
+        return Exported.of(self.model, proto)
 
     def run(self, image: torch.Tensor, output_size: tuple[int, int] | None = None) -> dict:
-        """Outputs by their names; ``image`` has no axis for the batch, or one."""
-        feed = {"image": (image if image.dim() == 4 else image[None]).numpy()}
+        """Outputs by their names, of a 3×H×W image."""
+        feed = {"image": image[None].numpy()}
         if output_size is not None:
             feed["output_size"] = np.array(output_size, dtype=np.int64)
         names = [output.name for output in self.session.get_outputs()]
@@ -152,56 +196,69 @@ class Exported:
 
 
 @pytest.fixture(scope="session")
-def export() -> Callable[..., Exported]:
-    """Exports a model to ONNX and opens it: ``(model, options, metadata={})``."""
+def export() -> Callable[[DETR, ExportOptions], Exported]:
+    """Exports a model to ONNX, without metadata."""
     pytest.importorskip("onnxscript")
-    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime")
 
-    def make(model: DETR, options: ExportOptions, metadata: dict | None = None) -> Exported:
-        proto = to_onnx(trace(model, options), Interface.of(options), metadata or {})
-        return Exported(model, runtime.InferenceSession(proto.SerializeToString()), proto)
+    def make(model: DETR, options: ExportOptions) -> Exported:
+        program = trace(model, options)
+        return Exported.of(model, to_onnx(program, Interface.of(options), {}), program)
 
     return make
 
 
-R50_REFERENCE = (
-    *("MODEL.RESNETS.RES5_DILATION", 1, "MODEL.DETR.PRE_NORM", False),
-    *("MODEL.DETR.TEST.STUFF_MERGING", "reference"),
-    *("MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX", "joint"),
-)
+@pytest.fixture(scope="session")
+def tiny_weights(tiny_model, tmp_path_factory) -> Path:
+    """A checkpoint of the tool's model."""
+    path = tmp_path_factory.mktemp("weights") / "model.pth"
+    torch.save({"model": tiny_model(OF_THE_TOOL).state_dict()}, path)
+    return path
 
 
 @pytest.fixture(scope="session")
-def panoptic_models(tiny_cfg_of, tiny_model, export) -> Callable[[str], Exported]:
-    """Models for images of any size, each exported once: "R50, reference" and "DC5, merged"."""
-    overrides = {"R50, reference": R50_REFERENCE, "DC5, merged": ()}
-    made: dict[str, Exported] = {}
+def run_tool(load_tool, tiny_cfg_of, tiny_weights, tmp_path_factory) -> Callable[..., None]:
+    """Runs tools/export.py on its tiny model: output, arguments, config keys and values."""
 
+    def run(output: Path, *arguments: str, overrides: tuple = ()) -> None:
+        config = tmp_path_factory.mktemp("config") / "config.yaml"
+        cfg = tiny_cfg_of(OF_THE_TOOL, "MODEL.WEIGHTS", str(tiny_weights), *overrides)
+        config.write_text(cfg.dump())
+        command = ["--config-file", str(config), "--output", str(output), *arguments]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("detr_d2.export.export.DETR", _short_model)
+            patch.setattr(sys, "argv", ["export.py", *command])
+            load_tool("export").main()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def exported_folder(run_tool, tmp_path_factory) -> Path:
+    """What the tool leaves: ``files/tiny.onnx``, for any size, and ``models/`` for Triton."""
+    pytest.importorskip("onnxscript")
+    folder = tmp_path_factory.mktemp("exported")
+    run_tool(folder / "files" / "tiny.onnx", "--triton", str(folder / "models"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def onnx_of(tiny_model, export, exported_folder) -> Callable[[str], Exported]:
+    """ONNX for images of any size of "R50, reference", by the tool, and of "DC5, merged"."""
+    onnx = pytest.importorskip("onnx")
+
+    @functools.cache
     def get(name: str) -> Exported:
-        if name not in made:
-            made[name] = export(tiny_model(tiny_cfg_of(*overrides[name])), ExportOptions())
-        return made[name]
+        model = tiny_model(name)
+        if name == OF_THE_TOOL:
+            return Exported.of(model, onnx.load(exported_folder / "files" / "tiny.onnx"))
+        return export(model, ExportOptions())
 
     return get
 
 
-@pytest.fixture(scope="session")
-def raw_model(tiny_cfg_of, tiny_model, export) -> Exported:
-    """The raw form for any batch, with the masks of the best three queries."""
-    model = tiny_model(tiny_cfg_of("MODEL.RESNETS.RES5_DILATION", 1))
-    return export(model, ExportOptions(form="raw", top_k=3))
-
-
-@pytest.fixture(scope="session")
-def tiny_weights(tiny_cfg_of, tiny_model, tmp_path_factory) -> Path:
-    """A checkpoint of the tiny model."""
-    path = tmp_path_factory.mktemp("weights") / "model.pth"
-    torch.save({"model": tiny_model(tiny_cfg_of(), whole=True).state_dict()}, path)
-    return path
-
-
 @pytest.fixture
-def plain_while_loop(monkeypatch) -> Iterator[None]:
+def plain_while_loop(monkeypatch) -> None:
     """``torch.while_loop`` as Python has it, which needn't compile anything."""
 
     def while_loop(condition: Callable, body: Callable, state: tuple) -> tuple:
@@ -210,4 +267,3 @@ def plain_while_loop(monkeypatch) -> Iterator[None]:
         return state
 
     monkeypatch.setattr(torch, "while_loop", while_loop)
-    yield

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from detr_d2.data.panoptic_png import read_panoptic_png
-from detr_d2.prediction import DemoOptions, predict_files, predict_webcam
+from detr_d2.prediction import Demo, DemoOptions, predict_files, predict_webcam
 from detr_d2.prediction import demo as demo_module
 from detr_d2.prediction.video import VideoReader
 from detr_d2.prediction.window import Window
@@ -130,6 +130,17 @@ def test_a_window_shows_frames_until_q(make_demo, make_video, tmp_path, screen, 
     assert np.abs(shown[3][-14:, :60].astype(int) - shown[0][-14:, :60]).max() > 100
 
 
+def test_a_window_that_was_closed_is_no_error(screen, monkeypatch):
+    def closed(*args):
+        raise cv2.error("NULL window: 'clip'")
+
+    monkeypatch.setattr(cv2, "destroyWindow", closed)
+    with Window("clip") as window:
+        assert window.show(np.zeros((2, 2, 3), np.uint8))
+        monkeypatch.setattr(cv2, "getWindowProperty", closed)
+        assert not window.show(np.zeros((2, 2, 3), np.uint8))
+
+
 def test_no_window_without_a_screen(monkeypatch, screen):
     def not_built(*args):
         raise cv2.error("The function is not implemented. Rebuild the library")
@@ -159,6 +170,13 @@ def test_inputs_are_never_overwritten(tiny_cfg, images, make_video, tmp_path):
         inputs = [str(images / "predictions")]
         predict_files(tiny_cfg, inputs, str(images), DemoOptions(save_panoptic=True))
     assert before == (clip.read_bytes(), (images / "predictions" / "a.png").read_bytes())
+    # The frames of an earlier run.
+    frames = tmp_path / "out" / "predictions" / "clip"
+    frames.parent.mkdir(parents=True)
+    (images / "predictions").rename(frames)
+    with pytest.raises(ValueError, match="clip is an input and would be overwritten"):
+        inputs = [str(clip), str(frames)]
+        predict_files(tiny_cfg, inputs, str(tmp_path / "out"), DemoOptions(save_panoptic=True))
 
 
 def test_what_cannot_be_shown_is_refused_before_the_model_is_built(tiny_cfg, make_video, tmp_path):
@@ -167,6 +185,8 @@ def test_what_cannot_be_shown_is_refused_before_the_model_is_built(tiny_cfg, mak
         predict_files(tiny_cfg, clip, str(tmp_path / "out"), DemoOptions("masks"))
     with pytest.raises(ValueError, match="--masks is for images"):
         predict_webcam(tiny_cfg, 98, None, DemoOptions("masks"))
+    with pytest.raises(ValueError, match="--save-panoptic needs a folder"):
+        Demo.from_config(tiny_cfg, None, DemoOptions(save_panoptic=True))
     with pytest.raises(ValueError, match="--batch has to be at least 1"):
         DemoOptions(batch_size=0)
     tiny_cfg.merge_from_list(["MODEL.DETR.MASK_ON", False])

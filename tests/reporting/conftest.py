@@ -56,7 +56,10 @@ def make_scenes(tmp_path: Path, registry: None) -> Callable[..., list[dict]]:
     """Writes a dataset "scenes", registers it and gives its dicts."""
 
     def make(
-        num_images: int = 6, categories: list[dict] = CATEGORIES, crowds: float = 0.2
+        num_images: int = 6,
+        categories: list[dict] = CATEGORIES,
+        crowds: float = 0.2,
+        size: tuple[int, int] = SIZE,
     ) -> list[dict]:
         root = tmp_path / "scenes"
         for folder in ("images", "panoptic"):
@@ -64,12 +67,12 @@ def make_scenes(tmp_path: Path, registry: None) -> Callable[..., list[dict]]:
         images, annotations = [], []
         for i in range(num_images):
             rng = np.random.default_rng(i)
-            ids, segments = random_scene(rng, categories, crowds)
+            ids, segments = random_scene(rng, categories, crowds, size)
             write_panoptic_png(ids, root / "panoptic" / f"{i}.png")
-            pixels = rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+            pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
             write_picture(pixels, root / "images" / f"{i}.png")
             image_id = 100 + i
-            height, width = SIZE
+            height, width = size
             images.append(
                 {"id": image_id, "file_name": f"{i}.png", "height": height, "width": width}
             )
@@ -150,14 +153,17 @@ def write_picture(pixels: np.ndarray, path: Path) -> None:
 
 
 def random_scene(
-    rng: np.random.Generator, categories: list[dict], crowds: float
+    rng: np.random.Generator,
+    categories: list[dict],
+    crowds: float,
+    size: tuple[int, int] = SIZE,
 ) -> tuple[np.ndarray, list[dict]]:
     """Rectangles over each other with void between them; some crowds, some without a pixel."""
-    ids = np.zeros(SIZE, dtype=np.int64)
+    ids = np.zeros(size, dtype=np.int64)
     segments = []
     for number in range(1, int(rng.integers(2, 8))):
         segment_id = 700 * number
-        top, left = rng.integers(SIZE)
+        top, left = rng.integers(size)
         ids[top : top + rng.integers(1, 20), left : left + rng.integers(1, 24)] = segment_id
         category = categories[rng.integers(len(categories))]
         iscrowd = int(category["isthing"] and rng.random() < crowds)

@@ -25,7 +25,7 @@ def test_a_line_goes_through_its_values():
     assert len(ElementTree.fromstring(str(chart)).findall("circle")) == 3
 
 
-def test_gaps_where_there_is_no_value():
+def test_points_without_a_value_are_left_out():
     series = [Series("PQ", "a", [(0, None), (0.5, math.nan), (1, 20.0)])]
     (line,) = lines(line_chart("d", series, x_title="x", y_title="y", x_range=(0, 1)))
     assert len(line.get("points").split()) == 1

@@ -78,6 +78,16 @@ def test_what_there_is_none_of(make_scenes, predict, evaluate_pq, scenes_cfg, tm
         assert figures["false_negatives"] == []
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1)])
+def test_images_of_odd_sizes(make_scenes, predict, evaluate_pq, scenes_cfg, tmp_path, size):
+    records = make_scenes(2, size=size)
+    outputs = [predict(record) for record in records]
+    collector = ReportCollector(scenes_cfg, NAME, str(tmp_path / "out"))
+    figures = report_of(collector, records, outputs, tmp_path / "out")
+    assert_figures_are_the_evaluators(figures, evaluate_pq(records, outputs))
+    assert (tmp_path / "out" / "report.html").read_text().count("<figure id=") == 2
+
+
 def test_no_image_at_all(make_scenes, scenes_cfg, tmp_path):
     make_scenes(2)
     collector = ReportCollector(scenes_cfg, NAME, str(tmp_path / "out"))

@@ -48,6 +48,15 @@ def test_names_are_escaped_and_nothing_is_loaded(write):
     assert sources and all(s.startswith(("data:", "#")) for s in sources)
 
 
+def test_many_classes_have_no_table(write, monkeypatch):
+    sentence = "too many classes for a table"
+    assert sentence not in write().read_text()
+    monkeypatch.setattr("detr_d2.reporting.confusion.MAX_TABLE_CLASSES", 3)
+    page = write().read_text()
+    assert page.count(sentence) == 2 and 'class="matrix"' not in page
+    assert "Most frequent confusions" in page
+
+
 def test_images_are_there_once_and_links_lead_to_them(write):
     page = write(2).read_text()
     anchors = re.findall(r'<figure id="(image-\d+)"', page)

@@ -51,6 +51,16 @@ def test_figures_are_the_evaluators(save, tmp_path):
     assert "their pixels stay empty" in page.read_text()
 
 
+def test_a_threshold_that_scores_contradict_is_not_named(save, tmp_path, caplog):
+    folder, results = save("run", thresh=0.3)
+    page = report_on_saved([folder], NAME, tmp_path / "out", score_thresh=0.5).read_text()
+    (run,) = read(tmp_path / "out")["runs"]
+    assert run["score_thresh"] is None and "as evaluated" not in page
+    points = {p["score_thresh"]: p["PQ"] for p in run["sweep"]["points"]}
+    assert points[0.05] == results["PQ"] != points[0.5]
+    assert "weren't made with the score threshold 0.5" in caplog.text
+
+
 def test_two_runs_side_by_side(save, tmp_path):
     first, before = save("first", thresh=0.3)
     second, after = save("second", thresh=0.6)

@@ -11,7 +11,7 @@ from detectron2.modeling import build_model
 
 from detr_d2.data.dataset_mapper import DetrDatasetMapper
 from detr_d2.data.panoptic_png import write_panoptic_png
-from detr_d2.evaluation import PanopticEvaluator, PanopticStats
+from detr_d2.evaluation import PanopticEvaluator, Segments, match_segments
 from detr_d2.reporting import ReportCollector
 from detr_d2.reporting.figures import run_figures
 from detr_d2.reporting.sweep import SavedSweep, sweep_stats, thresholds_with
@@ -32,12 +32,14 @@ def test_saved_segments_are_dropped_at_their_score():
 def test_thresholds_between_which_nothing_changes_are_compared_once():
     asked = []
 
-    def compare(ids, segments):
+    def match(ids, segments):
         asked.append(len(segments))
-        return PanopticStats.zeros(1)
+        pred = Segments([segment["id"] for segment in segments], [0] * len(segments))
+        return match_segments(ids, pred, IDS, Segments([1, 2, 3], [0, 0, 0]), 1)
 
-    stats = sweep_stats(SavedSweep(IDS, SEGMENTS), thresholds_with(None), compare)
+    stats = sweep_stats(SavedSweep(IDS, SEGMENTS), thresholds_with(None), match)
     assert len(stats) == 19 and asked == [3, 2, 1, 0]
+    assert [one.tp.item() for one in stats[::6]] == [3, 2, 1, 0]
 
 
 def test_the_runs_own_threshold_is_one_of_them():

@@ -6,17 +6,15 @@ import operator
 import numpy as np
 import pytest
 
-from detr_d2.evaluation import Segments, compare_panoptic
-from detr_d2.reporting.matching import SegmentMatching
+from detr_d2.evaluation import PanopticStats, SegmentMatching, Segments, match_segments
 from detr_d2.reporting.tally import SIZE_EDGES, Calibration, Tally
 
 K = 4
 
 
 def tally_of(maps, scores=None) -> tuple[Tally, SegmentMatching]:
-    stats = compare_panoptic(*maps, K)
-    matching = SegmentMatching.of_image(*maps)
-    return Tally.of_image(matching, stats, [stats], scores), matching
+    matching = match_segments(*maps, K)
+    return Tally.of_image(matching, [PanopticStats.of_matching(matching)], scores), matching
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -77,8 +75,14 @@ def test_forgiven_segments_are_left_out_of_calibration(scene):
         scores = np.linspace(0.1, 0.9, len(maps[1].ids))
         tally, matching = tally_of(maps, scores)
         assert tally.calibration.right.sum() == tally.stats.tp.sum()
-        forgiven = (matching.is_forgiven & ~matching.is_right).sum()
-        assert tally.calibration.count.sum() == len(scores) - forgiven
+        assert tally.calibration.count.sum() == len(scores) - matching.is_forgiven.sum()
+
+
+def test_right_segments_that_lie_mostly_on_void_are_calibrated():
+    gt_ids, pred_ids = np.zeros((2, 10), dtype=np.int64), np.ones((2, 10), dtype=np.int64)
+    gt_ids[:, :3] = 5
+    tally, _ = tally_of((pred_ids, Segments([1], [0]), gt_ids, Segments([5], [0])), np.ones(1))
+    assert tally.stats.tp.sum() == tally.calibration.right.sum() == 1
 
 
 def test_sums_do_not_depend_on_the_order(scene):

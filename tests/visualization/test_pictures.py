@@ -58,7 +58,6 @@ def test_ground_truth_shows_every_dataset_image(small_shapes):
         assert picture.shape == (factor * dataset_dict["height"], factor * dataset_dict["width"], 3)
 
 
-# No grey: among the colours that Detectron2's visualizer draws by chance are many.
 BLUE = np.array([31, 61, 91], np.uint8)
 
 
@@ -96,6 +95,7 @@ def test_ground_truth_of_instances(instance_dict, colors):
     metadata = Metadata(thing_classes=["cat", "dog"], **colors)
     picture = draw_ground_truth(instance_dict, metadata)
     assert picture.shape == (360, 480, 3)  # six times as large
+    assert (picture == draw_ground_truth(instance_dict, metadata)).all()  # the same each time
     changed = (picture != BLUE).any(-1)
     assert changed[65:295, 65:175].mean() > 0.9 and changed[125:235, 305:415].mean() > 0.9
     assert not changed[:, 190:290].any()

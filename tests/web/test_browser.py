@@ -85,6 +85,16 @@ def test_upload_slide_click(browser, address, photo_file, viewer, count_passes):
     assert page.run("[...document.querySelectorAll('#reasons img')].every(i => i.naturalWidth)")
     assert count_passes() == 2
 
+    # With the keyboard alone, from the segment that was clicked to another.
+    choice = page.find("#choice input")
+    page.until(lambda: choice.get_property("value") == f"{middle['id']}: {name}")
+    choice.send_keys(Keys.ARROW_UP)
+    choice.send_keys(Keys.ENTER)
+    marked = lambda: page.text("#segments tr.chosen").split()[0]  # noqa: E731
+    page.until(lambda: marked() != str(middle["id"]))
+    page.until(lambda: page.text("#reasons h3").startswith(f"{marked()}: "))
+    assert choice.get_property("value").startswith(f"{marked()}: ")
+
     hosts = page.run("performance.getEntriesByType('resource').map(e => e.name)")
     assert {urlsplit(host).hostname for host in hosts} <= {"127.0.0.1", None}
     assert browser.console_errors() == []

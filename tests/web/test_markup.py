@@ -6,7 +6,7 @@ from detectron2.data import Metadata
 
 from detr_d2.visualization.colors import segment_color
 from detr_d2.web import Merging
-from detr_d2.web.markup import explanation, segment_list
+from detr_d2.web.markup import explanation, segment_choices, segment_list
 
 
 def cells(html: str) -> list[list[str]]:
@@ -31,6 +31,12 @@ def test_list_says_what_the_picture_says(shown):
     assert rows == expected
 
 
+def test_choices_are_the_rows_of_the_list(shown):
+    rows = [[cell for cell in row if cell] for row in cells(segment_list(shown))]
+    names = [f"{id}: {name}" for id, name, *_ in rows]
+    assert segment_choices(shown) == [(name, int(name.split(":")[0])) for name in names]
+
+
 def test_swatches_have_the_colours_of_the_picture(shown):
     html = segment_list(shown)
     for segment in shown.scene.segments:
@@ -52,7 +58,9 @@ def test_names_are_never_html(shown):
 def test_the_chosen_segment_is_marked(shown):
     assert "chosen" not in segment_list(shown)
     pointed = shown.pointed(5, 5)
-    marked = re.findall(r'<tr class="chosen"><td class="number">(\d+)', segment_list(pointed))
+    marked = re.findall(
+        r'<tr class="chosen" aria-current="true"><td class="number">(\d+)', segment_list(pointed)
+    )
     assert marked == [str(pointed.chosen["id"])]
 
 

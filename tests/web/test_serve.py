@@ -2,6 +2,7 @@
 
 import builtins
 import importlib
+import logging
 import os
 import signal
 import socket
@@ -105,7 +106,26 @@ def test_a_forgotten_image_is_looked_at_again(viewer, photo_file, count_passes):
     assert count_passes() == 1
     assert merge(None, str(photo_file), *settings)[0].segments_info == shown.segments_info
     assert count_passes() == 2
-    assert merge(None, None, *settings) == (None, None, "", "")
+    nothing = gr.update(choices=[], value=None)
+    assert merge(None, None, *settings) == (None, None, "", nothing, "")
+    choose = build_app(viewer).fns[5].fn
+    assert choose(shown.ids[0, 0], None, None, *settings) == (None, "", nothing, "")
+
+
+def test_a_segment_chosen_by_name_is_explained(viewer, photo_file, count_passes):
+    settings = 0.2, 4, "merged"
+    app = build_app(viewer)
+    look, choose = app.fns[0].fn, app.fns[5].fn
+    shown, _, _, choice, _ = look(str(photo_file), *settings)
+    assert choice["value"] is None
+    name, segment_id = choice["choices"][-1]
+    for kept in (shown, None):  # also where the image was forgotten, and with it the choices
+        chosen, rows, choice, html = choose(segment_id, kept, str(photo_file), *settings)
+        assert chosen.chosen["id"] == choice["value"] == segment_id
+        assert f"<h3>{name} (" in html and 'class="chosen"' in rows
+    assert count_passes() == 2
+    *_, choice, html = choose(999, shown, str(photo_file), *settings)
+    assert choice["value"] is None and "choose it by its name" in html
 
 
 def test_nothing_is_written_beside_the_module(viewer):
@@ -144,11 +164,23 @@ def test_ends_in_order_when_told(web_cfg, viewer, monkeypatch, number):
     monkeypatch.setattr(serve_module, "serving", serving)
     monkeypatch.setattr(serve_module.Viewer, "from_config", lambda cfg: viewer)
     before = signal.getsignal(signal.SIGTERM)
+    # Shells have programs in the background ignore it.
+    interrupting = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         serve(web_cfg, "127.0.0.1", 1, 20)
     finally:
-        signal.signal(signal.SIGTERM, before)
-    assert ended == [True]
+        signal.signal(signal.SIGINT, interrupting)
+    assert ended == [True] and signal.getsignal(signal.SIGTERM) == before
+
+
+def test_ends_in_order_while_the_model_loads(web_cfg, monkeypatch, caplog):
+    def interrupted(cfg):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(serve_module.Viewer, "from_config", interrupted)
+    with caplog.at_level(logging.INFO, "detr_d2"):
+        serve(web_cfg, "127.0.0.1", 1, 20)
+    assert "Ended." in caplog.text
 
 
 def test_a_limit_of_nothing_is_refused(web_cfg):

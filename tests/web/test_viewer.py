@@ -11,6 +11,7 @@ from PIL import Image
 from detr_d2.prediction import Predictor
 from detr_d2.web import Merging, Viewer
 from detr_d2.web import viewer as viewer_module
+from detr_d2.web.reasons import reasons
 
 MERGINGS = st.builds(
     Merging,
@@ -63,6 +64,13 @@ def test_a_click_finds_the_segment_under_it(shown, x, y):
     assert chosen in shown.segments_info
 
 
+def test_each_segment_can_be_pointed_at(shown):
+    for segment in shown.segments_info:
+        assert shown.pointed_at(segment["id"]).chosen == segment
+    assert shown.pointed_at(999).point is None
+    assert shown.merged(Merging(1.0, 0, "merged")).pointed_at(1).chosen is None
+
+
 def test_a_point_stays_when_thresholds_change(shown):
     pointed = shown.pointed(100, 100)
     merged = pointed.merged(Merging(0.5, 50, "merged"))
@@ -88,6 +96,14 @@ def test_large_images_are_made_smaller(viewer, tmp_path, monkeypatch, size, seen
     assert shown.image.shape[1::-1] == seen
     assert shown.ids.shape == shown.image.shape[:2]
     assert shown.image[0, 0].tolist() == [200, 100, 0]  # red is still first
+
+
+def test_an_image_of_one_pixel_is_explained(viewer):
+    shown = viewer.look_at(np.full((1, 1, 3), 200, np.uint8), viewer.merging)
+    shown = shown.merged(replace(viewer.merging, min_area=0)).pointed(0, 0)
+    assert shown.picture().shape == (480, 480, 3)
+    reason, *_ = reasons(shown, shown.chosen)
+    assert reason.mask.shape == (480, 480, 3) and len(reason.attention) == 4
 
 
 @pytest.mark.parametrize(

@@ -103,9 +103,10 @@
       marker.style.top = `${(100 * row * step) / gridHeight}%`;
       const even = 1 / (gridHeight * gridWidth);
       const peak = shown.peaks[index];
+      const times = peak / even;
       byId("encoder-text").textContent =
         `The point in row ${row * step + 1}, column ${column * step + 1} gives its strongest ` +
-        `weight, ${percent(peak)}, to the brightest cell: ${Math.round(peak / even)} times an ` +
+        `weight, ${percent(peak)}, to the brightest cell: ${times.toFixed(times < 9.95 ? 1 : 0)} times an ` +
         `even share (${percent(even)}).`;
     }
     function moveTo(row, column) {
@@ -261,10 +262,9 @@
     (entries) => {
       for (const entry of entries.filter((e) => e.isIntersecting))
         for (const link of links)
-          link.toggleAttribute(
-            "aria-current",
-            link.getAttribute("href") === `#${entry.target.getAttribute("aria-labelledby")}`
-          );
+          if (link.getAttribute("href") === `#${entry.target.getAttribute("aria-labelledby")}`)
+            link.setAttribute("aria-current", "location");
+          else link.removeAttribute("aria-current");
     },
     { rootMargin: "-30% 0px -60% 0px" }
   );
