@@ -37,6 +37,7 @@ def to_int8(model: onnx.ModelProto, keep: set[str]) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         # It recommends to have constants folded, which they are, in a warning to the root logger.
+        disabled = logging.root.manager.disable
         logging.disable(logging.WARNING)
         try:
             quantize_dynamic(
@@ -47,7 +48,7 @@ def to_int8(model: onnx.ModelProto, keep: set[str]) -> onnx.ModelProto:
                 nodes_to_exclude=sorted(keep),
             )
         finally:
-            logging.disable(logging.NOTSET)
+            logging.disable(disabled)
         quantized = onnx.load(path)
     _store_convolutions(quantized.graph, keep)
     return quantized
