@@ -24,9 +24,10 @@ LAYERS = {
     "reporting": {"config", "data", "evaluation", "visualization", "pages"},
     "engine": {"config", "data", "checkpoint", "evaluation", "visualization", "reporting"},
     "explanation": {"data", "engine", "modeling", "pages", "prediction", "visualization"},
-    "export": {"", "config", "data", "modeling", "engine", "visualization"},
+    "extras": set(),
+    "export": {"", "extras", "config", "data", "modeling", "engine", "visualization"},
     "deploy": {"", "data", "evaluation"},
-    "benchmark": {"", "data", "modeling", "evaluation", "engine", "export"},
+    "benchmark": {"", "extras", "data", "modeling", "evaluation", "engine", "export"},
 }
 # Length in lines that no file may exceed.
 MAX_LINES = 300

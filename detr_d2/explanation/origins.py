@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from detr_d2.explanation.attention import RecordedAttention
 from detr_d2.explanation.explanation import Explanation
 from detr_d2.explanation.rounds import margins
 from detr_d2.modeling import DETR, AttentionMaskHead
@@ -92,33 +93,20 @@ def _encoder(e: Explanation) -> list[Origin]:
             place_of(Detector),
             "detector.input_proj",
         ),
-        *(
-            Origin(
-                "softmax(q·k)",
-                "M×S×S",
-                (attention.num_heads, points, points),
-                place_of(MultiHeadAttention),
-                attention.name,
-            )
-            for attention in e.encoder_attention
-        ),
+        *(_weights(attention, "M×S×S", points, points) for attention in e.encoder_attention),
         Origin("memory", "D×h×w", tuple(e.memory.shape), place_of(Transformer), _ENCODED),
     ]
+
+
+def _weights(attention: RecordedAttention, axes: str, targets: int, sources: int) -> Origin:
+    shape = (attention.num_heads, targets, sources)
+    return Origin("softmax(q·k)", axes, shape, place_of(MultiHeadAttention), attention.name)
 
 
 def _decoder(e: Explanation) -> list[Origin]:
     points, queries = e.padding_mask.numel(), e.hidden.shape[1]
     return [
-        *(
-            Origin(
-                "softmax(q·k)",
-                "M×Q×S",
-                (attention.num_heads, queries, points),
-                place_of(MultiHeadAttention),
-                attention.name,
-            )
-            for attention in e.decoder_attention
-        ),
+        *(_weights(attention, "M×Q×S", queries, points) for attention in e.decoder_attention),
         Origin("hidden", "L×Q×D", tuple(e.hidden.shape), place_of(Transformer), _DECODED),
         Origin("logits", "Q×(K+1)", tuple(e.raw.logits.shape), place_of(Detector), _CLASS_HEAD),
         Origin(

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 from detectron2.config import CfgNode
 
+from detr_d2.extras import require_extra
 from detr_d2.modeling import DETR, AttentionMaskHead
 
 # Ends of file names by format.
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 FORMS = ("panoptic", "raw")
-# Packages of the extra "export", which the format "onnx" needs.
-EXTRAS = ("onnx", "onnxscript")
 # Smallest side of an image of fixed size: its coarsest map has more than one row and column.
 MIN_SIDE = 33
 
@@ -66,7 +64,7 @@ class ExportOptions:
                 "weights of a model with masks, MODEL.WEIGHTS model_final.pth."
             )
         if self.format == "onnx":
-            _require_extras()
+            require_extra("export", "Writing ONNX needs", ("onnx", "onnxscript"))
 
 
 def check_exportable(model: DETR) -> None:
@@ -86,19 +84,3 @@ def check_exportable(model: DETR) -> None:
             f"MODEL.BACKBONE.NAME: this backbone pads images to multiples of {divisor} pixels, "
             "which exported graphs don't do."
         )
-
-
-def _require_extras() -> None:
-    missing = [name for name in EXTRAS if not _is_installed(name)]
-    if missing:
-        raise ImportError(
-            f"Writing ONNX needs {' and '.join(missing)}, which this environment lacks: "
-            "pip install 'detr_d2[export]', or in a checkout pip install -e '.[export]'."
-        )
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except ValueError:  # what find_spec says of modules that were blocked
-        return False

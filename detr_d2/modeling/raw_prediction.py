@@ -83,8 +83,11 @@ class RawPrediction:
         on_round: Callable[[MergingRound], None] | None = None,
     ) -> tuple[torch.Tensor, list[dict]]:
         """The panoptic picture, with the meaning of ``MODEL.DETR.TEST``; see ``merge_panoptic``."""
-        kept = select_panoptic_queries(self.logits, score_thresh)
-        return self._merge(kept, stuff_merging, min_area, on_round)
+        return self._merge(self.compete(score_thresh), stuff_merging, min_area, on_round)
+
+    def compete(self, score_thresh: float) -> QuerySelection:
+        """The queries that compete for pixels, see ``select_panoptic_queries``."""
+        return select_panoptic_queries(self.logits, score_thresh)
 
     def result(self, options: InferenceOptions) -> dict:
         """What the model returns for the image; see ``DETR.forward``."""
@@ -92,7 +95,7 @@ class RawPrediction:
         if options.instances_on:
             things = self._select_instances(options.instance_score_thresh)
         if options.panoptic_on and self.has_masks:
-            kept = select_panoptic_queries(self.logits, options.score_thresh)
+            kept = self.compete(options.score_thresh)
         if self.has_masks:
             # Of both at once: what the mask head makes of the image, it makes at each call.
             self._require_masks(*(s.query_index for s in (things, kept) if s is not None))

@@ -38,11 +38,9 @@ class RawSweep:
     def __init__(self, raw: Any, *, stuff_merging: str, min_area: int) -> None:
         """Takes a ``RawPrediction``, and options of ``MODEL.DETR.TEST``."""
         self._raw, self._options = raw, {"stuff_merging": stuff_merging, "min_area": min_area}
-        scores, classes = raw.logits.float().softmax(-1).max(-1)
-        self._scores = scores[classes < raw.logits.shape[-1] - 1]  # the last is "no object"
 
     def count(self, threshold: float) -> int:
-        return int((self._scores > threshold).sum())
+        return len(self._raw.compete(threshold))
 
     def panoptic(self, threshold: float) -> tuple[np.ndarray, list[dict[str, Any]]]:
         ids, segments_info = self._raw.panoptic(score_thresh=threshold, **self._options)

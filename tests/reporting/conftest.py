@@ -16,6 +16,7 @@ from detr_d2.data.categories import PanopticClasses
 from detr_d2.data.panoptic_png import read_panoptic_png, write_panoptic_png
 from detr_d2.data.register import register_panoptic
 from detr_d2.evaluation import PanopticEvaluator, Segments
+from detr_d2.modeling.inference import QuerySelection, select_panoptic_queries
 from detr_d2.reporting.run import RunOptions, RunRecord
 from detr_d2.reporting.sweep import RawSweep
 
@@ -43,6 +44,9 @@ class FakeRaw:
             scores, dtype=torch.float64
         )
         self.logits = probabilities.log()
+
+    def compete(self, score_thresh: float) -> QuerySelection:
+        return select_panoptic_queries(self.logits, score_thresh)
 
     def panoptic(self, *, score_thresh: float, stuff_merging: str, min_area: int):
         assert (stuff_merging, min_area) == ("merged", 4)  # those of the config
