@@ -19,6 +19,7 @@ from detr_d2.checking.report import Report
 from detr_d2.data.categories import classes_of
 from detr_d2.data.panoptic_dataset import get_dataset_dicts
 from detr_d2.data.panoptic_json import parse_panoptic_json
+from detr_d2.data.processes import worker_context
 from detr_d2.data.register import register_from_config
 
 # Images that wait at a process, so that memory doesn't grow with the dataset.
@@ -107,7 +108,7 @@ def _in_order(tasks: Iterable[ImageTask], workers: int) -> Iterator[FilesResult]
         yield from map(check_files, tasks)
         return
     waiting: deque = deque()
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, worker_context()) as pool:
         try:
             for task in tasks:
                 waiting.append(pool.submit(check_files, task))

@@ -12,10 +12,11 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, build_detection_test_loader
 from detectron2.data.build import build_batch_data_loader
 from detectron2.utils import comm
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from detr_d2.data.dataset_mapper import DetrDatasetMapper
 from detr_d2.data.panoptic_dataset import get_dataset_dicts
+from detr_d2.data.processes import worker_context
 from detr_d2.data.skipped_images import SkippedImages
 
 
@@ -109,7 +110,7 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> Iterable[list[dict]
     skipped = None
     if cfg.DATALOADER.ON_ERROR == "skip":
         skipped = SkippedImages(len(dicts), cfg.DATALOADER.MAX_SKIPPED)
-    return build_batch_data_loader(
+    loader = build_batch_data_loader(
         RepeatableDataset(dicts, mapper, seed, skipped),
         RepeatableSampler(len(dicts), seed, start_iter * cfg.SOLVER.IMS_PER_BATCH),
         cfg.SOLVER.IMS_PER_BATCH,
@@ -117,6 +118,7 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> Iterable[list[dict]
         # Else the loader would start with a draw from the generator of the model's dropout.
         seed=seed,
     )
+    return _with_worker_context(loader)
 
 
 def build_test_loader(
@@ -130,11 +132,18 @@ def build_test_loader(
         dataset_dicts: its dicts, where they have been read already. The loader takes a copy.
     """
     mapper = DetrDatasetMapper(cfg, is_train=False)  # registers what the config names
-    return build_detection_test_loader(
+    loader = build_detection_test_loader(
         get_dataset_dicts([dataset_name]) if dataset_dicts is None else dataset_dicts,
         mapper=mapper,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
+    return _with_worker_context(loader)
+
+
+def _with_worker_context(loader: DataLoader) -> DataLoader:
+    if loader.num_workers > 0:
+        loader.multiprocessing_context = worker_context()
+    return loader
 
 
 def mix_seed(seed: int, number: int) -> int:

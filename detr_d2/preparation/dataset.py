@@ -19,6 +19,7 @@ from tqdm import tqdm
 from detr_d2.data.json_file import write_json_atomically
 from detr_d2.data.messages import quoted
 from detr_d2.data.panoptic_png import write_panoptic_png
+from detr_d2.data.processes import worker_context
 from detr_d2.preparation.categories import things_of
 from detr_d2.preparation.errors import PreparationError, Report
 from detr_d2.preparation.files import check_file_name, png_name
@@ -148,7 +149,7 @@ def _outcomes(source: Source, folder: Path, workers: int) -> Iterator[_Outcome]:
         yield from map(write, named)
         return
     try:
-        with ProcessPoolExecutor(workers) as pool:
+        with ProcessPoolExecutor(workers, worker_context()) as pool:
             yield from pool.map(write, named, chunksize=8)
     except BrokenProcessPool as error:
         raise ChildProcessError(
