@@ -16,6 +16,9 @@ import numpy as np
 
 logger = logging.getLogger(__name__)
 
+# What sets how much OpenCV says: a module of its own in version 5, at the top in version 4.
+opencv_logging = getattr(cv2.utils, "logging", cv2)
+
 # Container and codec, the best first: what plays in browsers, in players, and what OpenCV itself
 # can always write.
 CODECS = ((".mp4", "avc1"), (".mp4", "mp4v"), (".avi", "MJPG"))
@@ -246,9 +249,9 @@ def _sane_fps(capture: cv2.VideoCapture) -> float:
 @contextmanager
 def _quiet_opencv() -> Iterator[None]:
     """Without the messages of attempts that may fail, and have others after them."""
-    level = cv2.getLogLevel()
-    cv2.setLogLevel(0)
+    level = opencv_logging.getLogLevel()
+    opencv_logging.setLogLevel(0)  # silent
     try:
         yield
     finally:
-        cv2.setLogLevel(level)
+        opencv_logging.setLogLevel(level)
