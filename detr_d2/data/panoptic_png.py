@@ -5,6 +5,7 @@ The format is COCO's: ``id = R + 256·G + 256²·B``; id 0 is void (unlabelled).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,12 @@ from PIL import Image
 from detr_d2.data.image_file import open_image
 
 MAX_SEGMENT_ID = 256**3 - 1
+
+
+def id_of_color(color: Sequence[int]) -> int:
+    """The segment id that a colour (R, G, B, each in 0 … 255) stores."""
+    red, green, blue = color
+    return red + 256 * green + 256**2 * blue
 
 
 def read_panoptic_png(path: str | Path) -> np.ndarray:

@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from panopticapi.utils import rgb2id
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
-from detr_d2.data.panoptic_png import MAX_SEGMENT_ID
+from detr_d2.data.panoptic_png import MAX_SEGMENT_ID, id_of_color
 from detr_d2.preparation.errors import PreparationError
 
 # Of one image: far more than anyone annotates, and few enough for all that is made of each.
@@ -164,7 +163,7 @@ def segment_ids(
     taken, next_ids, ids = {0}, {}, []
     for segment in segments:
         category = segment.category_id
-        candidate = next_ids.get(category, rgb2id(colors[category]))
+        candidate = next_ids.get(category, id_of_color(colors[category]))
         while candidate in taken:
             candidate = (candidate + _ID_STEP) % (MAX_SEGMENT_ID + 1)
         next_ids[category] = candidate

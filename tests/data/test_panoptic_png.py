@@ -5,7 +5,12 @@ import pytest
 from panopticapi.utils import rgb2id
 from PIL import Image
 
-from detr_d2.data.panoptic_png import MAX_SEGMENT_ID, read_panoptic_png, write_panoptic_png
+from detr_d2.data.panoptic_png import (
+    MAX_SEGMENT_ID,
+    id_of_color,
+    read_panoptic_png,
+    write_panoptic_png,
+)
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint32])
@@ -19,6 +24,11 @@ def test_all_ids_survive(tmp_path, dtype):
     np.testing.assert_array_equal(read, ids)
     # The reference's own reading of the file.
     np.testing.assert_array_equal(rgb2id(np.asarray(Image.open(tmp_path / "x.png"))), ids)
+
+
+@pytest.mark.parametrize("color", [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (255, 255, 255)])
+def test_a_colour_is_the_id_that_the_reference_reads(color):
+    assert id_of_color(color) == rgb2id(color)
 
 
 def test_writing_leaves_the_array_alone(tmp_path):
