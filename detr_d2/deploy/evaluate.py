@@ -24,19 +24,13 @@ from detr_d2.data.panoptic_png import read_panoptic_png
 from detr_d2.deploy.files import with_progress
 from detr_d2.deploy.model_info import ModelError, ModelInfo, read_categories
 from detr_d2.deploy.predictor import Predictor
-
-try:
-    from detr_d2.evaluation.panoptic_quality import (
-        GroupQuality,
-        PanopticStats,
-        Segments,
-        compare_panoptic,
-        group_quality,
-    )
-except ImportError as error:
-    raise ImportError(
-        f"Panoptic quality needs more than prediction does; {error.name} is missing here."
-    ) from error
+from detr_d2.evaluation.panoptic_quality import (
+    GroupQuality,
+    PanopticStats,
+    Segments,
+    compare_panoptic,
+    group_quality,
+)
 
 
 @dataclass(frozen=True)
@@ -136,7 +130,7 @@ def _annotated(
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(
             f"{panoptic_json}: no annotation in COCO's panoptic format: {error!r}. "
-            "tools/check_dataset.py says more."
+            "detr-d2 check says more, where Detectron2 is."
         ) from error
 
 
@@ -153,7 +147,7 @@ def _parse_args() -> argparse.Namespace:
         description=__doc__.rsplit("\n\n", 1)[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="MODEL", help="an ONNX file of tools/export.py")
+    parser.add_argument("model", metavar="MODEL", help="an ONNX file of detr-d2 export")
     parser.add_argument("--json", required=True, metavar="FILE", help="panoptic annotation")
     parser.add_argument("--images", required=True, metavar="FOLDER")
     parser.add_argument("--panoptic", required=True, metavar="FOLDER", help="panoptic PNGs")

@@ -1,7 +1,5 @@
 """Evaluation: panoptic quality, and box and mask AP of the things."""
 
-from importlib.util import find_spec
-
 from detr_d2.evaluation.panoptic_quality import (
     ClassQuality,
     GroupQuality,
@@ -11,6 +9,7 @@ from detr_d2.evaluation.panoptic_quality import (
     group_quality,
 )
 from detr_d2.evaluation.segment_matching import SegmentMatching, Segments, match_segments
+from detr_d2.lazy_names import lazy_names
 
 __all__ = [
     "ClassQuality",
@@ -29,11 +28,14 @@ __all__ = [
     "write_thing_instances",
 ]
 
-if find_spec("detectron2") is not None:  # without it, panoptic quality of arrays works
-    from detr_d2.evaluation.build import build_evaluators
-    from detr_d2.evaluation.panoptic_evaluator import PanopticEvaluator
-    from detr_d2.evaluation.thing_instances import (
-        ThingInstanceEvaluator,
-        build_instance_evaluator,
-        write_thing_instances,
-    )
+# Panoptic quality of arrays works without Detectron2.
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "PanopticEvaluator": "panoptic_evaluator",
+        "ThingInstanceEvaluator": "thing_instances",
+        "build_evaluators": "build",
+        "build_instance_evaluator": "thing_instances",
+        "write_thing_instances": "thing_instances",
+    },
+)

@@ -29,7 +29,7 @@ from detr_d2.data.categories import PanopticClasses
 from detr_d2.data.json_file import write_json_atomically
 from detr_d2.data.panoptic_dataset import load_panoptic_dataset
 from detr_d2.data.panoptic_png import read_panoptic_png
-from detr_d2.evaluation.run_lengths import encode_segments
+from detr_d2.evaluation.segment_rles import encode_segments
 
 logger = logging.getLogger(__name__)
 
