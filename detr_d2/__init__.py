@@ -2,17 +2,20 @@
 
 Importing this package registers the meta-architecture ``DETR``, its backbone and mask head, and
 the embedded datasets. Call :func:`add_detr_config` on a Detectron2 config before merging a file
-into it. Where Detectron2 is not installed, ``detr_d2.deploy`` works, and nothing else.
+into it. Where Detectron2 or what else training needs is not installed, ``detr_d2.deploy`` works,
+and nothing else.
 """
 
 import warnings
-from importlib.util import find_spec
+
+from detr_d2.extras import message_on_missing
 
 __version__ = "0.1.0"
 
 __all__ = ["add_detr_config", "config_file", "load_config", "register_panoptic", "__version__"]
 
-if find_spec("detectron2") is not None:
+_missing: ModuleNotFoundError | None = None
+try:
     with warnings.catch_warnings():
         # While it is imported, Detectron2 uses what newer versions of PyTorch deprecate.
         warnings.simplefilter("ignore", FutureWarning)
@@ -22,16 +25,12 @@ if find_spec("detectron2") is not None:
         from detr_d2.data.shapes_files import register_shapes
 
     register_shapes()
+except ModuleNotFoundError as error:
+    _missing = error
 
 
 def __getattr__(name: str) -> object:
     """Says what is missing where names of this package are wanted and could not be imported."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    raise ImportError(
-        "detr_d2 needs Detectron2, which is not installed in this environment. Either run "
-        "`tools/setup_env.sh` in a checkout of detr_d2, or install Detectron2 yourself with "
-        "`pip install --no-build-isolation "
-        "'git+https://github.com/facebookresearch/detectron2.git'`. Without it, exported models "
-        "work: see detr_d2.deploy."
-    )
+    raise ImportError(message_on_missing(_missing)) from _missing

@@ -182,7 +182,8 @@ def add_detr_config(cfg: CfgNode) -> None:
 def config_file(name: str) -> str:
     """Path of a config that comes with the package, e.g. ``config_file("detr_panoptic.yaml")``.
 
-    Works in a checkout as well as in an installed wheel.
+    Works in a checkout as well as in an installed wheel. The name may begin with the folder's,
+    ``configs/``, as paths in a checkout do.
 
     Raises:
         FileNotFoundError: no such config; the message lists those there are.
@@ -190,26 +191,37 @@ def config_file(name: str) -> str:
     package = Path(__file__).resolve().parent
     roots = (package / "configs", package.parent / "configs")
     root = next((folder for folder in roots if folder.is_dir()), roots[0])
-    path = root / name
+    path = root / name.removeprefix("configs/")
     if not path.is_file():
         known = sorted(file.relative_to(root).as_posix() for file in root.rglob("*.yaml"))
-        raise FileNotFoundError(f"No config {name!r} in {root}; there are: {', '.join(known)}")
+        raise FileNotFoundError(
+            f"There is no config file {name!r}, and none of that name comes with detr_d2, but "
+            f"these do: {', '.join(known)}."
+        )
     return str(path)
+
+
+def find_config_file(path: str) -> str:
+    """The path itself if it is a file's, else that of the config of this name in the package.
+
+    Raises:
+        FileNotFoundError: it is neither; the message lists what comes with the package.
+    """
+    return path if PathManager.isfile(path) else config_file(path)
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> CfgNode:
     """Reads a config file, applies ``KEY VALUE`` overrides, and checks the result.
 
     Args:
-        path: a YAML file.
+        path: a YAML file, or the name of one that comes with the package, see ``config_file``.
         overrides: keys and values in turn, as on Detectron2's command lines.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a key doesn't exist, or has a value that cannot work; the message names it.
     """
-    if not PathManager.isfile(path):
-        raise FileNotFoundError(f"There is no config file {path!r}.")
+    path = find_config_file(path)
     cfg = get_cfg()
     add_detr_config(cfg)
     try:

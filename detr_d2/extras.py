@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 
+# What pip's extras are called in a checkout, which pip doesn't know by its name.
+_IN_A_CHECKOUT = "or in a checkout pip install -e '.[{extra}]'"
+
 
 def require_extra(extra: str, who_needs: str, names: Sequence[str]) -> None:
     """Makes sure that packages of an extra are there, without importing them.
@@ -21,8 +24,28 @@ def require_extra(extra: str, who_needs: str, names: Sequence[str]) -> None:
     if missing:
         raise ImportError(
             f"{who_needs} {' and '.join(missing)}, which this environment lacks: "
-            f"pip install 'detr_d2[{extra}]', or in a checkout pip install -e '.[{extra}]'."
+            f"pip install 'detr_d2[{extra}]', {_IN_A_CHECKOUT.format(extra=extra)}."
         )
+
+
+def message_on_missing(error: ModuleNotFoundError) -> str:
+    """What to do about a module that an import did not find, for people."""
+    missing = (error.name or "").partition(".")[0]
+    if missing in ("detectron2", "torch", "torchvision"):
+        return (
+            "detr_d2 needs Detectron2, with PyTorch and torchvision, and this environment lacks "
+            f"{missing}. Either run `tools/setup_env.sh` in a checkout of detr_d2, or install "
+            "PyTorch, then Detectron2 by `pip install --no-build-isolation "
+            "'git+https://github.com/facebookresearch/detectron2.git'`, then "
+            "`pip install 'detr_d2[train]'`. Without them, exported models work: see "
+            "detr_d2.deploy."
+        )
+    if missing in ("", "detr_d2"):  # a fault of ours, which another package doesn't mend
+        return str(error)
+    return (
+        f"detr_d2 needs {missing}, which this environment lacks: pip install 'detr_d2[train]', "
+        f"{_IN_A_CHECKOUT.format(extra='train')}."
+    )
 
 
 def _is_installed(name: str) -> bool:

@@ -6,13 +6,11 @@ Nothing here imports detr_d2, Detectron2 or PyTorch before the environment varia
 from __future__ import annotations
 
 import base64
-import importlib.util
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -114,17 +112,18 @@ def tiny_cfg(make_tiny_cfg: Callable[..., CfgNode], tmp_path: Path) -> CfgNode:
 
 
 @pytest.fixture(scope="session")
-def load_tool() -> Callable[[str], ModuleType]:
-    """Imports a script of tools/ by its name, without running it."""
+def run_cli() -> Callable[..., int]:
+    """Runs ``detr-d2`` with arguments, without loggers for the whole session; gives its status."""
+    from detr_d2.cli import main
 
-    def load(name: str) -> ModuleType:
-        path = Path(__file__).resolve().parents[1] / "tools" / f"{name}.py"
-        spec = importlib.util.spec_from_file_location(f"tools_{name}", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
+    def run(*arguments: object) -> int:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("detectron2.utils.logger.setup_logger", lambda *args, **kwargs: None)
+            for setup in ("setup_logger", "default_setup"):
+                patch.setattr(f"detr_d2.engine.command.{setup}", lambda *args, **kwargs: None)
+            return main([str(argument) for argument in arguments])
 
-    return load
+    return run
 
 
 class Browser:

@@ -1,4 +1,4 @@
-"""This project beside its peers, measured in one run: see BENCHMARKS.md and ``tools/benchmark.py``.
+"""This project beside its peers, measured in one run: see BENCHMARKS.md and ``detr-d2 benchmark``.
 
 Nothing of the project imports this package. It needs the extra ``detr_d2[benchmark]``.
 """

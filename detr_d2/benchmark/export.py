@@ -18,6 +18,7 @@ from detr_d2.benchmark.weights import save_random_weights
 from detr_d2.export import ExportOptions
 from detr_d2.export.onnx_file import to_onnx
 from detr_d2.export.program import Interface, trace
+from detr_d2.extras import require_extra
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,8 @@ def run_export(settings: Settings, report: Report) -> None:
     """Measures both on the same weights and image, into the report's section "export".
 
     Raises:
-        ValueError: a GPU is wanted, or onnxruntime is missing.
+        ImportError: onnxruntime is missing.
+        ValueError: a GPU is wanted.
     """
     if settings.device != "cpu":
         raise ValueError("--device: exported graphs are measured on a CPU.")
@@ -49,10 +51,9 @@ def run_export(settings: Settings, report: Report) -> None:
 
 def _exported(workload: Workload, settings: Settings, found: dict) -> Subject:
     """The graph in onnxruntime, which has as many threads as PyTorch."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ValueError("onnxruntime is missing: pip install 'detr_d2[deploy]'.") from error
+    require_extra("benchmark", "This part of the benchmark needs", ("onnxruntime",))
+    import onnxruntime
+
     options = ExportOptions()
     program = trace(workload.load_ours(), options)
     model = to_onnx(program, Interface.of(options), metadata={}).SerializeToString()

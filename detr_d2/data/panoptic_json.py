@@ -271,6 +271,6 @@ def parse_panoptic_json(path: str) -> dict:
     if isinstance(first, dict) and "segments_info" not in first and "category_id" in first:
         raise ValueError(
             f"{path} annotates instances, not panoptic segments: its annotations have no "
-            "'segments_info'. tools/prepare_panoptic.py makes panoptic PNGs and their JSON of it."
+            "'segments_info'. detr-d2 prepare makes panoptic PNGs and their JSON of it."
         )
     return content

@@ -36,6 +36,6 @@ class SkippedImages:
         if skipped > self.max_share * total:
             raise ValueError(
                 f"{so_far}, more than DATALOADER.MAX_SKIPPED ({self.max_share:.1%}) allows. The "
-                f"last one: {file_name}: {error} tools/check_dataset.py lists them all."
+                f"last one: {file_name}: {error} detr-d2 check lists them all."
             ) from error
         logger.warning("%s; this one is replaced by another: %s: %s", so_far, file_name, error)

@@ -13,13 +13,9 @@ from detr_d2.deploy.model_info import read_categories
 from detr_d2.deploy.predictor import Predictor
 
 
-def _parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m detr_d2.deploy",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("model", metavar="MODEL", help="an ONNX file of tools/export.py")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the model, the images and the output."""
+    parser.add_argument("model", metavar="MODEL", help="an ONNX file of detr-d2 export")
     parser.add_argument("images", metavar="IMAGES", nargs="+", help="files or folders")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="where pictures go")
     parser.add_argument(
@@ -32,12 +28,10 @@ def _parse_args() -> argparse.Namespace:
         metavar="JSON",
         help="COCO's categories, whose ids, names and colours replace those in the model",
     )
-    return parser.parse_args()
 
 
-def main() -> int:
-    """Runs the command line; returns its exit status."""
-    args = _parse_args()
+def run(args: argparse.Namespace) -> int:
+    """Draws the pictures; the status is 1 where something was left out."""
     try:
         categories = read_categories(args.categories) if args.categories else None
         predictor = Predictor(args.model, image_format="RGB", categories=categories)
@@ -50,6 +44,17 @@ def main() -> int:
         print(f"interrupted; what was done is in {args.output}", file=sys.stderr)
         return 130
     return 1 if failed else 0
+
+
+def main() -> int:
+    """Runs the command line; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m detr_d2.deploy",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser)
+    return run(parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from detr_d2.data.messages import quoted
 KEY = "detr_d2"
 FORMAT = 1
 
-_EXPORT_AGAIN = "Export the model again: tools/export.py --form panoptic."
+_EXPORT_AGAIN = "Export the model again: detr-d2 export --form panoptic."
 
 
 class ModelError(ValueError):

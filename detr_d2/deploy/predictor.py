@@ -13,19 +13,17 @@ import numpy as np
 from detr_d2.data.image_array import to_uint8_colors
 from detr_d2.deploy.model_info import ModelError, ModelInfo
 from detr_d2.deploy.resize import network_size, resize_ids, resize_image
+from detr_d2.extras import require_extra
 
-try:
-    import onnxruntime
-except ImportError as error:
-    raise ImportError(
-        "detr_d2.deploy needs onnxruntime, which this environment lacks: pip install onnxruntime."
-    ) from error
+require_extra("deploy", "Exported models need", ("onnxruntime",))
+
+import onnxruntime  # noqa: E402  (where it is missing, the line above tells how to get it)
 
 OUTPUTS = ("ids", "classes", "scores", "areas", "boxes")
 
 
 class Predictor:
-    """Predicts with a file of ``tools/export.py --form panoptic``.
+    """Predicts with a file of ``detr-d2 export --form panoptic``.
 
     Thresholds and the way of merging are part of the exported graph.
 

@@ -12,21 +12,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-import onnxruntime
-
 from detr_d2.data.whole_file import written_whole
 from detr_d2.deploy.model_info import KEY, ModelError
+from detr_d2.extras import require_extra
 
-try:
-    import onnx
-except ImportError as error:
-    raise ImportError(
-        "Quantising needs onnx, which this environment lacks: pip install onnx."
-    ) from error
+require_extra("quantize", "Quantising needs", ("onnx", "onnxruntime"))
 
-from detr_d2.deploy.eight_bits import to_int8
-from detr_d2.deploy.graph import inputs_of
-from detr_d2.deploy.half_precision import to_half
+# What follows needs these packages; where they are missing, the line above tells how to get them.
+import onnx  # noqa: E402
+import onnxruntime  # noqa: E402
+
+from detr_d2.deploy.eight_bits import to_int8  # noqa: E402
+from detr_d2.deploy.graph import inputs_of  # noqa: E402
+from detr_d2.deploy.half_precision import to_half  # noqa: E402
 
 KINDS = {"int8": to_int8, "fp16": to_half}
 # Parts that stay in float32, by the names of their weights: next to no arithmetic, and their
@@ -38,7 +36,7 @@ def quantize(model_path: str | Path, output: str | Path, to: str) -> None:
     """Writes a variant of a model, with the same inputs, outputs and metadata.
 
     Args:
-        model_path: an ONNX file of ``tools/export.py``, of any form.
+        model_path: an ONNX file of ``detr-d2 export``, of any form.
         output: the file to write.
         to: "int8": weights in 8 bits, and matrix products, too. "fp16": weights and arithmetic in
             float16; for GPUs, since most CPUs calculate in float32 all the same.
@@ -96,7 +94,7 @@ def _load(path: Path) -> onnx.ModelProto:
         except Exception as error:  # onnxruntime's have no common class
             raise ModelError(f"{path}: onnxruntime cannot load it as a model ({error}).") from error
     if KEY not in session.get_modelmeta().custom_metadata_map:
-        raise ModelError(f"{path}: not a model of tools/export.py: its metadata have no {KEY!r}.")
+        raise ModelError(f"{path}: not a model of detr-d2 export: its metadata have no {KEY!r}.")
     types = {weight.data_type for weight in model.graph.initializer}
     if types & {onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT16}:
         raise ModelError(f"{path}: it is quantised already. Take the exporter's own file.")
@@ -115,7 +113,7 @@ def _parse_args() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="MODEL", help="an ONNX file of tools/export.py")
+    parser.add_argument("model", metavar="MODEL", help="an ONNX file of detr-d2 export")
     parser.add_argument("output", metavar="OUTPUT", help="the ONNX file to write")
     parser.add_argument("--to", required=True, choices=KINDS)
     return parser.parse_args()

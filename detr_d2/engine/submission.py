@@ -3,51 +3,42 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from types import ModuleType
+from argparse import Namespace
+from collections.abc import Mapping
+from copy import copy
 from typing import Any
 
 from detr_d2.config import load_config
-from detr_d2.engine.command import run, training_parser
+from detr_d2.engine.command import run
 from detr_d2.engine.launch import launch
-
-
-def require_submitit() -> ModuleType:
-    """Imports submitit.
-
-    Raises:
-        ImportError: it isn't there; the message names the extra that brings it.
-    """
-    try:
-        import submitit
-    except ImportError as error:
-        raise ImportError(
-            "Submitting jobs needs submitit, which this environment lacks: "
-            "pip install 'detr_d2[submit]', or in a checkout pip install -e '.[submit]'."
-        ) from error
-    return submitit
+from detr_d2.extras import require_extra
 
 
 class Training:
     """What each process of a job runs."""
 
-    def __init__(self, argv: Sequence[str]) -> None:
-        """Takes the arguments of ``tools/train_net.py``."""
-        self.argv = list(argv)
+    def __init__(self, args: Namespace) -> None:
+        """Takes the arguments of a training, as ``detr-d2 train`` parses them."""
+        self.args = args
 
     def __call__(self) -> None:
-        environment = require_submitit().helpers.TorchDistributedEnvironment()
+        import submitit
+
+        environment = submitit.helpers.TorchDistributedEnvironment()
         environment.export(set_cuda_visible_devices=False)  # by torchrun's names
-        launch(run, training_parser().parse_args(self.argv))
+        launch(run, self.args)
 
     def checkpoint(self) -> Any:
         """What the job goes on with after its time is up or others have pushed it aside."""
-        argv = self.argv if "--resume" in self.argv else ["--resume", *self.argv]
-        return require_submitit().helpers.DelayedSubmission(Training(argv))
+        import submitit
+
+        args = copy(self.args)
+        args.resume = True
+        return submitit.helpers.DelayedSubmission(Training(args))
 
 
 def submit(
-    argv: Sequence[str],
+    args: Namespace,
     *,
     nodes: int,
     processes: int,
@@ -60,7 +51,7 @@ def submit(
     """Submits a run.
 
     Args:
-        argv: the arguments of ``tools/train_net.py``.
+        args: of a training, as ``detr-d2 train`` parses them.
         nodes: machines.
         processes: on each of them.
         gpus: on each of them.
@@ -76,8 +67,9 @@ def submit(
         ImportError: submitit is missing.
         OSError, ValueError: the config can't be read or has values that cannot work.
     """
-    submitit = require_submitit()
-    args = training_parser().parse_args(list(argv))
+    require_extra("submit", "Submitting jobs needs", ("submitit",))
+    import submitit
+
     cfg = load_config(args.config_file, args.opts)
     executor = submitit.AutoExecutor(os.path.join(cfg.OUTPUT_DIR, "jobs"), cluster=cluster)
     executor.update_parameters(
@@ -91,4 +83,4 @@ def submit(
         slurm_srun_args=["--kill-on-bad-exit=1"],
         slurm_additional_parameters=dict(options or {}),
     )
-    return executor.submit(Training(argv))
+    return executor.submit(Training(args))

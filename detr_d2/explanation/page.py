@@ -214,7 +214,7 @@ def _margins(explanation: Explanation) -> dict | None:
 
 
 def final_picture(explanation: Explanation) -> np.ndarray:
-    """The panoptic picture as ``tools/demo.py`` draws it, at most ``LONGEST`` long: RGB uint8."""
+    """The panoptic picture as ``detr-d2 demo`` draws it, at most ``LONGEST`` long: RGB uint8."""
     ids = at_most(_host(explanation.masks.ids), LONGEST)
     height, width = explanation.raw.sizes.network
     picture = cv2.resize(explanation.picture[:height, :width], ids.shape[::-1])

@@ -113,7 +113,7 @@ def find_predictions(path: Path, dataset_name: str) -> Path:
             return found
     raise FileNotFoundError(
         f"{path}: neither it nor a folder inference/{dataset_name} in it has a predictions.json. "
-        "tools/train_net.py --eval-only … MODEL.DETR.TEST.SAVE_PREDICTIONS True writes one."
+        "detr-d2 train --eval-only … MODEL.DETR.TEST.SAVE_PREDICTIONS True writes one."
     )
 
 

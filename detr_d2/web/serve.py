@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from detectron2.config import CfgNode
 
+from detr_d2.extras import require_extra
 from detr_d2.web.viewer import Viewer
 
 logger = logging.getLogger(__name__)
@@ -29,13 +30,7 @@ def require_gradio() -> None:
     """
     # Else it tells its makers of every start.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try:
-        import gradio  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "The web demo needs gradio, which this environment lacks: "
-            "pip install 'detr_d2[web]', or in a checkout pip install -e '.[web]'."
-        ) from error
+    require_extra("web", "The web demo needs", ("gradio",))
 
 
 def serve(cfg: CfgNode, host: str, port: int, max_upload_mb: float) -> None:

@@ -18,11 +18,11 @@ from detr_d2.benchmark.training import PLAIN, VARIANTS
 
 
 @pytest.fixture
-def run_tool(load_tool, monkeypatch, tmp_path):
+def run_tool(run_cli, monkeypatch, tmp_path):
     def run(*args: str) -> None:
         command = ["benchmark", *args, "--output", str(tmp_path), "--threads", "1"]
         monkeypatch.setattr(sys, "argv", command)
-        load_tool("benchmark").main()
+        run_cli(*command)
 
     return run
 

@@ -98,7 +98,7 @@ INSTANCES = [{"id": 1, "image_id": "b", "category_id": 9, "bbox": [0, 0, 1, 1]}]
     [
         (
             {"images": [], "annotations": INSTANCES, "categories": []},
-            r"annotates instances.* tools/prepare_panoptic\.py",
+            r"annotates instances.* detr-d2 prepare",
         ),
         ({"images": [], "annotations": []}, "no list 'categories'"),
         ({"images": [], "categories": []}, "no list 'annotations'"),

@@ -70,7 +70,7 @@ def test_the_command(make_model, tmp_path, run_without_torch):
 def test_other_files_are_refused(make_model, tmp_path):
     with pytest.raises(FileNotFoundError, match="none.onnx"):
         quantize(tmp_path / "none.onnx", tmp_path / "out.onnx", "int8")
-    with pytest.raises(ModelError, match=r"foreign\.onnx: not a model of tools/export"):
+    with pytest.raises(ModelError, match=r"foreign\.onnx: not a model of detr-d2 export"):
         quantize(make_model("foreign.onnx", metadata=None), tmp_path / "out.onnx", "int8")
     (tmp_path / "text.onnx").write_text("no model")
     with pytest.raises(ModelError, match=r"text\.onnx: onnxruntime cannot load"):

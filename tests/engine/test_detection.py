@@ -2,7 +2,6 @@
 
 import json
 import logging
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,8 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
-from detr_d2 import config_file
-from detr_d2.engine import command, evaluate_only, train
+from detr_d2.engine import evaluate_only, train
 from detr_d2.engine.evaluate import evaluate
 from detr_d2.engine.stages import final_weights
 from detr_d2.evaluation import write_thing_instances
@@ -98,14 +96,10 @@ def test_nothing_to_evaluate_is_said(make_cfg, caplog):
 
 
 @pytest.mark.parametrize("options", [[], ["--eval-only"]])
-def test_missing_coco_is_named_at_once(load_tool, monkeypatch, tmp_path, options):
-    tool = load_tool("train_net")
-    monkeypatch.setattr(command, "setup_logger", lambda *args, **kwargs: None)
-    arguments = ["--config-file", config_file("detr_detection.yaml"), *options]
-    arguments += ["OUTPUT_DIR", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["train_net.py", *arguments])
+def test_missing_coco_is_named_at_once(run_cli, tmp_path, options):
+    config = ["--config-file", "detr_detection.yaml"]
     with pytest.raises(SystemExit) as caught:
-        tool.main()
+        run_cli("train", *config, *options, "OUTPUT_DIR", tmp_path)
     message = str(caught.value)
     assert message.startswith("error: Dataset 'coco_2017_val' is not there: ")
     assert "coco/annotations/instances_val2017.json does not exist" in message

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from detr_d2.cli.program import parse_arguments
 from detr_d2.data.shapes_files import register_shapes_split
 from detr_d2.engine import command, train
 from detr_d2.engine.faults import TrainingError, explained
@@ -36,7 +37,7 @@ def cfg(make_fast_cfg, tmp_path, registry):
 
 @pytest.fixture
 def run_command(tmp_path) -> Callable[..., tuple[int, str]]:
-    """Runs what tools/train_net.py does, in a process of its own; returns status and stderr.
+    """Runs what ``detr-d2 train`` does, in a process of its own; returns status and stderr.
 
     ``(cfg, accident)``; the accident, called with the trainer, happens before the third step.
     """
@@ -55,7 +56,7 @@ def run_command(tmp_path) -> Callable[..., tuple[int, str]]:
         Trainer.run_step = step
         path = tmp_path / "config.yaml"
         path.write_text(cfg.dump())
-        command.run(command.training_parser().parse_args(["--config-file", str(path)]))
+        command.run(parse_arguments("train", ["--config-file", str(path)]))
 
     def run(cfg, accident: Callable[[Trainer], None] = lambda trainer: None) -> tuple[int, str]:
         # Forked: a fresh process would spend seconds on imports.

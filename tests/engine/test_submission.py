@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pickle
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
+from detr_d2.cli.program import parse_arguments
 from detr_d2.engine.submission import Training, submit
 
 RESOURCES = {"nodes": 1, "processes": 1, "gpus": 0, "cpus": 1, "hours": 0.5}
@@ -31,18 +33,19 @@ def test_a_job_trains(config, quiet, tmp_path):
     """In submitit's executor for debugging, which runs it at once and here."""
     pytest.importorskip("submitit")
     seed = ["SEED", "3"]
-    job = submit(["--config-file", str(config), *seed], cluster="debug", **RESOURCES)
+    args = parse_arguments("train", ["--config-file", str(config), *seed])
+    job = submit(args, cluster="debug", **RESOURCES)
     job.result()
     assert (tmp_path / "output" / "boxes" / "model_final.pth").exists()
 
 
 def test_an_interrupted_job_resumes(config):
     pytest.importorskip("submitit")
-    argv = ["--config-file", str(config), "SEED", "3"]
-    delayed = pickle.loads(pickle.dumps(Training(argv))).checkpoint()
-    again = delayed.function
-    assert isinstance(again, Training) and again.argv == ["--resume", *argv]
-    assert again.checkpoint().function.argv == ["--resume", *argv]
+    args = parse_arguments("train", ["--config-file", str(config), "SEED", "3"])
+    resumed = parse_arguments("train", ["--resume", "--config-file", str(config), "SEED", "3"])
+    again = pickle.loads(pickle.dumps(Training(args))).checkpoint().function
+    assert isinstance(again, Training) and again.args == resumed != args
+    assert again.checkpoint().function.args == resumed
 
 
 def test_what_is_asked_of_slurm(config, monkeypatch, tmp_path):
@@ -56,13 +59,13 @@ def test_what_is_asked_of_slurm(config, monkeypatch, tmp_path):
         def update_parameters(self, **parameters: object) -> None:
             asked.update(parameters)
 
-        def submit(self, function: Training) -> list[str]:
-            return function.argv
+        def submit(self, function: Training) -> Namespace:
+            return function.args
 
     monkeypatch.setattr(submitit, "AutoExecutor", Executor)
-    argv = ["--config-file", str(config), "--stage", "boxes"]
+    args = parse_arguments("train", ["--config-file", str(config), "--stage", "boxes"])
     resources = {"nodes": 8, "processes": 4, "gpus": 4, "cpus": 6, "hours": 1.5}
-    assert submit(argv, **resources, options={"partition": "gpu"}) == argv
+    assert submit(args, **resources, options={"partition": "gpu"}) == args
     assert asked == {
         "folder": str(tmp_path / "output" / "jobs"),
         "cluster": None,
@@ -77,31 +80,26 @@ def test_what_is_asked_of_slurm(config, monkeypatch, tmp_path):
     }
 
 
-# --- tools/submit.py ---
+# --- detr-d2 submit ---
 
 
-def run_tool(load_tool, monkeypatch, *arguments: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["submit.py", *arguments])
-    load_tool("submit").main()
-
-
-def test_the_tool_tells_its_options_from_those_of_training(
-    load_tool, monkeypatch, config, capsys, tmp_path
+def test_the_command_takes_a_training_and_what_the_cluster_is_asked_for(
+    run_cli, monkeypatch, config, capsys, tmp_path
 ):
     pytest.importorskip("submitit")
     own = ["--cluster", "debug", "--processes", "1", "--gpus", "0", "--slurm", "partition=gpu"]
     of_training = ["--config-file", str(config), "--stage", "boxes", "SEED", "3"]
     submitted = []
-    monkeypatch.setattr(Training, "__init__", lambda self, argv: submitted.append(list(argv)))
-    run_tool(load_tool, monkeypatch, *own, *of_training)
-    assert submitted == [of_training]
+    monkeypatch.setattr(Training, "__init__", lambda self, args: submitted.append(vars(args)))
+    assert run_cli("submit", *own, *of_training) == 0
+    assert vars(parse_arguments("train", of_training)).items() <= submitted[0].items()
     assert f"What it prints: {tmp_path / 'output' / 'jobs'}" in capsys.readouterr().out
 
 
-def test_without_submitit_the_extra_is_named(load_tool, monkeypatch, config):
+def test_without_submitit_the_extra_is_named(run_cli, monkeypatch, config):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(SystemExit) as caught:
-        run_tool(load_tool, monkeypatch, "--config-file", str(config))
+        run_cli("submit", "--config-file", config)
     assert caught.value.code.startswith("error: Submitting jobs needs submitit")
     assert "pip install 'detr_d2[submit]'" in caught.value.code
 
@@ -110,11 +108,11 @@ def test_without_submitit_the_extra_is_named(load_tool, monkeypatch, config):
     ("arguments", "said"),
     [
         (["--config-file", "nowhere.yaml"], "error: There is no config file 'nowhere.yaml'"),
-        (["--slurm", "gpu"], "error: --slurm gpu: "),
+        (["--slurm", "gpu", "--config-file", "nowhere.yaml"], "error: --slurm gpu: "),
     ],
 )
-def test_mistakes_are_told_before_anything_is_queued(load_tool, monkeypatch, arguments, said):
+def test_mistakes_are_told_before_anything_is_queued(run_cli, arguments, said):
     pytest.importorskip("submitit")
     with pytest.raises(SystemExit) as caught:
-        run_tool(load_tool, monkeypatch, *arguments)
+        run_cli("submit", *arguments)
     assert str(caught.value.code).startswith(said)

@@ -1,7 +1,6 @@
 """Files of an explanation, from Python and from the command line."""
 
 import re
-import sys
 
 import cv2
 import numpy as np
@@ -103,25 +102,23 @@ def test_image_of_one_pixel(make_model, tmp_path):
 
 
 @pytest.fixture
-def run(load_tool, monkeypatch, trained_cfg, tmp_path):
-    """Runs the tool on an image file; gives its exit status or message, and the folder."""
+def run(run_cli, trained_cfg, tmp_path):
+    """Runs the command on an image file; gives its exit status or message, and the folder."""
     config = tmp_path / "config.yaml"
     config.write_text(trained_cfg.dump())
 
     def run(image_file, *opts):
-        arguments = ["--config-file", str(config), "--input", str(image_file)]
-        arguments += ["--output", str(tmp_path / "out"), *map(str, opts)]
-        monkeypatch.setattr(sys, "argv", ["explain.py", *arguments])
+        arguments = ["--config-file", config, "--input", image_file, "--output", tmp_path / "out"]
         try:
-            load_tool("explain").main()
+            status = run_cli("explain", *arguments, *opts)
         except SystemExit as stop:
-            return stop.code, tmp_path / "out"
-        return 0, tmp_path / "out"
+            status = stop.code
+        return status, tmp_path / "out"
 
     return run
 
 
-def test_tool_writes_the_page(run, pixels, tmp_path):
+def test_command_writes_the_page(run, pixels, tmp_path):
     cv2.imwrite(str(tmp_path / "image.png"), pixels)
     status, folder = run(tmp_path / "image.png")
     assert status == 0
@@ -130,7 +127,7 @@ def test_tool_writes_the_page(run, pixels, tmp_path):
     assert list(folder.glob("move7_final.png"))
 
 
-def test_tool_names_what_is_wrong(run, pixels, tmp_path):
+def test_command_names_what_is_wrong(run, pixels, tmp_path):
     broken, tiny = tmp_path / "broken.png", tmp_path / "image.png"
     broken.write_bytes(b"no image")
     cv2.imwrite(str(tiny), pixels)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import logging
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +79,7 @@ OVERRIDES = {
     "DC5, merged": (),
     "learned positions": ("MODEL.DETR.POSITION_EMBEDDING", "learned"),
 }
-# The one that tools/export.py exports; the others never leave memory.
+# The one that the command exports; the others never leave memory.
 OF_THE_TOOL = "R50, reference"
 
 
@@ -217,18 +216,16 @@ def tiny_weights(tiny_model, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run_tool(load_tool, tiny_cfg_of, tiny_weights, tmp_path_factory) -> Callable[..., None]:
-    """Runs tools/export.py on its tiny model: output, arguments, config keys and values."""
+def run_tool(run_cli, tiny_cfg_of, tiny_weights, tmp_path_factory) -> Callable[..., None]:
+    """Runs ``detr-d2 export`` on its tiny model: output, arguments, config keys and values."""
 
     def run(output: Path, *arguments: str, overrides: tuple = ()) -> None:
         config = tmp_path_factory.mktemp("config") / "config.yaml"
         cfg = tiny_cfg_of(OF_THE_TOOL, "MODEL.WEIGHTS", str(tiny_weights), *overrides)
         config.write_text(cfg.dump())
-        command = ["--config-file", str(config), "--output", str(output), *arguments]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("detr_d2.export.export.DETR", _short_model)
-            patch.setattr(sys, "argv", ["export.py", *command])
-            load_tool("export").main()
+            run_cli("export", "--config-file", config, "--output", output, *arguments)
 
     return run
 

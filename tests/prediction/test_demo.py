@@ -200,21 +200,19 @@ def test_what_cannot_be_shown_is_refused_before_the_model_is_built(tiny_cfg, mak
     assert not (tmp_path / "out").exists()
 
 
-def test_demo_tool_takes_a_camera_and_ends_with_status_130_on_ctrl_c(load_tool, monkeypatch):
-    tool, calls = load_tool("demo"), []
+def test_demo_takes_a_camera_and_ends_with_status_130_on_ctrl_c(run_cli, monkeypatch):
+    calls = []
 
     def interrupted(*args):
         calls.append(args)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tool, "predict_webcam", interrupted)
-    monkeypatch.setattr(tool, "predict_files", interrupted)
-    monkeypatch.setattr(tool, "load_config", lambda *args: args)
-    monkeypatch.setattr(tool, "setup_logger", lambda **args: None)
+    monkeypatch.setattr("detr_d2.prediction.predict_webcam", interrupted)
+    monkeypatch.setattr("detr_d2.prediction.predict_files", interrupted)
+    monkeypatch.setattr("detr_d2.config.load_config", lambda *args: args)
 
     def run(*args):
-        monkeypatch.setattr(sys, "argv", ["demo.py", "--config-file", "x.yaml", *args])
-        return tool.main()
+        return run_cli("demo", "--config-file", "x.yaml", *args)
 
     assert run("--webcam", "1", "MODEL.DEVICE", "cpu") == 130
     assert calls.pop() == (("x.yaml", ["MODEL.DEVICE", "cpu"]), 1, None, DemoOptions())

@@ -3,7 +3,6 @@
 import json
 import logging
 import re
-import sys
 from pathlib import Path
 
 import cv2
@@ -66,16 +65,13 @@ def test_a_picture_that_cannot_be_written_is_an_error(trained_cfg, images, tmp_p
         predict_files(trained_cfg, [str(images / "a.jpg")], str(tmp_path / "pictures"))
 
 
-def test_demo_ends_with_status_1_if_any_image_failed(
-    trained_cfg, images, tmp_path, load_tool, monkeypatch
-):
+def test_demo_ends_with_status_1_if_any_image_failed(trained_cfg, images, tmp_path, run_cli):
     config = tmp_path / "config.yaml"
     config.write_text(trained_cfg.dump())
 
     def run(*inputs: Path) -> int:
         options = ["--config-file", config, "--output", tmp_path / "out", "--input", *inputs]
-        monkeypatch.setattr(sys, "argv", ["demo.py", *map(str, options)])
-        return load_tool("demo").main()
+        return run_cli("demo", *options)
 
     assert run(images) == 1
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.png", "a_2.png"}

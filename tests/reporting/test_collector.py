@@ -8,7 +8,7 @@ from detectron2.modeling import build_model
 from detectron2.utils import comm
 from torch.multiprocessing import start_processes
 
-from detr_d2.engine import command, evaluate_only
+from detr_d2.engine import evaluate_only
 from detr_d2.reporting import ReportCollector
 
 NAME = "scenes"
@@ -157,7 +157,7 @@ def test_evaluation_with_a_report(make_tiny_cfg, tmp_path):
     assert "small_shapes_val" in page and "http" not in page.replace("http-equiv", "")
 
 
-def test_report_goes_with_eval_only(tmp_path):
-    args = command.training_parser().parse_args(["--report", "OUTPUT_DIR", str(tmp_path)])
-    with pytest.raises(SystemExit, match="--report goes with --eval-only"):
-        command.run(args)
+def test_report_goes_with_eval_only(run_cli, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run_cli("train", "--config-file", "shapes/detr_panoptic.yaml", "--report")
+    assert "--report goes with --eval-only" in capsys.readouterr().err

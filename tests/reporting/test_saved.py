@@ -1,7 +1,6 @@
 """Reports on predictions that were written by an evaluation."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -143,17 +142,12 @@ def test_no_json(save, tmp_path):
             report_on_saved([folder], NAME, tmp_path / "out")
 
 
-def test_tool(save, tmp_path, load_tool, monkeypatch, capsys):
+def test_command(save, tmp_path, run_cli, capsys):
     folder, results = save("run")
-    tool = load_tool("report")
-    monkeypatch.setattr(tool, "setup_logger", lambda **args: None)
-    monkeypatch.setattr(sys, "argv", ["report.py", str(folder), "--dataset", NAME])
-    tool.main()
+    assert run_cli("report", folder, "--dataset", NAME) == 0
     assert capsys.readouterr().out.strip() == str(folder / "report.html")
     assert read(folder)["runs"][0]["groups"]["all"]["PQ"] == results["PQ"]
-    monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path), "--dataset", NAME])
     with pytest.raises(SystemExit, match="error: .*predictions.json"):
-        tool.main()
-    monkeypatch.setattr(sys, "argv", ["report.py", str(folder)])
+        run_cli("report", tmp_path, "--dataset", NAME)
     with pytest.raises(SystemExit, match="2"):
-        tool.main()
+        run_cli("report", folder)

@@ -1,11 +1,11 @@
 """How the page is served: to this machine, within limits, and nothing is left behind."""
 
-import builtins
 import importlib
 import logging
 import os
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from contextlib import contextmanager
@@ -134,14 +134,7 @@ def test_nothing_is_written_beside_the_module(viewer):
 
 
 def test_missing_gradio_is_named(web_cfg, monkeypatch):
-    real = builtins.__import__
-
-    def without_gradio(name, *args, **kwargs):
-        if name.split(".")[0] == "gradio":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without_gradio)
+    monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(ImportError, match=r"pip install 'detr_d2\[web\]'") as caught:
         serve(web_cfg, "127.0.0.1", 1, 20)
     assert "\n" not in str(caught.value)
@@ -188,15 +181,12 @@ def test_a_limit_of_nothing_is_refused(web_cfg):
         serve(web_cfg, "127.0.0.1", 1, 0)
 
 
-def test_tool_hands_its_arguments_on(load_tool, monkeypatch, capsys):
-    tool, calls = load_tool("web_demo"), []
-    monkeypatch.setattr(tool, "load_config", lambda file, opts: (file, opts))
-    monkeypatch.setattr(tool, "setup_logger", lambda **_: None)
-    monkeypatch.setattr(tool, "serve", lambda *args: calls.append(args))
-    monkeypatch.setattr("sys.argv", ["web_demo.py", "--config-file", "c.yaml", "A", "1"])
-    tool.main()
-    monkeypatch.setattr("sys.argv", ["web_demo.py", "--config-file", "c.yaml", "--port", "80"])
-    tool.main()
+def test_command_hands_its_arguments_on(run_cli, monkeypatch):
+    calls = []
+    monkeypatch.setattr("detr_d2.config.load_config", lambda file, opts: (file, opts))
+    monkeypatch.setattr("detr_d2.web.serve", lambda *args: calls.append(args))
+    assert run_cli("web", "--config-file", "c.yaml", "A", "1") == 0
+    assert run_cli("web", "--config-file", "c.yaml", "--port", "80") == 0
     assert calls == [
         (("c.yaml", ["A", "1"]), "127.0.0.1", 7860, 20),
         (("c.yaml", []), "127.0.0.1", 80, 20),
@@ -205,6 +195,6 @@ def test_tool_hands_its_arguments_on(load_tool, monkeypatch, capsys):
     def fail(*_):
         raise ImportError("gradio is missing")
 
-    monkeypatch.setattr(tool, "serve", fail)
+    monkeypatch.setattr("detr_d2.web.serve", fail)
     with pytest.raises(SystemExit, match="error: gradio is missing"):
-        tool.main()
+        run_cli("web", "--config-file", "c.yaml")

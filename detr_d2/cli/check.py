@@ -1,0 +1,61 @@
+"""Looks for all that would break or bias training in a panoptic dataset.
+
+detr-d2 check --config-file detr_panoptic.yaml --output report.json
+detr-d2 check --image-root FOLDER --panoptic-root FOLDER --panoptic-json FILE
+
+Reads every image and every panoptic PNG. The exit status is 1 where something would break.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from detr_d2.cli.shared import add_config_file, add_overrides
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the datasets, by a config or by their files."""
+    add_config_file(parser, "check its DATASETS.TRAIN and TEST: ", required=False)
+    parser.add_argument("--image-root", metavar="FOLDER")
+    parser.add_argument("--panoptic-root", metavar="FOLDER")
+    parser.add_argument("--panoptic-json", metavar="FILE")
+    parser.add_argument("--output", metavar="FILE", help="write the report there, as JSON")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count(),
+        metavar="N",
+        help="processes that read images (default: the number of cores; 0: this one)",
+    )
+    add_overrides(parser)
+
+
+def check_arguments(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Wants either a config or all three paths."""
+    paths = (args.image_root, args.panoptic_root, args.panoptic_json)
+    if bool(args.config_file) == any(paths) or any(paths) != all(paths):
+        parser.error("give --config-file, or --image-root, --panoptic-root and --panoptic-json")
+    if args.opts and not args.config_file:
+        parser.error(f"not known: {' '.join(args.opts)}")
+    if args.workers < 0:
+        parser.error("--workers cannot be negative")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints a report on each dataset; the status is 1 where something would break."""
+    from detr_d2.checking import check_dataset, check_datasets, write_reports
+    from detr_d2.config import load_config
+
+    if args.config_file:
+        found = check_datasets(load_config(args.config_file, args.opts), args.workers)
+    else:
+        paths = (args.image_root, args.panoptic_root, args.panoptic_json)
+        found = [check_dataset(*paths, workers=args.workers)]
+    reports = []
+    for report in found:
+        print(report, end="\n\n")
+        reports.append(report)
+    if args.output:
+        write_reports(reports, args.output)
+    return 1 if any(report.breaks for report in reports) else 0

@@ -1,0 +1,49 @@
+"""Exports a model to one file that other runtimes run, merging and all.
+
+detr-d2 export --config-file detr_panoptic.yaml --output detr.onnx MODEL.WEIGHTS model.pth
+
+The form "panoptic" takes one image, resized to the network's size, and gives ids, classes, scores,
+areas and boxes of its segments. The form "raw" takes a batch and gives logits, boxes and masks.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from detr_d2.cli.shared import add_model, load_model_config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the file, its form, and the model."""
+    parser.add_argument("--output", required=True, metavar="FILE", help="ends in .onnx or .pt2")
+    parser.add_argument("--format", choices=["onnx", "torch"], default="onnx")
+    parser.add_argument("--form", choices=["panoptic", "raw"], default="panoptic")
+    parser.add_argument(
+        "--size",
+        nargs=2,
+        type=int,
+        metavar=("H", "W"),
+        help="for runtimes that need one: the only size of images; without, any",
+    )
+    parser.add_argument(
+        "--top-k",
+        type=int,
+        metavar="K",
+        help="make masks of the K best queries; without, of those that compete for pixels, or of "
+        "all (raw)",
+    )
+    parser.add_argument(
+        "--triton",
+        metavar="FOLDER",
+        help="a model repository of Triton that gets the model and its config.pbtxt as well",
+    )
+    add_model(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Writes the file."""
+    from detr_d2.export import ExportOptions, export_model
+
+    size = tuple(args.size) if args.size else None
+    options = ExportOptions(args.format, args.form, size, args.top_k)
+    export_model(load_model_config(args), args.output, options, args.triton)

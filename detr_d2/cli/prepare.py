@@ -1,0 +1,117 @@
+"""Turns annotations of other kinds into COCO's panoptic format, and splits such a dataset.
+
+detr-d2 prepare instances   JSON    OUTPUT [--semantic FOLDER]
+detr-d2 prepare semantic    FOLDER  OUTPUT --images FOLDER --categories FILE
+detr-d2 prepare cityscapes  FOLDER  OUTPUT --images FOLDER [--categories FILE]
+detr-d2 prepare labelme     FOLDER  OUTPUT [--images FOLDER] [--stuff LABEL ...]
+detr-d2 prepare split       JSON    OUTPUT [--val 0.1] [--seed 0]
+
+OUTPUT is a new folder. The first four write panoptic.json and panoptic/*.png into it, all of it or
+nothing; the last one panoptic_train.json and panoptic_val.json. Images stay where they are.
+
+Where annotations overlap, things lie on crowds, crowds on stuff; of two of the same kind the
+smaller lies on top, of two of the same size the one that is annotated first. Segments of which
+nothing is left visible are dropped and counted.
+
+A file of categories is a JSON list as COCO has it, or a JSON with such a list as "categories":
+[{"id": 1, "name": "person", "isthing": 1, "color": [220, 20, 60]}, ...]; colours may be missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds a sub-command for each source of annotations, and one that splits."""
+    sources = parser.add_subparsers(dest="source", required=True)
+
+    def add(name: str, first: str, about: str) -> argparse.ArgumentParser:
+        source = sources.add_parser(name, help=about, description=about)
+        source.add_argument(first, metavar="JSON" if first.endswith("json") else "FOLDER")
+        source.add_argument("output", metavar="OUTPUT", help="a folder that isn't there yet")
+        return source
+
+    instances = add("instances", "json_file", "COCO's instance JSON: polygons, RLEs, crowds")
+    semantic = add("semantic", "folder", "semantic PNGs, whose pixels are classes")
+    cityscapes = add("cityscapes", "folder", "PNGs with pixels of category·1000 + instance")
+    labelme = add("labelme", "folder", "LabelMe's JSONs: polygons, rectangles, circles")
+    split = add("split", "panoptic_json", "a panoptic JSON, into training and validation")
+
+    instances.add_argument(
+        "--semantic", metavar="FOLDER", help="semantic PNGs of the stuff, named as the images"
+    )
+    semantic.add_argument("--images", required=True, metavar="FOLDER")
+    cityscapes.add_argument("--images", required=True, metavar="FOLDER")
+    labelme.add_argument("--images", metavar="FOLDER", help="where they are not beside the JSONs")
+    instances.add_argument("--categories", metavar="FILE", help="instead of the JSON's own")
+    semantic.add_argument("--categories", required=True, metavar="FILE")
+    cityscapes.add_argument("--categories", metavar="FILE", help="instead of Cityscapes' own 19")
+    labelme.add_argument(
+        "--categories",
+        metavar="FILE",
+        help="their names are the labels; without, labels are numbered as they appear",
+    )
+    for source in (instances, semantic):
+        source.add_argument(
+            "--mapping",
+            metavar="FILE",
+            help='JSON {"pixel value": category id, or null for void}; without, pixels are ids',
+        )
+    for source, what in (
+        (instances, "values of semantic pixels"),
+        (semantic, "pixel values"),
+        (cityscapes, "category ids"),
+    ):
+        source.add_argument(
+            "--ignore", type=int, nargs="+", default=[], metavar="N", help=f"{what} that are void"
+        )
+    semantic.add_argument(
+        "--things",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="ID",
+        help="categories of which each connected component is an instance",
+    )
+    labelme.add_argument("--stuff", nargs="+", default=[], metavar="LABEL", help="labels of stuff")
+    for source, png_suffix, image_suffix in (
+        (semantic, "", ""),
+        (cityscapes, "_gtFine_instanceIds", "_leftImg8bit"),
+    ):
+        source.add_argument(
+            "--png-suffix",
+            default=png_suffix,
+            help="what names of PNGs have more than the images', before .png (%(default)r)",
+        )
+        source.add_argument(
+            "--image-suffix", default=image_suffix, help="the same of images (%(default)r)"
+        )
+    for source in (instances, semantic, cityscapes, labelme):
+        source.add_argument(
+            "--skip-errors",
+            action="store_true",
+            help="leave out what is wrong and list it; the exit status is then 1",
+        )
+        source.add_argument(
+            "--workers", type=int, default=1, metavar="N", help="processes (default 1)"
+        )
+    split.add_argument("--val", type=float, default=0.1, help="share of images (default 0.1)")
+    split.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints what was made; the status is 1 where something was left out."""
+    from detr_d2 import preparation
+
+    sources = {
+        "instances": preparation.prepare_instances,
+        "semantic": preparation.prepare_semantic,
+        "cityscapes": preparation.prepare_cityscapes,
+        "labelme": preparation.prepare_labelme,
+        "split": preparation.split_panoptic,
+    }
+    options = vars(args).copy()
+    report = sources[options.pop("source")](**options)
+    print(report)
+    return 1 if report.left_out else 0

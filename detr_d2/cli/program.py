@@ -1,0 +1,123 @@
+"""``detr-d2`` itself: which commands there are, and how each ends."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from detr_d2 import __version__
+from detr_d2.extras import message_on_missing
+
+# Modules of this package, in the order in which people need them.
+COMMANDS = {
+    "train": "train or evaluate a model, as its config says",
+    "demo": "predict images, videos or a webcam",
+    "explain": "follow one image through a model, as a page",
+    "report": "show where saved predictions are wrong, as a page",
+    "web": "try a model in a browser",
+    "prepare": "turn other annotations into COCO's panoptic format",
+    "check": "look for what is wrong with a dataset",
+    "convert": "convert a checkpoint of any kind",
+    "export": "write a model as one file for other runtimes",
+    "deploy": "predict with such a file, without PyTorch",
+    "benchmark": "measure speed and memory beside peers",
+    "submit": "submit a training to a SLURM cluster",
+    "env": "list versions and devices, for reports of bugs",
+}
+# What a shell expects of a program that Ctrl-C has ended.
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs ``detr-d2``.
+
+    Args:
+        argv: the arguments after its name; None: those of this process.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        SystemExit: arguments or files were wrong; its message is one line for people.
+    """
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {what}" for name, what in COMMANDS.items()]
+    parser = argparse.ArgumentParser(
+        prog="detr-d2",
+        usage="detr-d2 COMMAND [arguments of the command]",
+        description="Panoptic segmentation with DETR as a Detectron2 plugin.",
+        epilog="\n".join(["commands:", *lines, "", "detr-d2 COMMAND --help tells more of each."]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"detr-d2 {__version__}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    return run_command(args.command, args.arguments, f"detr-d2 {args.command}")
+
+
+def run_tool(command: str) -> None:
+    """Runs a command under the name of the script that this process runs, and ends the process."""
+    script = Path(sys.argv[0])
+    sys.exit(run_command(command, sys.argv[1:], f"{script.parent.name}/{script.name}"))
+
+
+def run_command(command: str, argv: Sequence[str], program: str) -> int:
+    """Runs one of ``COMMANDS``.
+
+    Args:
+        command: its name.
+        argv: its arguments.
+        program: what people have typed to run it.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        SystemExit: see ``main``.
+    """
+    try:
+        args = parse_arguments(command, argv, program)
+        return import_module(f"detr_d2.cli.{command}").run(args) or 0
+    except ModuleNotFoundError as error:
+        sys.exit(f"error: {message_on_missing(error)}")
+    except (ImportError, OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    except KeyError as error:
+        # Detectron2's catalogs say in a sentence what they lack. Another key is a fault of ours.
+        sentence = str(error.args[0]) if error.args else ""
+        if " " not in sentence:
+            raise
+        sys.exit(f"error: {sentence}")
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def parse_arguments(
+    command: str, argv: Sequence[str], program: str | None = None
+) -> argparse.Namespace:
+    """Parses the arguments of a command.
+
+    Args:
+        command: its name.
+        argv: its arguments.
+        program: what people have typed to run it, for messages.
+
+    Raises:
+        SystemExit: the arguments are wrong, or ask for help.
+    """
+    module = import_module(f"detr_d2.cli.{command}")
+    documented = f"detr-d2 {command}"
+    parser = argparse.ArgumentParser(
+        prog=program or documented,
+        description=module.__doc__.replace(documented, program or documented),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    args = parser.parse_args(argv)
+    if hasattr(module, "check_arguments"):
+        module.check_arguments(args, parser)
+    return args
