@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent
 
 
 def read_version() -> str:
-    """The package's version, read rather than imported: importing needs Detectron2."""
+    """The package's version, read rather than imported: importing needs NumPy at least."""
     source = (ROOT / "detr_d2" / "__init__.py").read_text(encoding="utf-8")
     match = re.search(r'^__version__ = "([^"]+)"', source, re.MULTILINE)
     if match is None:
@@ -17,59 +17,78 @@ def read_version() -> str:
     return match.group(1)
 
 
-def read_long_description() -> str:
-    readme = ROOT / "README.md"
-    return readme.read_text(encoding="utf-8") if readme.is_file() else ""
-
+# What everything that has to do with Detectron2 needs: training, prediction, reports, preparation.
+# Detectron2 itself can't be declared, as it isn't on PyPI under its own name: what needs it says
+# how to get it, and tools/setup_env.sh does so. PyTorch (2.6 or newer: before, files could run code
+# in spite of weights_only) and torchvision are missing as in Detectron2's own setup.py: they are
+# there where it is, and pip shall not replace the build that Detectron2 was compiled for.
+TRAIN = [
+    "fvcore>=0.1.5",
+    "iopath>=0.1.9",
+    "Jinja2>=3.1",
+    "MarkupSafe>=2.1",
+    "matplotlib>=3.8",
+    "opencv-python>=4.8",
+    "pycocotools>=2.0.7",
+    "safetensors>=0.4.3",
+    "scipy>=1.11.3",
+    "tabulate>=0.9",
+    "tensorboard>=2.15",
+    "termcolor>=1.1",
+    "tqdm>=4.60",
+]
+DEPLOY = ["onnxruntime>=1.20"]
+EXPORT = ["onnx>=1.17", "onnx-ir>=0.1", "onnxscript>=0.5"]
+SUBMIT = ["submitit>=1.5"]
+WEB = ["gradio>=6.0"]
 
 setup(
     name="detr_d2",
     version=read_version(),
     description="Panoptic segmentation with DETR as a Detectron2 plugin",
-    long_description=read_long_description(),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     author="detr_d2 contributors",
-    python_requires=">=3.10",
-    # Detectron2 is missing because it can't be declared: it isn't on PyPI under its own name. What
-    # needs it says how to get it; tools/setup_env.sh does so. PyTorch (2.6 or newer: before, files
-    # could run code in spite of weights_only) and torchvision are missing as in Detectron2's own
-    # setup.py: they are there where it is, and detr_d2.deploy does without them.
-    install_requires=[
-        "fvcore>=0.1.5",
-        "iopath>=0.1.9",
-        "Jinja2>=3.1",
-        "MarkupSafe>=2.1",
-        "matplotlib>=3.7",
-        "numpy>=1.23.5",
-        "opencv-python>=4.6",
-        "panopticapi-lite>=0.2.0",
-        "Pillow>=10.4",
-        "pycocotools>=2.0.7",
-        "safetensors>=0.4",
-        "scipy>=1.9",
-        "tabulate>=0.9",
-        "tensorboard>=2.10",
-        "termcolor>=1.1",
-        "tqdm>=4.60",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
     ],
+    python_requires=">=3.11",
+    # What every part needs. The rest comes with the extras, so that a machine that only runs
+    # exported models gets nothing for training.
+    install_requires=["numpy>=1.26", "Pillow>=10.4"],
     extras_require={
-        "benchmark": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5", "transformers>=5.0"],
-        "deploy": ["onnx>=1.17", "onnxruntime>=1.20"],
-        "export": ["onnx>=1.17", "onnx-ir>=0.1", "onnxscript>=0.5"],
-        "submit": ["submitit>=1.5"],
-        "web": ["gradio>=6.0"],
+        "train": TRAIN,
+        "benchmark": [*TRAIN, *DEPLOY, *EXPORT, "transformers>=5.0"],
+        "deploy": DEPLOY,
+        "export": [*TRAIN, *EXPORT],
+        "quantize": [*DEPLOY, "onnx>=1.17"],
+        "submit": [*TRAIN, *SUBMIT],
+        "web": [*TRAIN, *WEB],
         "test": [
-            "gradio>=6.0",
+            *TRAIN,
+            *DEPLOY,
+            *EXPORT,
+            *SUBMIT,
+            *WEB,
             "hypothesis>=6.80",
-            "onnx>=1.17",
-            "onnx-ir>=0.1",
-            "onnxruntime>=1.20",
-            "onnxscript>=0.5",
+            # The oracle of panoptic quality. Its metadata ask for numpy < 2, its code doesn't:
+            # tools/setup_env.sh installs it without its dependencies.
+            "panopticapi-lite>=0.2.0",
             "pytest>=8.0",
             "ruff>=0.9",
             "selenium>=4.20",
-            "submitit>=1.5",
             "timm>=1.0",
             "transformers>=5.0",
         ],
@@ -79,5 +98,6 @@ setup(
     packages=[*find_packages(include=["detr_d2", "detr_d2.*"]), "detr_d2.configs"],
     package_dir={"detr_d2.configs": "configs"},
     package_data={"detr_d2.configs": ["**/*.yaml"], "detr_d2.pages": ["templates/*"]},
+    entry_points={"console_scripts": ["detr-d2 = detr_d2.cli:main"]},
     zip_safe=False,
 )

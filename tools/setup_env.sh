@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Makes the environment that this project is developed and tested in, Detectron2 included.
 #
-#   tools/setup_env.sh         what detr_d2 needs to run
-#   tools/setup_env.sh test    also what its tests need
+#   tools/setup_env.sh                 what detr_d2 needs to run
+#   tools/setup_env.sh test            also what its tests need
+#   tools/setup_env.sh lower-bounds    the same in the oldest versions that setup.py admits
 #
 # The environment is the folder .venv of the checkout, or the one that DETR_D2_VENV names (a relative
-# path starts at the checkout). PYTHON names the Python to make it with. A call that finds everything
-# in place returns at once; after an interruption the next call starts afresh.
+# path starts at the checkout). PYTHON names the Python to make it with; without, the newest one that
+# works is taken. A call that finds everything in place returns at once; after an interruption the
+# next call starts afresh.
 set -euo pipefail
 
 # Tool versions: uv unpacks several packages at a time and shares them between environments through
@@ -15,6 +17,8 @@ installers=(uv==0.13.9 setuptools==80.10.2)
 # Detectron2 has no release of its own on PyPI. This wheel is upstream's commit a59f0563 (2024-04-17).
 detectron2=0.7.2
 detectron2_sha256=491af0c7f79bdb2d178e46f6cb16a97c4ac968d45c41ea3f6b6435d59bbee561
+# The oracle of panoptic quality, for the tests and for `python -m panopticapi.evaluation`.
+panopticapi=0.2.0
 
 say() { printf 'setup_env: %s\n' "$1"; }
 fail() {
@@ -25,8 +29,8 @@ fail() {
 root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 case ${1-} in
   '') level="runtime" ;;
-  test) level="test" ;;
-  *) fail "unknown argument '$1'; call tools/setup_env.sh or tools/setup_env.sh test" ;;
+  test | lower-bounds) level=$1 ;;
+  *) fail "unknown argument '$1'; call tools/setup_env.sh, tools/setup_env.sh test or tools/setup_env.sh lower-bounds" ;;
 esac
 venv=${DETR_D2_VENV:-.venv}
 [[ $venv == /* ]] || venv=$root/$venv
@@ -41,18 +45,19 @@ version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/de
 # The hash of all that the environment at a level ($1) depends on. The checkout's path is a part of
 # it since detr_d2 is installed as a link to the checkout.
 fingerprint() {
-  local files=(requirements/runtime.txt setup.py tools/setup_env.sh)
-  [[ $1 == runtime ]] || files+=(requirements/test.txt)
+  local files=("requirements/$1.txt" setup.py tools/setup_env.sh)
+  [[ $1 != test ]] || files+=(requirements/runtime.txt)
   (cd -- "$root" && printf '%s\n' "$root" && cat "${files[@]}") | "$venv_python" -c '
 import hashlib, sys
 print(hashlib.sha256(repr(sys.version_info[:2]).encode() + sys.stdin.buffer.read()).hexdigest())'
 }
 
-# Whether the environment is whole, perhaps outdated, and of the Python asked for.
+# Whether the environment is whole, perhaps outdated, and of a Python that will do, the one asked for.
 is_sound() {
   local version
   [[ ! -e $state/unfinished ]] && version=$(version_of "$venv_python") &&
-    [[ -z ${PYTHON:-} || $(version_of "$PYTHON") == "$version" ]]
+    [[ -z ${PYTHON:-} || $(version_of "$PYTHON") == "$version" ]] &&
+    [[ -z $(objection_to "$venv_python") ]]
 }
 
 is_current() {
@@ -61,13 +66,18 @@ is_current() {
 
 # --- Choosing a Python ---
 
+oldest="(3, 11)" newest="(3, 14)" pythons="3.11, 3.12, 3.13 or 3.14"
+[[ $level != lower-bounds ]] || newest=$oldest pythons=3.11 # newer ones have no wheels that old
+
 # Prints what rules a Python out, and nothing if it will do. Running it is the only proof: version
 # managers put commands on the path for Pythons that are not there.
 objection_to() {
   "$1" -c '
-import platform, sys
-if not (3, 10) <= sys.version_info[:2] <= (3, 12):
+import platform, sys, sysconfig
+if not '"$oldest <= sys.version_info[:2] <= $newest"':
     print("is " + platform.python_version())
+elif sysconfig.get_config_var("Py_GIL_DISABLED"):
+    print("is free-threaded, for which packages are missing")
 else:
     try:
         import ensurepip, venv
@@ -77,7 +87,7 @@ else:
 }
 
 choose_python() {
-  local candidates=(python3.11 python3.12 python3.10 python3 python) candidate objection seen=''
+  local candidates=(python3.14 python3.13 python3.12 python3.11 python3 python) candidate objection seen=''
   [[ -z ${PYTHON:-} ]] || candidates=("$PYTHON")
   for candidate in "${candidates[@]}"; do
     [[ -n ${PYTHON:-} ]] || command -v "$candidate" >/dev/null || continue
@@ -88,7 +98,7 @@ choose_python() {
     fi
     seen+="${seen:+, }$candidate $objection"
   done
-  fail "no usable Python 3.10, 3.11 or 3.12 (${seen:-none on the path}); install one, or name it: PYTHON=/path/to/python3.11 tools/setup_env.sh"
+  fail "no usable Python $pythons (${seen:-none on the path}); install one, or name it: PYTHON=/path/to/python3.11 tools/setup_env.sh"
 }
 
 # --- Running the installers ---
@@ -117,6 +127,9 @@ give_up() {
     rm -f "$state/unfinished"
     fail "$1 failed: the package index can't be reached or lacks a package; check the network and pip's settings (index-url, proxy), and call again"
   fi
+  if [[ $end =~ (lib[^ ]+\.so[.0-9]*):\ cannot\ open\ shared\ object ]]; then
+    fail "$1 failed: this system lacks ${BASH_REMATCH[1]}; on Debian and Ubuntu 'sudo tools/setup_debian.sh libraries' installs what OpenCV loads; then call again"
+  fi
   fail "$1 failed: $(tail -n 1 <<<"$end"); the whole log is $log"
 }
 
@@ -127,7 +140,7 @@ make_venv() {
   python=$(choose_python)
   say "making $venv with Python $(version_of "$python")"
   find "$venv" -mindepth 1 -maxdepth 1 ! -name .setup_env -exec rm -rf {} +
-  rm -f "$state/runtime" "$state/test"
+  rm -f "$state"/{runtime,test,lower-bounds}
   touch "$state/unfinished"
   run "$python" -m venv "$venv" || give_up "making a virtual environment"
 }
@@ -146,7 +159,7 @@ install_detectron2() {
   sha256=$("$venv_python" -c 'import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' "$wheel")
   [[ $sha256 == "$detectron2_sha256" ]] ||
     fail "the wheel sal-detectron2 $detectron2 that the package index gave is not the one tested: its sha256 should be $detectron2_sha256 and is $sha256; check which index pip uses"
-  # Its declared dependencies are a subset of requirements/runtime.txt, but for black (see there).
+  # Without what it declares, numpy < 2 for one: all that it imports is in requirements/.
   install --no-deps "$wheel" || give_up "installing Detectron2"
   rm -r "$folder"
 }
@@ -189,6 +202,7 @@ touch "$state/unfinished"
 run "$venv_python" -m pip install --no-compile --progress-bar off "${installers[@]}" ||
   give_up "installing uv"
 install_detectron2
+install --no-deps "panopticapi-lite==$panopticapi" || give_up "installing panopticapi" # as Detectron2
 if [[ -f $state/runtime ]]; then
   say "bringing the packages in line with requirements/$level.txt"
 else
@@ -198,7 +212,10 @@ install -r "requirements/$level.txt" || give_up "installing requirements/$level.
 install --no-deps -e . || give_up "installing detr_d2"
 say "importing them for the first time"
 check_imports
-fingerprint runtime >"$state/runtime"
-[[ $level == runtime ]] || fingerprint test >"$state/test"
+case $level in # an environment of the oldest versions is no longer one of the tested ones, and back
+  lower-bounds) rm -f "$state"/{runtime,test} ;;
+  *) rm -f "$state/lower-bounds" && fingerprint runtime >"$state/runtime" ;;
+esac
+fingerprint "$level" >"$state/$level"
 rm -f "$state/unfinished"
 say "done in $SECONDS s; to use it: source '$venv/bin/activate'"

@@ -12,8 +12,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 # What the script reads.
-FILES = ["tools/setup_env.sh", "setup.py", "requirements/runtime.txt", "requirements/test.txt"]
-DEFAULT_PYTHONS = ["python3.11", "python3.12", "python3.10", "python3", "python"]
+LEVELS = ["runtime", "test", "lower-bounds"]
+FILES = ["tools/setup_env.sh", "setup.py", *(f"requirements/{level}.txt" for level in LEVELS)]
+# In the order in which they are tried.
+DEFAULT_PYTHONS = ["python3.14", "python3.13", "python3.12", "python3.11", "python3", "python"]
 WHEEL = "sal_detectron2-0.7.2-cp310-none-any.whl"
 
 # A Python that makes empty environments, and records what pip and uv are asked instead of doing it.
@@ -46,11 +48,12 @@ def write_program(path: Path, text: str) -> Path:
 
 def disguised_python(path: Path, disguise: str) -> Path:
     """A Python that runs the code of ``-c`` after the statements of ``disguise``."""
-    prelude = f"import platform, sys; {disguise}; exec(sys.argv[1])"
+    prelude = f"import platform, sys, sysconfig; {disguise}; exec(sys.argv[1])"
     return write_program(path, f'#!/bin/sh\nexec "{sys.executable}" -c "{prelude}" "$2"\n')
 
 
-OF_VERSION_3_9 = "sys.version_info = (3, 9, 18); platform.python_version = lambda: '3.9.18'"
+OF_VERSION = "sys.version_info = ({0}, {1}, 9); platform.python_version = lambda: '{0}.{1}.9'"
+FREE_THREADED = "sysconfig.get_config_var = lambda name: 1"
 WITHOUT_VENV = "sys.modules['ensurepip'] = None"
 
 
@@ -130,7 +133,12 @@ def working_checkout(checkout: Checkout) -> Checkout:
 
 @pytest.mark.parametrize(
     ("disguise", "expected"),
-    [(OF_VERSION_3_9, "is 3.9.18"), (WITHOUT_VENV, "apt install python3.")],
+    [
+        (OF_VERSION.format(3, 10), "is 3.10.9"),
+        (OF_VERSION.format(3, 15), "is 3.15.9"),
+        (FREE_THREADED, "is free-threaded"),
+        (WITHOUT_VENV, "apt install python3."),
+    ],
 )
 def test_unusable_python_is_refused(checkout: Checkout, disguise: str, expected: str):
     python = disguised_python(checkout.cwd / "python", disguise)
@@ -147,10 +155,10 @@ def test_without_usable_python_all_that_were_found_are_named(checkout: Checkout)
     folder = checkout.cwd / "path"
     for name in DEFAULT_PYTHONS:
         write_program(folder / name, "#!/bin/sh\nexit 127\n")  # as a version manager's shim does
-    disguised_python(folder / "python3", OF_VERSION_3_9)
+    disguised_python(folder / "python3", OF_VERSION.format(3, 10))
     line = checkout.fails(PYTHON="", PATH=f"{folder}:{os.environ['PATH']}")
-    assert "python3.11 does not run, python3.12 does not run" in line
-    assert "python3 is 3.9.18" in line
+    tried = ", ".join(f"{name} does not run" for name in DEFAULT_PYTHONS[:4])
+    assert f"({tried}, python3 is 3.10.9, python does not run)" in line
     assert "PYTHON=" in line
 
 
@@ -158,9 +166,15 @@ def test_pythons_that_do_not_run_are_passed_over(working_checkout: Checkout):
     folder = working_checkout.cwd / "path"
     for name in DEFAULT_PYTHONS:
         write_program(folder / name, "#!/bin/sh\nexit 127\n")
-    shutil.copy(working_checkout.python, folder / "python3.10")
+    shutil.copy(working_checkout.python, folder / "python3.12")
     path = f"{folder}:{os.environ['PATH']}"
     assert working_checkout.succeeds(PYTHON="", PATH=path)[0] == "venv"
+
+
+def test_the_oldest_versions_need_the_oldest_python(checkout: Checkout):
+    newer = disguised_python(checkout.cwd / "python", OF_VERSION.format(3, 13))
+    line = checkout.fails("lower-bounds", PYTHON=str(newer))
+    assert f"no usable Python 3.11 ({newer} is 3.13.9)" in line
 
 
 # --- What can go wrong ---
@@ -191,6 +205,7 @@ echo "WARNING: Retrying (Retry(total=0, connect=None)) after connection broken b
 echo 'ERROR: Could not find a version that satisfies the requirement uv (from versions: none)'
 exit 1
 """
+NO_LIBRARY = "echo 'ImportError: libGL.so.1: cannot open shared object file: No such'; exit 1"
 DISK_FULL = "echo 'error: No space left on device (os error 28)'; exit 1"
 
 
@@ -199,6 +214,10 @@ DISK_FULL = "echo 'error: No space left on device (os error 28)'; exit 1"
     [
         (NO_NETWORK, "check the network"),
         (DISK_FULL, "the disk is full"),
+        (
+            NO_LIBRARY,
+            "lacks libGL.so.1; on Debian and Ubuntu 'sudo tools/setup_debian.sh libraries'",
+        ),
         ("echo 'ERROR: so to say'; exit 1", "installing uv failed: ERROR: so to say; the whole"),
     ],
 )
@@ -221,7 +240,14 @@ def test_installs_and_then_rests(working_checkout: Checkout):
     calls = working_checkout.succeeds()
     assert calls[0] == "venv"
     assert any(call.endswith("-r requirements/runtime.txt") for call in calls)
-    assert any(call.endswith("--no-deps -e .") for call in calls)
+    # What asks for numpy < 2 comes without what it asks for.
+    for without_dependencies in (
+        "-e .",
+        "panopticapi-lite==0.2.0",
+        f"{WHEEL[:21]}-py3-none-any.whl",
+    ):
+        (call,) = (call for call in calls if call.endswith(without_dependencies))
+        assert " --no-deps " in call
     assert calls[-1] == "imports"
     assert working_checkout.succeeds() == []
 
@@ -238,6 +264,16 @@ def test_test_packages_come_on_top(working_checkout: Checkout):
     assert any(call.endswith("-r requirements/test.txt") for call in calls)
     assert working_checkout.succeeds("test") == []
     assert working_checkout.succeeds() == []
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="needs Python 3.11")
+def test_an_environment_has_the_tested_versions_or_the_oldest(working_checkout: Checkout):
+    working_checkout.succeeds("test")
+    calls = working_checkout.succeeds("lower-bounds")
+    assert any(call.endswith("-r requirements/lower-bounds.txt") for call in calls)
+    assert working_checkout.succeeds("lower-bounds") == []
+    assert any(call.endswith("test.txt") for call in working_checkout.succeeds("test"))
+    assert any(call.endswith("bounds.txt") for call in working_checkout.succeeds("lower-bounds"))
 
 
 def test_changed_requirements_are_installed(working_checkout: Checkout):
@@ -272,6 +308,15 @@ def test_interruption_is_repaired(working_checkout: Checkout):
 def test_environment_whose_python_is_gone_is_made_anew(working_checkout: Checkout):
     working_checkout.succeeds()
     (working_checkout.venv / "bin" / "python").unlink()
+    assert working_checkout.succeeds()[0] == "venv"
+
+
+def test_environment_of_a_python_that_will_not_do_any_more_is_made_anew(
+    working_checkout: Checkout,
+):
+    working_checkout.succeeds()
+    old = disguised_python(working_checkout.cwd / "python", OF_VERSION.format(3, 10))
+    shutil.copy(old, working_checkout.venv / "bin" / "python")
     assert working_checkout.succeeds()[0] == "venv"
 
 
