@@ -24,8 +24,15 @@ def make_model(make_tiny_cfg, tmp_path_factory, image) -> Callable:
     def make(*overrides: object, kept: int = 5):
         torch.manual_seed(0)
         model = build_model(make_tiny_cfg(tmp_path_factory.mktemp("model"), *overrides)).eval()
-        # Queries that have learned nothing are all alike, and so are their classes.
+        # Queries that have learned nothing are all alike, and so are their classes and masks.
         torch.nn.init.normal_(model.detector.query_embed.weight, std=3.0)
+        for name, module in model.named_modules():
+            if name.endswith(("q_proj", "k_proj")):
+                module.weight.data *= 3
+        if model.mask_head is not None:
+            of_attention = -model.mask_head.attention_map.num_heads
+            weight = model.mask_head.input_conv.weight.data[:, of_attention:]
+            torch.nn.init.normal_(weight, std=20.0)
         model.detector.class_head.weight.data *= 10
         model.detector.class_head.bias.data[-1] = -20.0
         (raw,) = model.raw_predictions([image])
@@ -35,6 +42,20 @@ def make_model(make_tiny_cfg, tmp_path_factory, image) -> Callable:
         return model
 
     return make
+
+
+@pytest.fixture(scope="session")
+def panoptic_alone() -> Callable:
+    """Asks a model for the panoptic picture of an image alone: ``(model, image)``.
+
+    Then its masks are made in the same chunks as an explanation's, and so the same bit for bit.
+    """
+
+    def predict(model, image: dict) -> tuple[torch.Tensor, list[dict]]:
+        (raw,) = model.raw_predictions([image])
+        return raw.result(replace(model.options, instances_on=False))["panoptic_seg"]
+
+    return predict
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import torch
 
 from detr_d2.explanation import explain
 from detr_d2.explanation.recording import output_of, recording
+from detr_d2.explanation.rounds import margins
 
 VARIANTS = {
     "as the quickstart's": [],
@@ -19,34 +20,38 @@ VARIANTS = {
 }
 
 
-def check_against_the_model(explanation, model, image):
+@pytest.fixture
+def check_against_the_model(panoptic_alone):
     """Compares an explanation with what the model and its parts give when they are run again."""
-    (output,) = model([image])
-    (raw,) = model.raw_predictions([image])
-    with torch.no_grad():
-        detected = model.detector(model.preprocess([image]))
-    assert torch.equal(explanation.raw.logits, raw.logits)
-    assert torch.equal(explanation.raw.boxes_cxcywh, raw.boxes_cxcywh)
-    for feature, expected in zip(explanation.features.values(), detected.features, strict=True):
-        assert torch.equal(feature, expected[0])
-    assert torch.equal(explanation.projected, detected.projected[0])
-    assert torch.equal(explanation.memory, detected.memory[0])
-    assert torch.equal(explanation.hidden, detected.hidden[:, 0])
 
-    masks = explanation.masks
-    ids, segments_info = output["panoptic_seg"]
-    assert torch.equal(masks.ids, ids)
-    assert masks.segments_info == segments_info
-    torch.testing.assert_close(masks.logits, raw.masks(masks.kept))
-    with torch.no_grad():
-        attention = model.mask_head.attention_map(
-            detected.hidden[-1], detected.memory, detected.padding_mask
-        )
-    assert torch.equal(masks.attention_maps, attention[0])
+    def check(explanation, model, image):
+        (raw,) = model.raw_predictions([image])
+        with torch.no_grad():
+            detected = model.detector(model.preprocess([image]))
+        assert torch.equal(explanation.raw.logits, raw.logits)
+        assert torch.equal(explanation.raw.boxes_cxcywh, raw.boxes_cxcywh)
+        for feature, expected in zip(explanation.features.values(), detected.features, strict=True):
+            assert torch.equal(feature, expected[0])
+        assert torch.equal(explanation.projected, detected.projected[0])
+        assert torch.equal(explanation.memory, detected.memory[0])
+        assert torch.equal(explanation.hidden, detected.hidden[:, 0])
+
+        masks = explanation.masks
+        ids, segments_info = panoptic_alone(model, image)
+        assert torch.equal(masks.ids, ids)
+        assert masks.segments_info == segments_info
+        assert torch.equal(masks.logits, raw.masks(masks.kept))
+        with torch.no_grad():
+            attention = model.mask_head.attention_map(
+                detected.hidden[-1], detected.memory, detected.padding_mask
+            )
+        assert torch.equal(masks.attention_maps, attention[0])
+
+    return check
 
 
 @pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
-def test_tensors_are_those_of_the_model(make_model, image, overrides):
+def test_tensors_are_those_of_the_model(make_model, image, overrides, check_against_the_model):
     model = make_model(*overrides)
     explanation = explain(model, image)
     check_against_the_model(explanation, model, image)
@@ -58,6 +63,22 @@ def test_tensors_are_those_of_the_model(make_model, image, overrides):
     for attention in [*explanation.encoder_attention, *explanation.decoder_attention]:
         weights = attention.weights()
         torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:2]))
+
+
+@pytest.mark.parametrize("chunk_size", [16, 2])
+def test_picture_beside_instances_differs_by_rounding_alone(make_model, image, chunk_size):
+    """The masks of things are made with those that fight, and chunks hold other queries."""
+    model = make_model("MODEL.DETR.MASK_CHUNK_SIZE", chunk_size)
+    assert model.options.instances_on
+    masks = explain(model, image).masks
+    (raw,) = model.raw_predictions([image])
+    ids, _ = raw.result(model.options)["panoptic_seg"]
+    torch.testing.assert_close(masks.logits, raw.masks(masks.kept))
+    survivors = {fighter.query for fighter in masks.rounds[-1].fighters}
+    of_survivors = masks.logits[[query in survivors for query in masks.kept.tolist()]]
+    clear = margins(of_survivors, raw.sizes) > 1e-4
+    assert clear.float().mean() > 0.98
+    assert torch.equal(masks.ids[clear], ids[clear])
 
 
 def test_attention_is_that_by_which_the_layers_mixed_their_values(model, image):
@@ -95,7 +116,7 @@ def test_stages_are_those_of_the_mask_head(make_model, image, chunk_size):
             torch.testing.assert_close(spread[channels[0]], spread.max())
 
 
-def test_padding_is_never_attended_to(make_model, image, monkeypatch):
+def test_padding_is_never_attended_to(make_model, image, monkeypatch, check_against_the_model):
     model = make_model()
     backbone = type(model.detector.backbone)
     monkeypatch.setattr(backbone, "size_divisibility", property(lambda self: 64))
@@ -115,7 +136,7 @@ def test_padding_is_never_attended_to(make_model, image, monkeypatch):
     assert not explanation.picture[:, 70:].any()
 
 
-def test_no_query_kept(make_model, image):
+def test_no_query_kept(make_model, image, check_against_the_model):
     model = make_model(kept=0)
     explanation = explain(model, image)
     check_against_the_model(explanation, model, image)

@@ -98,9 +98,9 @@ def test_models_without_masks_or_encoder(make_model, image, overrides):
     assert ("MODEL.DETR.ENC_LAYERS" in page) == (not explanation.encoder_attention)
 
 
-def test_half_precision(make_model, image):
+def test_half_precision(make_model, image, panoptic_alone):
     model = make_model("MODEL.DETR.TEST.PRECISION", "bfloat16")
-    ids, segments_info = model([image])[0]["panoptic_seg"]
+    ids, segments_info = panoptic_alone(model, image)
     explanation = explain(model, image)
     assert explanation.memory.dtype == torch.bfloat16
     assert torch.equal(explanation.masks.ids, ids)

@@ -35,6 +35,7 @@ def pixels(image):
 @pytest.mark.parametrize("order", ["RGB", "BGR"])
 def test_image_goes_the_predictors_way(trained_cfg, pixels, size, order):
     cfg = trained_cfg.clone()
+    cfg.MODEL.DETR.TEST.INSTANCES_ON = False  # an explanation makes no masks of theirs
     cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.FORMAT = size, order
     predictor = Predictor(cfg)
     explanation = explain_image(predictor, pixels)
