@@ -240,6 +240,16 @@ def _kaiming(conv: nn.Conv2d) -> nn.Conv2d:
     return conv
 
 
+class _GroupNorm(nn.GroupNorm):
+    """Norms groups of one value, too: those of one query's mask on a grid of one pixel.
+
+    PyTorch's module refuses them where the batch is one query, and takes them where it is two.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
 def _group_norm(channels: int) -> nn.GroupNorm:
     # Eight groups, as the reference has; fewer for the widths of tiny models that 8 doesn't divide.
-    return nn.GroupNorm(math.gcd(8, channels), channels)
+    return _GroupNorm(math.gcd(8, channels), channels)

@@ -155,6 +155,17 @@ def test_a_mask_does_not_depend_on_the_others_asked_for(make_attentive_head):
         torch.testing.assert_close(alone, together[i], rtol=1e-5, atol=1e-5)
 
 
+@torch.no_grad()
+def test_one_query_has_a_mask_where_there_is_one_pixel(make_head):
+    """Some groups of its norms have one value, which is their mean."""
+    inputs = make_inputs([(1, 1)] * 4)
+    inputs["padding_mask"] = None
+    pairs = {"image_index": torch.tensor([0, 0, 1]), "query_index": torch.tensor([3, 1, 2])}
+    expected = make_head()(**inputs, **pairs)
+    assert expected.shape == (3, 1, 1)
+    torch.testing.assert_close(make_head(chunk_size=1)(**inputs, **pairs), expected)
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_no_queries_give_no_masks_and_zero_gradients(make_attentive_head, training):
     head, inputs = make_attentive_head().train(training), make_inputs()
