@@ -42,8 +42,8 @@ def test_embedded_numbers_are_the_models(page, model, image, explanation):
         torch.testing.assert_close(torch.tensor(view["peaks"]), of_head.amax(1), rtol=1e-3, atol=0)
 
 
-def test_segments_are_listed_with_the_models_areas(page, model, image):
-    _, segments_info = model([image])[0]["panoptic_seg"]
+def test_segments_are_listed_with_the_models_areas(page, model, image, panoptic_alone):
+    _, segments_info = panoptic_alone(model, image)
     table = re.findall(r"<th>Share</th>.*?</table>", page, re.DOTALL)[0]
     areas = [int(text.replace(",", "")) for text in re.findall(r"<td>([\d,]+)</td>\n<td>\d", table)]
     areas_of_model = sorted((s["area"] for s in segments_info), reverse=True)
