@@ -22,7 +22,8 @@ SIZES = [(96, 128), (75, 97)]
 @pytest.mark.parametrize("kept", [1, 5, 60])
 @pytest.mark.parametrize("stuff_merging", ["reference", "merged"])
 def test_same_pictures(workload, size, kept, stuff_merging):
-    model = workload.load_ours(TEST__STUFF_MERGING=stuff_merging, TEST__MIN_AREA=20)
+    # No segment has about as many pixels: one pixel more or less drops none.
+    model = workload.load_ours(TEST__STUFF_MERGING=stuff_merging, TEST__MIN_AREA=15)
     image = random_image(size, torch.Generator().manual_seed(1))
     threshold = score_threshold(class_logits(model, image), kept)
     model.options = replace(model.options, score_thresh=threshold)
