@@ -26,9 +26,9 @@ os.environ["DETR_D2_CACHE"] = os.path.join(_session_folder.name, "cache")
 os.environ["DETECTRON2_DATASETS"] = os.path.join(_session_folder.name, "no_datasets")
 # Nor does Hypothesis leave its folder in the checkout.
 os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = os.path.join(_session_folder.name, "hypothesis")
-# One thread: the models are tiny, sums come out the same each time, and a pool of threads would
-# not survive the forks by which some tests start processes.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# One thread, whatever the user has set: the models are tiny, sums come out the same each time, and
+# processes that some tests fork would wait forever for a pool of threads that they don't have.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # Number of scenes in each of the small datasets.
 SMALL_SHAPES = {"small_shapes_train": 12, "small_shapes_val": 6}
