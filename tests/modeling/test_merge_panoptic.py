@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +69,20 @@ def upsampled_masks(scene: Scene) -> list[np.ndarray]:
     return masks
 
 
+def clear_scenes() -> Iterator[tuple[int, Scene]]:
+    """Seeds and their scenes, but the few where rounding could decide who wins a pixel."""
+    left_out = 0
+    for seed in range(NUM_SCENES):
+        scene = random_scene(seed)
+        if len(scene.kept) > 1:
+            ordered = np.sort(np.stack(upsampled_masks(scene)), axis=0)
+            if np.diff(ordered, axis=0).min() < 1e-5:
+                left_out += 1
+                continue
+        yield seed, scene
+    assert left_out < 0.03 * NUM_SCENES
+
+
 def nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     picture = Image.fromarray(values.astype(np.int32))
     return np.asarray(picture.resize(size[::-1], Image.Resampling.NEAREST))
@@ -109,8 +124,7 @@ def slow_merge(scene: Scene, stuff_merging: str) -> tuple[np.ndarray, dict[int, 
 
 @BOTH_WAYS
 def test_equals_the_slow_procedure_on_random_scenes(stuff_merging):
-    for seed in range(NUM_SCENES):
-        scene = random_scene(seed)
+    for seed, scene in clear_scenes():
         ids, segments_info = scene.merge(stuff_merging)
         winners, segments = slow_merge(scene, stuff_merging)
         assert [s["id"] for s in segments_info] == list(range(1, len(segments) + 1)), seed
@@ -185,8 +199,7 @@ def test_merged_has_one_segment_of_each_stuff_class():
 
 def test_merging_gives_no_pixel_to_another_class():
     """Where no segment is too small, each pixel has the class of the mask that won it."""
-    for seed in range(NUM_SCENES):
-        scene = random_scene(seed)
+    for seed, scene in clear_scenes():
         ids, segments = scene.merge("merged", min_area=0)
         if not segments:
             continue
