@@ -114,7 +114,10 @@ def test_batch_is_matched_as_its_images_are(seed):
     batch = matcher(logits, boxes, targets)
     for i, pairs in enumerate(batch):
         (alone,) = matcher(logits[i, None], boxes[i, None], [targets[i]])
-        assert all(torch.equal(a, b) for a, b in zip(pairs, alone, strict=True))
+        assert [len(part) for part in pairs] == [len(part) for part in alone]
+        # Of ways that cost the same but for rounding, either may be found.
+        cost = matcher.cost(logits[i], boxes[i], targets[i])
+        assert cost[pairs].sum().item() == pytest.approx(cost[alone].sum().item(), abs=1e-5)
 
 
 def test_perfect_predictions_find_their_targets():
