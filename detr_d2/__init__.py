@@ -20,7 +20,8 @@ try:
         # While it is imported, Detectron2 uses what newer versions of PyTorch deprecate.
         warnings.simplefilter("ignore", FutureWarning)
         from detr_d2 import modeling  # noqa: F401  (importing registers)
-        from detr_d2.config import add_detr_config, config_file, load_config
+        from detr_d2.config import add_detr_config, load_config
+        from detr_d2.config_files import config_file
         from detr_d2.data.register import register_panoptic
         from detr_d2.data.shapes_files import register_shapes
 

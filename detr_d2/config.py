@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode, get_cfg
-from detectron2.utils.file_io import PathManager
+
+from detr_d2.config_files import find_config_file
 
 logger = logging.getLogger(__name__)
 
@@ -177,37 +177,6 @@ def add_detr_config(cfg: CfgNode) -> None:
     # Largest share of the training images that may be skipped; beyond it training stops. Each
     # process of a distributed run counts the images that it meets, for all of its workers.
     cfg.DATALOADER.MAX_SKIPPED = 0.05
-
-
-def config_file(name: str) -> str:
-    """Path of a config that comes with the package, e.g. ``config_file("detr_panoptic.yaml")``.
-
-    Works in a checkout as well as in an installed wheel. The name may begin with the folder's,
-    ``configs/``, as paths in a checkout do.
-
-    Raises:
-        FileNotFoundError: no such config; the message lists those there are.
-    """
-    package = Path(__file__).resolve().parent
-    roots = (package / "configs", package.parent / "configs")
-    root = next((folder for folder in roots if folder.is_dir()), roots[0])
-    path = root / name.removeprefix("configs/")
-    if not path.is_file():
-        known = sorted(file.relative_to(root).as_posix() for file in root.rglob("*.yaml"))
-        raise FileNotFoundError(
-            f"There is no config file {name!r}, and none of that name comes with detr_d2, but "
-            f"these do: {', '.join(known)}."
-        )
-    return str(path)
-
-
-def find_config_file(path: str) -> str:
-    """The path itself if it is a file's, else that of the config of this name in the package.
-
-    Raises:
-        FileNotFoundError: it is neither; the message lists what comes with the package.
-    """
-    return path if PathManager.isfile(path) else config_file(path)
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> CfgNode:

@@ -1,12 +1,13 @@
 """What the README says is true: its snippet runs, its commands parse, its paths exist."""
 
 import re
-import sys
 from pathlib import Path
 
 import cv2
 import pytest
 import torch
+
+from detr_d2.cli.program import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -76,38 +77,46 @@ def test_layout_lists_every_module_and_nothing_else():
     assert listed == {name for name in modules if not name.endswith("__init__.py")}
 
 
-SUBCOMMANDS = {"prepare_panoptic": [["instances"], ["split"]]}
+SUBCOMMANDS = {"prepare": [["instances"], ["split"]]}
 # Whose options the tables of a section are about.
-TABLES = {
-    "train_net": ("Training",),
-    "demo": ("Predicting",),
-    "export": ("Without Detectron2",),
-    "prepare_panoptic": (),
-    "check_dataset": (),
-    "explain": (),
-    "report": (),
-    "web_demo": (),
-    "convert_weights": (),
-}
+TABLES = {"train": ("Training",), "demo": ("Predicting",), "export": ("Without Detectron2",)}
+SCRIPTS = dict(re.findall(r"^\| `tools/(\w+)\.py` \| `detr-d2 (\w+)` \|", README, re.M))
 
 
-@pytest.mark.parametrize("tool", TABLES)
-def test_tools_know_the_options_that_the_readme_uses(tool, load_tool, monkeypatch, capsys):
-    text = README.replace("\\\n", " ")
-    used = set(re.findall(r"--[\w-]+", " ".join(re.findall(rf"^tools/{tool}\.py.*", text, re.M))))
-    for title in TABLES[tool]:
+def test_every_command_and_its_script_are_listed():
+    listed = re.findall(r"^\| (?:`tools/\w+\.py` )?\| `detr-d2 (\w+)` \|", README, re.M)
+    assert sorted(listed) == sorted(COMMANDS)
+    assert set(SCRIPTS) == {path.stem for path in (ROOT / "tools").glob("*.py")}
+    for script, command in SCRIPTS.items():
+        assert f'run_tool("{command}")' in (ROOT / "tools" / f"{script}.py").read_text()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_commands_know_the_options_that_the_readme_uses(script, run_cli, capsys):
+    text, command = README.replace("\\\n", " "), SCRIPTS[script]
+    lines = re.findall(rf"^(?:tools/{script}\.py|detr-d2 {command}\b).*", text, re.M)
+    used = set(re.findall(r"--[\w-]+", " ".join(lines)))
+    for title in TABLES.get(command, ()):
         section = re.search(rf"^## {title}$.*?(?=^## )", text, re.M | re.S)[0]
         rows = " ".join(re.findall(r"^\|.*", section, re.M))
         used |= set(re.findall(r"`(--[\w-]+)", rows))
-    assert used or tool in ("convert_weights",)
+    assert used or command in ("convert", "benchmark")
     helps = []
-    for arguments in SUBCOMMANDS.get(tool, [[]]):
-        monkeypatch.setattr(sys, "argv", [tool, *arguments, "--help"])
-        with pytest.raises(SystemExit):
-            load_tool(tool).parse_args()
+    for arguments in SUBCOMMANDS.get(command, [[]]):
+        with pytest.raises(SystemExit, match="0"):
+            run_cli(command, *arguments, "--help")
         helps.append(capsys.readouterr().out)
     known = set(re.findall(r"--[\w-]+", " ".join(helps)))
     assert used - known == set()
+
+
+def test_extras_are_those_that_can_be_installed():
+    table = re.search(r"^\| Extra \|.*?(?=\n\n)", README, re.M | re.S)[0]
+    named = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| ([^|]*)", table, re.M))))
+    declared = re.search(r"extras_require=\{(.*?)\n    \}", (ROOT / "setup.py").read_text(), re.S)[
+        1
+    ]
+    assert named == set(re.findall(r'^        "(\w+)": ', declared, re.M)) - {"test"}
 
 
 def test_keys_of_the_readme_exist_with_the_defaults_it_gives():

@@ -9,7 +9,8 @@ from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from detr_d2.config import find_config_file, load_config
+from detr_d2.config import load_config
+from detr_d2.config_files import find_config_file
 from detr_d2.data.whole_file import check_writable
 from detr_d2.engine.faults import NotFiniteError, TrainingError
 from detr_d2.engine.trainer import evaluate_only, prepare, train

@@ -1,0 +1,38 @@
+"""Where config files are: those that come with the package, and anybody's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from detectron2.utils.file_io import PathManager
+
+
+def config_file(name: str) -> str:
+    """Path of a config that comes with the package, e.g. ``config_file("detr_panoptic.yaml")``.
+
+    Works in a checkout as well as in an installed wheel. The name may begin with the folder's,
+    ``configs/``, as paths in a checkout do.
+
+    Raises:
+        FileNotFoundError: no such config; the message lists those there are.
+    """
+    package = Path(__file__).resolve().parent
+    roots = (package / "configs", package.parent / "configs")
+    root = next((folder for folder in roots if folder.is_dir()), roots[0])
+    path = root / name.removeprefix("configs/")
+    if not path.is_file():
+        known = sorted(file.relative_to(root).as_posix() for file in root.rglob("*.yaml"))
+        raise FileNotFoundError(
+            f"There is no config file {name!r}, and none of that name comes with detr_d2, but "
+            f"these do: {', '.join(known)}."
+        )
+    return str(path)
+
+
+def find_config_file(path: str) -> str:
+    """The path itself if it is a file's, else that of the config of this name in the package.
+
+    Raises:
+        FileNotFoundError: it is neither; the message lists what comes with the package.
+    """
+    return path if PathManager.isfile(path) else config_file(path)
