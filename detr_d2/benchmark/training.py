@@ -68,7 +68,7 @@ def prepare_step(name: str, workload: Workload, num_targets: int) -> Callable[[]
         A function that makes a step, and returns the mask losses before the update.
     """
     model = workload.load_ours(FREEZE_DETECTOR=True, **VARIANTS.get(name, {})).train()
-    instances = _scene(workload, num_targets)
+    instances = make_scene(workload.size, num_targets, workload.seed)
     batch = [{"image": workload.image(), "instances": instances}]
     if name == PLAIN:
         plain = PlainPanoptic(model)
@@ -122,12 +122,12 @@ def plain_mask_losses(
     }
 
 
-def _scene(workload: Workload, num_targets: int) -> Instances:
-    """T segments that cover an image, as our mapper gives them."""
-    rng = np.random.default_rng(workload.seed)
-    (labels,) = blob_labels(workload.size, num_targets, rng, jitters=(0.0,))
+def make_scene(size: tuple[int, int], num_targets: int, seed: int) -> Instances:
+    """T segments that cover an image of H×W, as our mapper gives them."""
+    rng = np.random.default_rng(seed)
+    (labels,) = blob_labels(size, num_targets, rng, jitters=(0.0,))
     label_map = torch.from_numpy(labels + 1).to(torch.uint8)
-    instances = Instances(workload.size)
+    instances = Instances(size)
     instances.gt_masks = SegmentMasks(label_map, label_map.unique())
     instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
     instances.gt_classes = torch.from_numpy(rng.integers(0, 133, len(instances.gt_masks)))

@@ -43,6 +43,12 @@ TINY = {
     "decoder_ffn_dim": 48,
 }
 
+# Values of self-attention, in transformers' names and in ours.
+SMALL = (
+    *("self_attn.v_proj", "self_attn.o_proj"),
+    *("self_attention.v_proj", "self_attention.out_proj"),
+)
+
 
 def save_random_weights(
     folder: str | Path, changes: Mapping[str, Any], size: tuple[int, int], seed: int
@@ -76,12 +82,17 @@ def _spread_queries(model: PreTrainedModel, image: torch.Tensor) -> None:
     """
     pixels = (image[None] - 128.0) / 58  # as good as normalised
     hidden = model.detr.model(pixels).last_hidden_state[0]  # Q×D
-    head = model.detr.class_labels_classifier
+    spread_classes(model.detr.class_labels_classifier, hidden)
+    model.mask_head.output_conv.bias -= 4
+
+
+@torch.no_grad()
+def spread_classes(head: nn.Linear, hidden: torch.Tensor) -> None:
+    """Makes a class head tell the queries of an image, Q×D, apart; all name an object."""
     head.bias.zero_()
     head.weight *= 4 / head(hidden).std(0).mean()
     head.bias.copy_(-head(hidden).mean(0))
     head.bias[-1] -= 30  # "no object"
-    model.mask_head.output_conv.bias -= 4
 
 
 def load_ours(folder: str | Path, overrides: Mapping[str, Any]) -> DETR:
@@ -129,13 +140,13 @@ def matching_config(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> 
 
 
 @torch.no_grad()
-def randomise(model: PreTrainedModel, attention_weight: float) -> None:
+def randomise(model: PreTrainedModel | DETR, attention_weight: float) -> None:
     """Gives each tensor of a DETR values of its own, such that a mistake anywhere shows.
 
     As they start out, queries would hardly differ: attention would be the same mean everywhere.
 
     Args:
-        model: with masks or without.
+        model: transformers', with masks or without, or ours.
         attention_weight: how much the mask head's first convolution makes of attention maps, which
             sum to one over all pixels: the larger the grid, the smaller their values.
     """
@@ -152,14 +163,17 @@ def randomise(model: PreTrainedModel, attention_weight: float) -> None:
             gain = 2.0 if isinstance(module, nn.Conv2d) else 1.0
             if name.endswith(("q_proj", "k_proj")):
                 gain = 4.0
-            elif name.endswith(("self_attn.v_proj", "self_attn.o_proj")):
+            elif name.endswith(SMALL):
                 gain = 0.25
             module.weight.normal_(std=math.sqrt(gain / module.weight[0].numel()))
             if module.bias is not None:
                 module.bias.uniform_(-0.2, 0.2)
         elif isinstance(module, nn.Embedding):
             module.weight.normal_(std=3)
-    if hasattr(model, "mask_head"):
+    if isinstance(model, DETR):
+        width = model.detector.input_proj.out_channels
+        model.mask_head.input_conv.weight[:, width:].normal_(std=attention_weight)
+    elif hasattr(model, "mask_head"):
         model.mask_head.conv1.conv.weight[:, model.config.d_model :].normal_(std=attention_weight)
 
 
