@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Everything that wants a GPU, checked in at most 4 minutes and without a network. Writes
+# gpu_check.json and gpu_check.md into output/gpu_check, or where --output says. Arguments go to
+# python -m detr_d2.benchmark.gpu_check.
+set -euo pipefail
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+python="${DETR_D2_VENV:-.venv}/bin/python"
+[[ -x $python ]] || python=${PYTHON:-python3}
+missing=$("$python" -c '
+from importlib.util import find_spec
+names = ("torch", "torchvision", "detectron2", "scipy", "cv2", "fvcore", "pycocotools", "tabulate")
+print(", ".join(name for name in names if find_spec(name) is None))') || {
+  echo "gpu_check: $python does not run: name a Python in PYTHON" >&2
+  exit 2
+}
+[[ -z $missing ]] || {
+  echo "gpu_check: $python lacks $missing: run tools/setup_env.sh, or install PyTorch and Detectron2, then pip install -e ." >&2
+  exit 2
+}
+exec "$python" -m detr_d2.benchmark.gpu_check "$@"
