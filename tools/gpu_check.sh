@@ -14,7 +14,8 @@ print(", ".join(name for name in names if find_spec(name) is None))') || {
   exit 2
 }
 [[ -z $missing ]] || {
-  echo "gpu_check: $python lacks $missing: run tools/setup_env.sh, or install PyTorch and Detectron2, then pip install -e ." >&2
+  echo "gpu_check: $python lacks $missing: run tools/setup_env.sh, or install PyTorch and" \
+    "Detectron2, then pip install -e ." >&2
   exit 2
 }
 exec "$python" -m detr_d2.benchmark.gpu_check "$@"
