@@ -40,7 +40,7 @@ LAYERS = {
     "explanation": {"data", "engine", "modeling", "pages", "prediction", "visualization"},
     "export": {"", "extras", "config", "data", "modeling", "engine", "visualization"},
     "deploy": {"", "extras", "data", "evaluation"},
-    "benchmark": {"", "extras", "data", "modeling", "evaluation", "engine", "export"},
+    "benchmark": {"", "extras", "config", "data", "modeling", "evaluation", "engine", "export"},
 }
 # Length in lines that no file may exceed.
 MAX_LINES = 300
