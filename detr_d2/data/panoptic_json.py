@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import colorsys
 import itertools
-import json
 import logging
 import os
 from collections import Counter
@@ -14,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from detectron2.data import Metadata, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
+from detr_d2.data.json_file import read_json
 from detr_d2.data.messages import quoted
 
 logger = logging.getLogger(__name__)
@@ -259,11 +259,7 @@ def parse_panoptic_json(path: str) -> dict:
     Raises:
         ValueError: it is no JSON, or no panoptic one.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except (ValueError, RecursionError) as error:  # of JSON, of its encoding, of its depth
-        raise ValueError(f"{path}: cannot be read as JSON ({error}).") from error
+    content = read_json(path)
     for key in ("categories", "images", "annotations"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise ValueError(f"{path} is no panoptic JSON of COCO's kind: it has no list {key!r}.")

@@ -8,7 +8,6 @@ Axes: K classes, N images.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from detr_d2.data.image_file import read_image
+from detr_d2.data.json_file import read_json
 from detr_d2.data.panoptic_png import read_panoptic_png
 from detr_d2.deploy.files import with_progress
 from detr_d2.deploy.model_info import ModelError, ModelInfo, read_categories
@@ -116,7 +116,7 @@ def _annotated(
     """The image, the PNG and the segments of each annotation, with contiguous classes."""
     contiguous = {each.id: k for k, each in enumerate(info.classes)}
     try:
-        content = json.loads(Path(panoptic_json).read_text(encoding="utf-8"))
+        content = read_json(panoptic_json)
         names = {image["id"]: image["file_name"] for image in content["images"]}
         for annotation in content["annotations"]:
             listed = annotation["segments_info"]

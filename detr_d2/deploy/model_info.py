@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from detr_d2.data.json_file import read_json
 from detr_d2.data.messages import quoted
 
 # The entry of the file's metadata that holds it all, as JSON, and the format that is read here.
@@ -157,10 +158,7 @@ def read_categories(path: str | Path) -> list[dict]:
         OSError: the file can't be read.
         ValueError: it has no such list.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: no JSON ({error}).") from error
+    content = read_json(path)
     categories = content.get("categories") if isinstance(content, dict) else content
     if not isinstance(categories, list):
         raise ValueError(f"{path}: neither a list of categories nor a JSON with 'categories'.")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from detr_d2.data import panoptic_json
+from detr_d2.data import json_file, panoptic_json
 from detr_d2.data.messages import quoted
 from detr_d2.preparation.errors import PreparationError
 
@@ -18,11 +17,10 @@ def read_json(path: str | Path) -> Any:
         OSError: it cannot be read.
         PreparationError: it is not JSON.
     """
-    with open(path, encoding="utf-8") as file:
-        try:
-            return json.load(file)
-        except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, nested without end
-            raise PreparationError(f"{path}: not a JSON file ({error})") from error
+    try:
+        return json_file.read_json(path)
+    except ValueError as error:
+        raise PreparationError(str(error)) from error
 
 
 def read_categories(path: str | Path, *, isthing: bool | None = None) -> list[dict]:

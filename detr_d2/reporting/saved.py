@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from detr_d2.data.categories import PanopticClasses
+from detr_d2.data.json_file import read_json
 from detr_d2.data.panoptic_dataset import load_panoptic_dataset
 from detr_d2.data.panoptic_json import (
     ANNOTATION_FIELDS,
@@ -118,10 +118,7 @@ def find_predictions(path: Path, dataset_name: str) -> Path:
 
 
 def _read_annotations(path: Path) -> dict[Any, dict[str, Any]]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: cannot be read as JSON ({error}).") from error
+    content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
         raise ValueError(f"{path} holds no predictions: it has no list 'annotations'.")
     annotations: dict[Any, dict[str, Any]] = {}

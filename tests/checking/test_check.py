@@ -25,7 +25,7 @@ def test_few_images_wait(monkeypatch):
     started = []
 
     class Pool:
-        def __init__(self, workers):
+        def __init__(self, workers, context):
             pass
 
         def __enter__(self):
@@ -85,7 +85,7 @@ def test_what_files_say_is_shown_short_and_without_control_characters():
         ('{"categories": [], "images": [], "annotations": {}}', "no list 'annotations'"),
         (
             '{"categories": [], "images": [], "annotations": [{"category_id": 1}]}',
-            "prepare_panoptic",
+            "detr-d2 prepare",
         ),
     ],
 )

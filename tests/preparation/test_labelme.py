@@ -138,7 +138,9 @@ def test_broken_files(content, write, prepare, tmp_path):
     write("a", [shape("cat", [[0, 0], [5, 5]])])
     path = write("b", [])
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
-    with pytest.raises(PreparationError, match=r"b\.json: (not a JSON file|no JSON of LabelMe)"):
+    with pytest.raises(
+        PreparationError, match=r"b\.json: (cannot be read as JSON|no JSON of LabelMe)"
+    ):
         prepare()
     report = prepare(skip_errors=True)
     assert report.images == len(report.left_out) == 1
