@@ -193,7 +193,7 @@ def disturbed(
 
 
 def predict_image(record: dict, num_classes: int = 4, seed: int = 0, thresh: float = 0.5) -> dict:
-    rng = np.random.default_rng([seed, len(record["file_name"]), record["image_id"]])
+    rng = np.random.default_rng([seed, record["image_id"]])
     gt_ids = read_panoptic_png(record["pan_seg_file_name"]).astype(np.int64)
     ids, segments = disturbed(rng, gt_ids, record["segments_info"], list(range(num_classes)))
     things = set(MetadataCatalog.get(NAME).thing_dataset_id_to_contiguous_id.values())
