@@ -15,7 +15,7 @@ print(", ".join(name for name in names if find_spec(name) is None))') || {
 }
 [[ -z $missing ]] || {
   echo "gpu_check: $python lacks $missing: run tools/setup_env.sh, or install PyTorch and" \
-    "Detectron2, then pip install -e ." >&2
+    "Detectron2, then pip install -e '.[train]'" >&2
   exit 2
 }
 exec "$python" -m detr_d2.benchmark.gpu_check "$@"

@@ -63,7 +63,8 @@ class Bench:
         return self.settings.device.startswith("cuda")
 
     def require_gpu(self, what: str) -> None:
-        """
+        """Ends a check that a CPU can't make, named at the beginning of the reason.
+
         Raises:
             CheckSkipped: the checks run on a CPU.
         """
