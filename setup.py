@@ -70,7 +70,7 @@ setup(
     install_requires=["numpy>=1.26", "Pillow>=10.4"],
     extras_require={
         "train": TRAIN,
-        "benchmark": [*TRAIN, *DEPLOY, *EXPORT, "transformers>=5.0"],
+        "benchmark": [*TRAIN, *DEPLOY, *EXPORT, "transformers>=5.20"],
         "deploy": DEPLOY,
         "export": [*TRAIN, *EXPORT],
         "quantize": [*DEPLOY, "onnx>=1.17"],
@@ -90,7 +90,7 @@ setup(
             "ruff>=0.9",
             "selenium>=4.20",
             "timm>=1.0",
-            "transformers>=5.0",
+            "transformers>=5.20",
         ],
     },
     # The configs lie at the top level, where Detectron2's users look for them, and go into the
