@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 
+# What no extra brings, see setup.py.
+BASIS = ("torch", "torchvision", "detectron2")
 # What pip's extras are called in a checkout, which pip doesn't know by its name.
 _IN_A_CHECKOUT = "or in a checkout pip install -e '.[{extra}]'"
 
@@ -31,17 +33,18 @@ def require_extra(extra: str, who_needs: str, names: Sequence[str]) -> None:
 def message_on_missing(error: ModuleNotFoundError) -> str:
     """What to do about a module that an import did not find, for people."""
     missing = (error.name or "").partition(".")[0]
-    if missing in ("detectron2", "torch", "torchvision"):
+    if missing in ("", "detr_d2"):  # a fault of ours, which another package doesn't mend
+        return str(error)
+    basis = [name for name in BASIS if name == missing or not _is_installed(name)]
+    if basis:
         return (
             "detr_d2 needs Detectron2, with PyTorch and torchvision, and this environment lacks "
-            f"{missing}. Either run `tools/setup_env.sh` in a checkout of detr_d2, or install "
-            "PyTorch, then Detectron2 by `pip install --no-build-isolation "
+            f"{' and '.join(basis)}. Either run `tools/setup_env.sh` in a checkout of detr_d2, or "
+            "install PyTorch, then Detectron2 by `pip install --no-build-isolation "
             "'git+https://github.com/facebookresearch/detectron2.git'`, then "
             "`pip install 'detr_d2[train]'`. Without them, exported models work: see "
             "detr_d2.deploy."
         )
-    if missing in ("", "detr_d2"):  # a fault of ours, which another package doesn't mend
-        return str(error)
     return (
         f"detr_d2 needs {missing}, which this environment lacks: pip install 'detr_d2[train]', "
         f"{_IN_A_CHECKOUT.format(extra='train')}."

@@ -117,6 +117,14 @@ def test_what_is_missing_for_training_is_named_with_its_extra(failing):
             main(["check"])
 
 
+def test_detectron2_comes_before_what_goes_with_it(failing, monkeypatch):
+    """Where exported models are all that works, the first module that is missed is another."""
+    monkeypatch.setattr("detr_d2.extras._is_installed", lambda name: name == "torchvision")
+    failing(ModuleNotFoundError(name="cv2"))
+    with pytest.raises(SystemExit, match="Detectron2, .* lacks torch and detectron2"):
+        main(["check"])
+
+
 def test_faults_of_ours_keep_their_traceback(failing):
     failing(KeyError("file_name"))
     with pytest.raises(KeyError):
