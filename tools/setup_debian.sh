@@ -18,7 +18,7 @@ case ${1-} in
     packages=(libgl1 libglib2.0-0 libsm6 libxext6)
     is_there() {
       local known library
-      known=$(/sbin/ldconfig -p)
+      known=$(PATH=$PATH:/usr/sbin:/sbin ldconfig -p)
       for library in libGL.so.1 libglib-2.0.so.0 libgthread-2.0.so.0 libSM.so.6 libXext.so.6; do
         [[ $known == *"$library "* ]] || return 1
       done

@@ -47,6 +47,7 @@ class Arguments(argparse.Namespace):
 
 
 BUILTIN = r"(builtins\.|__builtin__\.)?"
+PATHLIB = r"pathlib\.(_local\.)?"  # as Python 3.13 names it
 # What makes a file when it is unpickled, and the name that is refused.
 ATTACKS = {
     "system": (lambda file: Call(os.system, f"touch '{file}'"), rf"{os.name}\.system"),
@@ -57,11 +58,11 @@ ATTACKS = {
     ),
     "method": (
         lambda file: Call(Path.touch, Path(file)),
-        rf"({BUILTIN}getattr|pathlib\.Path\.touch)",
+        rf"({BUILTIN}getattr|{PATHLIB}Path\.touch)",
     ),
 }
 HARMLESS = {
-    "path": (pathlib.PurePosixPath("weights.pth"), r"pathlib\.PurePosixPath"),
+    "path": (pathlib.PurePosixPath("weights.pth"), rf"{PATHLIB}PurePosixPath"),
     "namespace": (Arguments(nheads=8), r"[\w.]*test_untrusted_files\.Arguments"),
     "array": (np.zeros(3), r"numpy\.\w+\.multiarray\._reconstruct"),
     "number": (np.float64(3), r"numpy\.\w+\.multiarray\.scalar"),
