@@ -57,6 +57,8 @@ def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace)
     _join(int(place["LOCAL_RANK"]), int(place["LOCAL_WORLD_SIZE"]))
     try:
         main(args)
+        # Older PyTorch waits forever now and then where others have left the group already.
+        comm.synchronize()
     finally:
         torch.distributed.destroy_process_group()
 
