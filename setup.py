@@ -88,8 +88,9 @@ setup(
             "panopticapi-lite>=0.2.0",
             "pytest>=8.0",
             "ruff>=0.9",
+            "safetensors>=0.8",  # which transformers asks for
             "selenium>=4.20",
-            "timm>=1.0",
+            "timm>=1.0.9",
             "transformers>=5.20",
         ],
     },

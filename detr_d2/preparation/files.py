@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -50,7 +51,7 @@ def png_name(file_name: str, taken: Collection[str]) -> str:
         taken: names in small letters, so that case alone makes no difference between two files;
             the ending of the image stays in the name where it has to.
     """
-    stem = PurePosixPath(file_name).with_suffix("").as_posix()
+    stem, _ = posixpath.splitext(file_name)  # pathlib's suffixes differ between Pythons
     candidate, number = f"{stem}.png", 1
     while candidate.lower() in taken:
         candidate = f"{file_name}.png" if number == 1 else f"{file_name}.{number}.png"

@@ -5,9 +5,10 @@ Axes: H×W pixels.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,7 +110,7 @@ class SemanticFolder:
 
     def segmentation(self, file_name: str, size: tuple[int, int]) -> Segmentation:
         """The stuff of an image of that name, height and width."""
-        png = self.folder / PurePosixPath(file_name).with_suffix(".png")
+        png = self.folder / f"{posixpath.splitext(file_name)[0]}.png"
         values = read_label_image(png)
         check_same_size(values, png, size)
         return semantic_segments(values, png, self.category_of)
