@@ -53,7 +53,8 @@ def test_pictures_agree(workload, pictures):
     plain = pictures["plain"]
     assert len(plain.class_of) > 2
     assert equal_ids(pictures["panoptic"], plain) > 0.999
-    assert equal_segments(pictures["panoptic bf16"], plain) > 0.4  # random weights are touchy; unlike ones agree in 0.2
+    # Random weights are touchy; pictures that have nothing in common agree in a fifth.
+    assert equal_segments(pictures["panoptic bf16"], plain) > 0.4
     assert equal_ids(their_masks_merged_plainly(workload), plain) > 0.999
 
 
