@@ -128,7 +128,8 @@ def add_detr_config(cfg: CfgNode) -> None:
     detr.TEST.INSTANCE_SCORE_THRESH = 0.0
     # Whether the output has "raw": all queries of the image, to be chosen from and merged again.
     detr.TEST.RAW_ON = False
-    # Validation pictures (ground truth beside prediction) written at each evaluation.
+    # Images of each dataset, the first ones, that each evaluation draws (ground truth beside
+    # prediction), shrunk as those of reports are.
     detr.TEST.NUM_PICTURES = 4
     # Whether evaluation writes its predictions as COCO panoptic JSON and PNG.
     detr.TEST.SAVE_PREDICTIONS = False
@@ -246,7 +247,8 @@ def check_config(cfg: CfgNode) -> None:
     _require_one_of(detr.TEST.PRECISION, "MODEL.DETR.TEST.PRECISION", ("float32", "bfloat16"))
     for key in ("SCORE_THRESH", "INSTANCE_SCORE_THRESH"):
         _require(0 <= detr.TEST[key] <= 1, f"MODEL.DETR.TEST.{key}", detr.TEST[key], "in [0, 1]")
-    _require(detr.TEST.MIN_AREA >= 0, "MODEL.DETR.TEST.MIN_AREA", detr.TEST.MIN_AREA, "at least 0")
+    for key in ("MIN_AREA", "NUM_PICTURES"):
+        _require(detr.TEST[key] >= 0, f"MODEL.DETR.TEST.{key}", detr.TEST[key], "at least 0")
     _require(len(cfg.SOLVER.STAGES) > 0, "SOLVER.STAGES", cfg.SOLVER.STAGES, "a list of stages")
     for stage in cfg.SOLVER.STAGES:
         _require_one_of(stage, "SOLVER.STAGES", STAGES)

@@ -174,6 +174,7 @@ def test_a_missing_file_is_named(tmp_path):
         ("MODEL.DETR.TEST.SCORE_THRESH", 1.5),
         ("MODEL.DETR.TEST.INSTANCE_SCORE_THRESH", -0.1),
         ("MODEL.DETR.TEST.MIN_AREA", -1),
+        ("MODEL.DETR.TEST.NUM_PICTURES", -1),
         ("MODEL.DETR.TEST.PRECISION", "float16"),
         ("SOLVER.STAGES", []),
         ("SOLVER.STAGES", ["boxes", "segments"]),

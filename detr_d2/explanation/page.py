@@ -34,7 +34,7 @@ from detr_d2.explanation.views import (
     tiles_view,
 )
 from detr_d2.pages.render import jpeg_uri, png_uri
-from detr_d2.visualization import draw_prediction
+from detr_d2.visualization import draw_prediction, enlarge
 
 # Channels of the backbone, and of positions, that are shown.
 CHANNELS = 6
@@ -217,7 +217,7 @@ def final_picture(explanation: Explanation) -> np.ndarray:
     """The panoptic picture as ``detr-d2 demo`` draws it, at most ``LONGEST`` long: RGB uint8."""
     ids = at_most(_host(explanation.masks.ids), LONGEST)
     height, width = explanation.raw.sizes.network
-    picture = cv2.resize(explanation.picture[:height, :width], ids.shape[::-1])
+    picture = enlarge(cv2.resize(explanation.picture[:height, :width], ids.shape[::-1]))
     prediction = {"panoptic_seg": (torch.from_numpy(ids), explanation.masks.segments_info)}
     return draw_prediction(picture, prediction, explanation.metadata)
 

@@ -9,17 +9,16 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from detectron2.data import Metadata
 
 from detr_d2.data.image_file import read_image
 from detr_d2.data.panoptic_png import read_panoptic_png
 from detr_d2.pages.render import jpeg_uri
 from detr_d2.reporting.run import KeptPrediction
-from detr_d2.visualization import draw_ground_truth, draw_prediction
+from detr_d2.visualization import draw_ground_truth, draw_prediction, fitted
 
-# The longer side of a picture is at most this; that of a segment's is about this.
-PICTURE_SIZE, SEGMENT_SIZE = 640, 220
+# The longer side of a segment's picture is about this.
+SEGMENT_SIZE = 220
 # Of the longer side of a segment's box, shown around it; and at least this many pixels.
 MARGIN, MIN_MARGIN = 0.35, 6
 OUTLINE = (255, 0, 160)
@@ -30,23 +29,22 @@ def layers_of_image(
 ) -> list[str]:
     """The image, its ground truth and its predictions, of one size, as addresses of images.
 
+    They are at most ``MAX_PICTURE_SIZE`` long, as the pictures of evaluations are.
+
     Args:
         record: the dataset's dict of the image.
         predictions: of each run, None where it has none: its picture is then the plain image.
         metadata: names and colours of the classes.
     """
-    image = read_image(record["file_name"], "RGB")
-    drawn = [draw_ground_truth(record, metadata)]
+    picture = fitted(read_image(record["file_name"], "RGB"))
+    layers = [picture, draw_ground_truth(picture, record, metadata)]
     for kept in predictions:
-        if kept is not None:
-            output = {"panoptic_seg": (torch.from_numpy(kept.ids.copy()), kept.segments_info)}
-            drawn.append(draw_prediction(image, output, metadata))
+        if kept is None:
+            layers.append(picture)
         else:
-            drawn.append(image)
-    height, width = drawn[0].shape[:2]
-    factor = min(1.0, PICTURE_SIZE / max(height, width))
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return [jpeg_uri(_resized(picture, size), 82) for picture in (image, *drawn)]
+            output = {"panoptic_seg": (kept.ids, kept.segments_info)}
+            layers.append(draw_prediction(picture, output, metadata))
+    return [jpeg_uri(layer, 82) for layer in layers]
 
 
 def picture_of_missed(record: dict[str, Any], segment_id: int) -> str:

@@ -10,9 +10,7 @@ from detectron2.modeling import build_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 
-from detr_d2.data.panoptic_dataset import get_dataset_dicts
 from detr_d2.engine import train
-from detr_d2.engine.evaluate import draw_pictures, write_pictures
 from detr_d2.engine.stages import stage_config
 
 BOX_LOSSES = {
@@ -87,39 +85,6 @@ def test_pictures_are_files_too(finished_run, stage, events):
     np.testing.assert_array_equal(
         picture, cv2.imdecode(np.frombuffer(last.encoded_image_string, np.uint8), 1)
     )
-
-
-def test_pictures_come_one_below_the_other(make_tiny_cfg, tmp_path):
-    cfg = make_tiny_cfg(tmp_path, "MODEL.DETR.TEST.NUM_PICTURES", 2)
-    model = build_model(cfg)
-    np.random.seed(0)  # Detectron2's visualizer varies its colours
-    dicts = get_dataset_dicts(["small_shapes_val"])
-    write_pictures(cfg, model, "small_shapes_val", dicts)
-    np.random.seed(0)
-    pictures = dict(draw_pictures(cfg, model, "small_shapes_val", dicts))
-    assert list(pictures) == [1, 2]
-    (path,) = (tmp_path / "pictures").iterdir()
-    sheet = cv2.imread(str(path))[:, :, ::-1]
-    top = 0
-    for picture in pictures.values():
-        height, width, _ = picture.shape
-        np.testing.assert_array_equal(sheet[top : top + height, :width], picture)
-        assert (sheet[top : top + height, width:] == 255).all()
-        top += height + 8
-    assert top == len(sheet) + 8
-
-
-def test_no_more_pictures_than_images(make_tiny_cfg, tmp_path):
-    cfg = make_tiny_cfg(tmp_path, "MODEL.DETR.TEST.NUM_PICTURES", 7)
-    dicts = get_dataset_dicts(["small_shapes_val"])
-    assert len(list(draw_pictures(cfg, build_model(cfg), "small_shapes_val", dicts))) == 6
-
-
-def test_no_pictures_where_none_are_wanted(make_tiny_cfg, tmp_path):
-    cfg = make_tiny_cfg(tmp_path, "MODEL.DETR.TEST.NUM_PICTURES", 0)
-    dicts = get_dataset_dicts(["small_shapes_val"])
-    write_pictures(cfg, build_model(cfg), "small_shapes_val", dicts)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_log_tells_what_is_trained(finished_run):

@@ -1,0 +1,169 @@
+"""Pictures of evaluated images: which, how large, where to, and what they ask of the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog
+from detectron2.engine import launch
+from detectron2.modeling import build_model
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+from PIL import Image
+
+from detr_d2.data.panoptic_dataset import get_dataset_dicts, set_panoptic_metadata
+from detr_d2.data.panoptic_png import write_panoptic_png
+from detr_d2.data.shapes import CATEGORIES
+from detr_d2.engine.evaluate import evaluate
+from detr_d2.engine.pictures import PictureCollector
+from detr_d2.visualization import MAX_PICTURE_SIZE
+
+NAME = "small_shapes_val"
+NOTHING = {"panoptic_seg": (torch.zeros(96, 96, dtype=torch.int32), [])}
+
+
+@pytest.fixture
+def register(registry):
+    """Registers images with the classes of the shapes: ``(name, dicts)``."""
+
+    def register(name: str, dicts: list[dict]) -> None:
+        DatasetCatalog.register(name, lambda: dicts)
+        set_panoptic_metadata(name, map(vars, CATEGORIES))
+
+    return register
+
+
+def collect(dicts: list[dict], evaluated: list[dict]) -> PictureCollector:
+    """The pictures of dicts, of which some are evaluated in some order, with no segment at all."""
+    collector = PictureCollector(NAME, dicts)
+    for dataset_dict in evaluated:
+        collector.process([{"image_id": dataset_dict["image_id"]}], [NOTHING])
+    collector.evaluate()
+    return collector
+
+
+def test_the_model_runs_once_for_each_image(make_tiny_cfg, tmp_path, small_shapes):
+    cfg = make_tiny_cfg(tmp_path, "MODEL.DETR.TEST.NUM_PICTURES", 4)
+    model, seen = build_model(cfg), []
+    model.register_forward_pre_hook(lambda _, args: seen.extend(i["image_id"] for i in args[0]))
+    evaluate(cfg, model)
+    assert seen == [image["image_id"] for image in get_dataset_dicts([NAME])]
+    assert [path.name for path in (tmp_path / "pictures").iterdir()] == [f"{NAME}.png"]
+
+
+@pytest.mark.parametrize(("wanted", "drawn"), [(0, 0), (2, 2), (7, 6)])
+def test_the_first_images_are_drawn_one_below_the_other(make_tiny_cfg, tmp_path, wanted, drawn):
+    """As many as there are, where more are wanted."""
+    cfg = make_tiny_cfg(tmp_path, "MODEL.DETR.TEST.NUM_PICTURES", wanted)
+    with EventStorage() as storage:
+        evaluate(cfg, build_model(cfg))
+    dicts = get_dataset_dicts([NAME])[:drawn]
+    shown = {name: picture.transpose(1, 2, 0) for name, picture, _ in storage._vis_data}
+    assert list(shown) == [f"{NAME}/{image['image_id']}" for image in dicts]
+    if not drawn:
+        assert not (tmp_path / "pictures").exists()
+        return
+    sheet = cv2.imread(str(tmp_path / "pictures" / f"{NAME}.png"))[:, :, ::-1]
+    top = 0
+    for picture in shown.values():
+        height, width, _ = picture.shape
+        np.testing.assert_array_equal(sheet[top : top + height, :width], picture)
+        assert (sheet[top : top + height, width:] == 255).all()
+        top += height + 8
+    assert top == len(sheet) + 8
+
+
+def test_an_image_is_beside_its_truth_and_its_prediction(small_shapes):
+    """Without any predicted segment, the prediction's picture is the image's."""
+    dicts = get_dataset_dicts([NAME])[:1]
+    ((image_id, picture),) = collect(dicts, dicts).pictures
+    size = 5 * np.array([dicts[0]["height"], dicts[0]["width"]])  # 96 pixels are enlarged to 480
+    assert image_id == dicts[0]["image_id"]
+    assert picture.shape == (size[0], 3 * size[1] + 16, 3)
+    image, truth, prediction = (picture[:, i * (size[1] + 8) :][:, : size[1]] for i in range(3))
+    assert (image == prediction).all() and (image != truth).any(-1).mean() > 0.5
+
+
+def test_pictures_are_in_the_datasets_order(small_shapes):
+    dicts = get_dataset_dicts([NAME])
+    collector = collect(dicts[:3], [dicts[2], dicts[4], dicts[0]])
+    wanted = [dicts[0]["image_id"], dicts[2]["image_id"]]
+    assert [image_id for image_id, _ in collector.pictures] == wanted
+
+
+def test_without_evaluated_images_nothing_is_written(small_shapes, tmp_path):
+    collect(get_dataset_dicts([NAME]), []).write(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [(1000, 1500), (40, 3000)])
+def test_large_images_shrink(register, make_tiny_cfg, tmp_path, size):
+    """On the disk and in TensorBoard."""
+    Image.fromarray(np.full((*size, 3), 90, np.uint8)).save(tmp_path / "image.png")
+    write_panoptic_png(np.ones(size, np.int32), tmp_path / "ids.png")
+    image = {
+        **{"file_name": str(tmp_path / "image.png"), "image_id": 1},
+        **{"height": size[0], "width": size[1], "pan_seg_file_name": str(tmp_path / "ids.png")},
+        "segments_info": [{"id": 1, "category_id": 7, "isthing": False, "iscrowd": 0}],
+    }
+    register("large", [image])
+    cfg = make_tiny_cfg(
+        tmp_path,
+        *("DATASETS.TEST", ("large",), "INPUT.MIN_SIZE_TEST", 32, "INPUT.MAX_SIZE_TEST", 128),
+    )
+    with EventStorage() as storage:
+        evaluate(cfg, build_model(cfg))
+    height = round(size[0] * MAX_PICTURE_SIZE / size[1])
+    shape = (height, 3 * MAX_PICTURE_SIZE + 16, 3)
+    assert cv2.imread(str(tmp_path / "pictures" / "large.png")).shape == shape
+    ((_, picture, _),) = storage._vis_data
+    assert picture.transpose(1, 2, 0).shape == shape
+
+
+class SayingNothing(torch.nn.Module):
+    """Predicts no segment, and notes which process was asked for which image."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def forward(self, batched_inputs: list[dict]) -> list[dict]:
+        (asked,) = batched_inputs
+        with open(self.folder / f"asked_{comm.get_rank()}", "a") as file:
+            file.write(f"{asked['image_id']}\n")
+        ids = torch.zeros(asked["height"], asked["width"], dtype=torch.int32)
+        return [{"panoptic_seg": (ids, [])}]
+
+
+def _evaluate(cfg) -> None:
+    with EventStorage() as storage:
+        evaluate(cfg, SayingNothing(Path(cfg.OUTPUT_DIR)))
+    Path(cfg.OUTPUT_DIR, f"shown_{comm.get_rank()}").write_text(
+        "".join(f"{name}\n" for name, _, _ in storage._vis_data)
+    )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="would start the processes on GPUs")
+def test_pictures_of_several_processes_come_together(make_tiny_cfg, tmp_path, small_shapes, forked):
+    """Of 6 images 5 are drawn: two of 2 processes and three of 4 have some of them."""
+    found = {}
+    for processes in (1, 2, 4):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        cfg = make_tiny_cfg(
+            folder,
+            *("MODEL.DETR.TEST.NUM_PICTURES", 5, "MODEL.DETR.TEST.INSTANCES_ON", False),
+        )
+        launch(_evaluate, processes, dist_url=f"file://{folder}_store", args=(cfg,))
+        asked = "".join(path.read_text() for path in folder.glob("asked_*")).split()
+        assert sorted(map(int, asked)) == [image["image_id"] for image in get_dataset_dicts([NAME])]
+        shown = [(folder / f"shown_{rank}").read_text() for rank in range(processes)]
+        assert shown[1:] == [""] * (processes - 1)
+        (path,) = (folder / "pictures").iterdir()
+        found[processes] = (shown[0], cv2.imread(str(path)).tobytes())
+    assert len(found[1][0].split()) == 5
+    assert found[2] == found[1] and found[4] == found[1]
