@@ -15,14 +15,16 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import cv2
 import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage, has_event_storage
 
+from detr_d2.data.file_names import file_name_of
 from detr_d2.data.image_file import read_image
+from detr_d2.data.picture_file import write_picture
+from detr_d2.data.whole_file import check_writable
 from detr_d2.visualization import below, beside, draw_ground_truth, draw_prediction, fitted
 
 
@@ -78,14 +80,18 @@ class PictureCollector(DatasetEvaluator):
     def write(self, output_dir: str) -> None:
         """Writes the pictures, one below the other, to ``<output_dir>/pictures/<dataset>.png``.
 
-        While training, each goes to TensorBoard as well. Without pictures, nothing is written.
+        The file is named by ``file_name_of``. While training, each picture goes to TensorBoard as
+        well. Without pictures, nothing is written.
+
+        Raises:
+            OSError: it can't be written; names the file.
         """
         if not self.pictures:
             return
         folder = os.path.join(output_dir, "pictures")
-        os.makedirs(folder, exist_ok=True)
+        check_writable(folder, "OUTPUT_DIR")
         sheet = below([picture for _, picture in self.pictures])
-        cv2.imwrite(os.path.join(folder, f"{self._dataset_name}.png"), sheet[:, :, ::-1])
+        write_picture(sheet, os.path.join(folder, f"{file_name_of(self._dataset_name)}.png"))
         if has_event_storage():
             for image_id, picture in self.pictures:
                 tag = f"{self._dataset_name}/{image_id}"

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.data.datasets import convert_to_coco_json
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 
+from detr_d2.data.file_names import file_name_of
 from detr_d2.data.panoptic_dataset import get_dataset_dicts
 from detr_d2.evaluation.panoptic_evaluator import PanopticEvaluator
 from detr_d2.evaluation.thing_instances import build_instance_evaluator
@@ -40,6 +43,7 @@ def build_evaluators(
                 dataset_name, folder, tasks, dataset_dicts=dataset_dicts
             )
         else:
+            _name_instance_json(dataset_name, folder)
             instances = COCOEvaluator(
                 dataset_name, tasks=tasks, output_dir=folder, use_fast_impl=False
             )
@@ -59,8 +63,17 @@ def build_evaluators(
 
 
 def evaluation_folder(cfg: CfgNode, dataset_name: str) -> str:
-    """Where what evaluation writes on a dataset goes."""
-    return os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
+    """Where what evaluation writes on a dataset goes, whatever its name."""
+    return os.path.join(cfg.OUTPUT_DIR, "inference", file_name_of(dataset_name))
+
+
+def _name_instance_json(dataset_name: str, folder: str) -> None:
+    """Writes the COCO JSON of a dataset that has none, which Detectron2 would name after it."""
+    metadata = MetadataCatalog.get(dataset_name)
+    if not hasattr(metadata, "json_file"):
+        path = os.path.join(folder, f"{file_name_of(dataset_name)}_coco_format.json")
+        convert_to_coco_json(dataset_name, path)
+        metadata.json_file = path
 
 
 def _has_instances_alone(dataset_dict: dict) -> bool:

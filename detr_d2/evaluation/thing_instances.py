@@ -9,7 +9,6 @@ Axes: H×W pixels, K panoptic classes, n of them things.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from detr_d2.data.categories import PanopticClasses
+from detr_d2.data.file_names import file_name_of
 from detr_d2.data.json_file import write_json_atomically
 from detr_d2.data.panoptic_dataset import load_panoptic_dataset
 from detr_d2.data.panoptic_png import read_panoptic_png
@@ -212,7 +212,7 @@ def build_instance_evaluator(
     if not is_there:
         if json_file:
             logger.warning(f"{json_file} is not there: instances come from the panoptic PNGs")
-        file_name = re.sub(r"[^\w.-]+", "_", dataset_name) + "_thing_instances.json"
+        file_name = f"{file_name_of(dataset_name)}_thing_instances.json"
         json_file = str(Path(output_dir) / file_name)
         if comm.is_main_process():
             Path(output_dir).mkdir(parents=True, exist_ok=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from PIL import Image
 
 from detr_d2.data.image_array import to_uint8_colors
 from detr_d2.data.image_file import read_image
 from detr_d2.data.panoptic_dataset import get_dataset_dicts
+from detr_d2.data.picture_file import write_picture
 from detr_d2.data.whole_file import check_writable
 from detr_d2.engine.stages import evaluation_config
 from detr_d2.explanation.explanation import Explanation, explain
@@ -66,7 +66,7 @@ def write_explanation(explanation: Explanation, folder: str | Path) -> Path:
     for old in folder.glob("move[1-7]_*.png"):
         old.unlink()
     for name, picture in pictures(explanation):
-        Image.fromarray(picture).save(folder / f"{name}.png", compress_level=2)  # fast
+        write_picture(picture, folder / f"{name}.png")
     write_page(folder / PAGE, "explain.html.j2", **page_context(explanation))
     return folder / PAGE
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from detr_d2.data.categories import PanopticClasses
 from detr_d2.data.image_file import read_image
 from detr_d2.data.inputs import distinct_names
+from detr_d2.data.picture_file import write_picture
 from detr_d2.engine.stages import evaluation_config
 from detr_d2.evaluation.saved_predictions import PredictionStream
 from detr_d2.prediction.predictor import Predictor, picture_config, predict_stream
@@ -127,8 +128,7 @@ class Demo:
                     scene = Scene.from_output(output, MIN_INSTANCE_SCORE)
                     self._warn_of_missing(path, scene)
                     target = self._folder / f"{name}.png"
-                    if not cv2.imwrite(str(target), self._draw(image, scene)[:, :, ::-1]):
-                        raise OSError(f"{target}: the picture cannot be written.")
+                    write_picture(self._draw(image, scene), target)
                     self._save(f"{name}.png", _image_id(name), scene)
                     written += 1
         finally:

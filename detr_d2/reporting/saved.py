@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from detr_d2.data.categories import PanopticClasses
+from detr_d2.data.file_names import file_name_of
 from detr_d2.data.json_file import read_json
 from detr_d2.data.panoptic_dataset import load_panoptic_dataset
 from detr_d2.data.panoptic_json import (
@@ -104,15 +105,16 @@ def find_predictions(path: Path, dataset_name: str) -> Path:
     Raises:
         FileNotFoundError: there is none.
     """
+    folder = file_name_of(dataset_name)
     for found in (
         path,
         path / "predictions.json",
-        path / "inference" / dataset_name / "predictions.json",
+        path / "inference" / folder / "predictions.json",
     ):
         if found.is_file():
             return found
     raise FileNotFoundError(
-        f"{path}: neither it nor a folder inference/{dataset_name} in it has a predictions.json. "
+        f"{path}: neither it nor a folder inference/{folder} in it has a predictions.json. "
         "detr-d2 train --eval-only … MODEL.DETR.TEST.SAVE_PREDICTIONS True writes one."
     )
 
@@ -191,6 +193,6 @@ def report_on_saved(
 
 def _short_names(paths: Sequence[Path], dataset_name: str) -> list[str]:
     """Names of runs: the last part of each path that says more than where predictions lie."""
-    usual = {"predictions.json", dataset_name, "inference"}
+    usual = {"predictions.json", file_name_of(dataset_name), "inference"}
     names = [next((p for p in reversed(path.parts) if p not in usual), "run") for path in paths]
     return names if len(set(names)) == len(names) else [str(path) for path in paths]

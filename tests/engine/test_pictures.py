@@ -8,18 +8,21 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import launch
 from detectron2.modeling import build_model
+from detectron2.structures import BoxMode
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from PIL import Image
 
+from detr_d2.data.file_names import file_name_of
 from detr_d2.data.panoptic_dataset import get_dataset_dicts, set_panoptic_metadata
 from detr_d2.data.panoptic_png import write_panoptic_png
 from detr_d2.data.shapes import CATEGORIES
 from detr_d2.engine.evaluate import evaluate
 from detr_d2.engine.pictures import PictureCollector
+from detr_d2.reporting.saved import find_predictions
 from detr_d2.visualization import MAX_PICTURE_SIZE
 
 NAME = "small_shapes_val"
@@ -122,6 +125,74 @@ def test_large_images_shrink(register, make_tiny_cfg, tmp_path, size):
     assert cv2.imread(str(tmp_path / "pictures" / "large.png")).shape == shape
     ((_, picture, _),) = storage._vis_data
     assert picture.transpose(1, 2, 0).shape == shape
+
+
+@pytest.mark.parametrize("name", ["pets/val", "../../outside", "my data (v2)", "/pets"])
+def test_nothing_leaves_the_output_folder(register, make_tiny_cfg, tmp_path, name):
+    """Whatever a dataset is called: its pictures, its predictions, its instances, its report."""
+    register(name, get_dataset_dicts([NAME])[:1])
+    output = tmp_path / "a" / "b" / "output"
+    cfg = make_tiny_cfg(
+        output,
+        *("DATASETS.TEST", (name,), "MODEL.DETR.TEST.SAVE_PREDICTIONS", True),
+        *("MODEL.DETR.TEST.RAW_ON", True),
+    )
+    evaluate(cfg, build_model(cfg), report=True)
+    assert [
+        path for path in tmp_path.rglob("*") if path.is_file() and output not in path.parents
+    ] == []
+    assert [path.name for path in (output / "pictures").iterdir()] == [f"{file_name_of(name)}.png"]
+    (folder,) = (output / "inference").iterdir()
+    assert folder.name == file_name_of(name)
+    names = {"predictions.json", "report.html", "report.json", "predictions"}
+    names |= {f"{file_name_of(name)}_thing_instances.json"}
+    assert names <= {path.name for path in folder.iterdir()}
+    assert find_predictions(output, name) == folder / "predictions.json"
+
+
+def test_instances_without_a_json_stay_in_the_output_folder(registry, make_tiny_cfg, tmp_path):
+    """Of a dataset of instances, Detectron2 writes a JSON that is named after it."""
+    name = "../../../../outside"
+    image = get_dataset_dicts([NAME])[0]
+    thing = {"bbox": [5, 5, 20, 20], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
+    kept = {key: image[key] for key in ("file_name", "image_id", "height", "width")}
+    DatasetCatalog.register(name, lambda: [{**kept, "annotations": [{**thing, "iscrowd": 0}]}])
+    MetadataCatalog.get(name).set(thing_classes=["ball"])
+    output = tmp_path / "a" / "b" / "output"
+    cfg = make_tiny_cfg(
+        output,
+        *("DATASETS.TRAIN", (), "DATASETS.TEST", (name,)),
+        *("MODEL.DETR.MASK_ON", False, "MODEL.DETR.NUM_CLASSES", 1),
+    )
+    assert evaluate(cfg, build_model(cfg)).keys() == {"bbox"}
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert all(output in path.parents for path in files)
+    assert f"{file_name_of(name)}_coco_format.json" in {path.name for path in files}
+
+
+def test_names_that_are_alike_have_pictures_of_their_own(register, make_tiny_cfg, tmp_path):
+    dicts = get_dataset_dicts([NAME])
+    names = ("pets/val", "pets val", "pets_val")
+    for place, name in enumerate(names):
+        register(name, dicts[place : place + 1])
+    cfg = make_tiny_cfg(tmp_path, "DATASETS.TEST", names)
+    assert evaluate(cfg, build_model(cfg)).keys() == set(names)
+    pictures = [cv2.imread(str(path)).tobytes() for path in (tmp_path / "pictures").iterdir()]
+    assert len(set(pictures)) == 3 and len(list((tmp_path / "inference").iterdir())) == 3
+
+
+def test_a_folder_in_the_way_of_pictures_is_named(small_shapes, tmp_path):
+    collector = collect(get_dataset_dicts([NAME])[:1], get_dataset_dicts([NAME])[:1])
+    (tmp_path / "pictures" / f"{NAME}.png").mkdir(parents=True)
+    with pytest.raises(OSError, match=rf"can't be written: Is a directory: .*/{NAME}\.png"):
+        collector.write(str(tmp_path))
+
+
+def test_a_file_in_the_way_of_their_folder_is_named(small_shapes, tmp_path):
+    collector = collect(get_dataset_dicts([NAME])[:1], get_dataset_dicts([NAME])[:1])
+    (tmp_path / "pictures").touch()
+    with pytest.raises(OSError, match="OUTPUT_DIR: nothing can be written to .*/pictures"):
+        collector.write(str(tmp_path))
 
 
 class SayingNothing(torch.nn.Module):
