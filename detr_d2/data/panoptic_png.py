@@ -51,6 +51,7 @@ def write_panoptic_png(ids: np.ndarray, path: str | Path) -> None:
     """Writes segment ids (H×W integers in 0 … 2²⁴−1) as a panoptic PNG.
 
     Raises:
+        OSError: it can't be written; names the file.
         ValueError: an id does not fit the 24 bits of the format.
     """
     if ids.size and (ids.min() < 0 or ids.max() > MAX_SEGMENT_ID):
@@ -59,4 +60,8 @@ def write_panoptic_png(ids: np.ndarray, path: str | Path) -> None:
         )
     # Of four bytes of an integer the lowest three are a colour.
     colors = np.ascontiguousarray(ids, "<u4").view(np.uint8).reshape(*ids.shape, 4)[:, :, :3]
-    Image.fromarray(colors).save(path)
+    try:
+        Image.fromarray(colors).save(path)
+    except OSError as error:  # that a disk is full, the system says without the file's name
+        reason = error.strerror or str(error)
+        raise OSError(error.errno, f"can't be written: {reason}", str(path)) from error

@@ -11,13 +11,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from detr_d2.data.image_file import read_image
 from detr_d2.data.inputs import distinct_names, find_images
 from detr_d2.data.json_file import write_json_atomically
 from detr_d2.data.panoptic_png import write_panoptic_png
-from detr_d2.data.whole_file import written_whole
+from detr_d2.data.picture_file import write_picture
 from detr_d2.deploy.drawing import draw_panoptic
 from detr_d2.deploy.model_info import ModelClass, ModelError
 from detr_d2.deploy.predictor import Predictor
@@ -72,8 +71,7 @@ def predict_files(
             if saved:
                 saved.add(output.name, path, ids, segments_info)
             picture = draw_panoptic(image, ids, segments_info, predictor.info.classes)
-            with written_whole(output) as file:
-                Image.fromarray(picture).save(file, "PNG")
+            write_picture(picture, output)
     finally:
         if saved:
             saved.write()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -45,13 +45,13 @@ def png_uri(picture: np.ndarray) -> str:
     """A picture, H×W×3 uint8 RGB, H×W×4 RGBA or H×W grey, as the address of an image."""
     if picture.ndim == 3:
         picture = picture[:, :, [2, 1, 0, 3][: picture.shape[2]]]  # OpenCV has blue first
-    return _data_uri("image/png", cv2.imencode(".png", picture)[1])
+    return _data_uri("png", picture)
 
 
 def jpeg_uri(picture: np.ndarray, quality: int = 85) -> str:
     """A photograph, H×W×3 uint8 RGB, as the address of an image; quality in 1 … 100."""
     flags = [cv2.IMWRITE_JPEG_QUALITY, quality]
-    return _data_uri("image/jpeg", cv2.imencode(".jpg", picture[:, :, ::-1], flags)[1])
+    return _data_uri("jpeg", picture[:, :, ::-1], flags)
 
 
 def json_for_script(value: Any) -> Markup:
@@ -63,8 +63,12 @@ def json_for_script(value: Any) -> Markup:
     return Markup(text)
 
 
-def _data_uri(kind: str, content: np.ndarray) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content.tobytes()).decode('ascii')}"
+def _data_uri(kind: str, picture: np.ndarray, flags: Sequence[int] = ()) -> str:
+    is_encoded, content = cv2.imencode(f".{kind}", picture, flags)
+    if not is_encoded:  # as JPEG refuses more than 65,500 pixels in a row
+        height, width = picture.shape[:2]
+        raise ValueError(f"A picture of {width}×{height} pixels can't be stored as {kind.upper()}.")
+    return f"data:image/{kind};base64,{base64.b64encode(content.tobytes()).decode('ascii')}"
 
 
 def _without_nan(value: Any) -> Any:

@@ -1,5 +1,7 @@
 """Segment ids in the colours of a PNG."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from panopticapi.utils import rgb2id
@@ -88,3 +90,16 @@ def test_ids_that_do_not_fit_are_refused(tmp_path, wrong):
     with pytest.raises(ValueError, match=rf"x\.png: segment ids must lie in .*{wrong}"):
         write_panoptic_png(np.array([[0, wrong]]), path)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("target", ["/dev/full", "folder"])
+def test_a_file_that_cannot_be_written_is_named(tmp_path, target):
+    """A full disk, which the system reports without a name, and a folder in the way."""
+    if target == "folder":
+        (tmp_path / "x.png").mkdir()
+    elif Path(target).exists():
+        (tmp_path / "x.png").symlink_to(target)
+    else:
+        pytest.skip("needs /dev/full")
+    with pytest.raises(OSError, match=r"can't be written: .*x\.png"):
+        write_panoptic_png(np.ones((300, 300), np.int32), tmp_path / "x.png")

@@ -138,9 +138,7 @@ def test_nothing_leaves_the_output_folder(register, make_tiny_cfg, tmp_path, nam
         *("MODEL.DETR.TEST.RAW_ON", True),
     )
     evaluate(cfg, build_model(cfg), report=True)
-    assert [
-        path for path in tmp_path.rglob("*") if path.is_file() and output not in path.parents
-    ] == []
+    assert all(output in path.parents for path in tmp_path.rglob("*") if path.is_file())
     assert [path.name for path in (output / "pictures").iterdir()] == [f"{file_name_of(name)}.png"]
     (folder,) = (output / "inference").iterdir()
     assert folder.name == file_name_of(name)
@@ -165,9 +163,9 @@ def test_instances_without_a_json_stay_in_the_output_folder(registry, make_tiny_
         *("MODEL.DETR.MASK_ON", False, "MODEL.DETR.NUM_CLASSES", 1),
     )
     assert evaluate(cfg, build_model(cfg)).keys() == {"bbox"}
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert all(output in path.parents for path in files)
-    assert f"{file_name_of(name)}_coco_format.json" in {path.name for path in files}
+    assert all(output in path.parents for path in tmp_path.rglob("*") if path.is_file())
+    (path,) = output.rglob("*_coco_format.json")
+    assert path.name == f"{file_name_of(name)}_coco_format.json"
 
 
 def test_names_that_are_alike_have_pictures_of_their_own(register, make_tiny_cfg, tmp_path):

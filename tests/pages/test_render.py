@@ -57,6 +57,11 @@ def test_jpeg_uris_hold_nearly_the_picture():
     assert np.abs(stored.astype(int) - picture).max() < 5
 
 
+def test_a_picture_that_cannot_be_stored_is_an_error():
+    with pytest.raises(ValueError, match="70000×1 pixels can't be stored as JPEG"):
+        jpeg_uri(np.zeros((1, 70000, 3), np.uint8))
+
+
 def test_json_survives_any_string_and_ends_no_element():
     value = {"name": NASTY, 3: [float("nan"), 0.5, (1, None)]}
     text = json_for_script(value)
