@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from pathlib import Path
 
 import cv2
@@ -47,6 +49,18 @@ def collect(dicts: list[dict], evaluated: list[dict]) -> PictureCollector:
         collector.process([{"image_id": dataset_dict["image_id"]}], [NOTHING])
     collector.evaluate()
     return collector
+
+
+def large_dict(folder: Path, image_id: int, size: tuple[int, int]) -> dict:
+    """Writes an image that is all of one segment."""
+    image, ids = (str(folder / f"{image_id}_{kind}.png") for kind in ("image", "ids"))
+    Image.fromarray(np.full((*size, 3), 90, np.uint8)).save(image)
+    write_panoptic_png(np.ones(size, np.int32), ids)
+    segment = {"id": 1, "category_id": 7, "isthing": False, "iscrowd": 0}
+    return {
+        **{"file_name": image, "image_id": image_id, "height": size[0], "width": size[1]},
+        **{"pan_seg_file_name": ids, "segments_info": [segment]},
+    }
 
 
 def test_the_model_runs_once_for_each_image(make_tiny_cfg, tmp_path, small_shapes):
@@ -103,17 +117,26 @@ def test_without_evaluated_images_nothing_is_written(small_shapes, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_one_image_at_a_time_is_in_memory(tmp_path, small_shapes):
+    """At its full size: more images take no more, and little of them stays."""
+    dicts = [large_dict(tmp_path, image_id, (900, 1200)) for image_id in range(4)]
+    peaks = []
+    for some in (dicts[:1], dicts):  # the first time, for what is loaded once
+        gc.collect()
+        tracemalloc.start()
+        collector = collect(some, some)
+        kept, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        size_of_pictures = sum(picture.nbytes for _, picture in collector.pictures)
+        assert kept < size_of_pictures + 1e6
+        peaks.append(peak - size_of_pictures)
+    assert peaks[1] < 1.1 * peaks[0]
+
+
 @pytest.mark.parametrize("size", [(1000, 1500), (40, 3000)])
 def test_large_images_shrink(register, make_tiny_cfg, tmp_path, size):
     """On the disk and in TensorBoard."""
-    Image.fromarray(np.full((*size, 3), 90, np.uint8)).save(tmp_path / "image.png")
-    write_panoptic_png(np.ones(size, np.int32), tmp_path / "ids.png")
-    image = {
-        **{"file_name": str(tmp_path / "image.png"), "image_id": 1},
-        **{"height": size[0], "width": size[1], "pan_seg_file_name": str(tmp_path / "ids.png")},
-        "segments_info": [{"id": 1, "category_id": 7, "isthing": False, "iscrowd": 0}],
-    }
-    register("large", [image])
+    register("large", [large_dict(tmp_path, 1, size)])
     cfg = make_tiny_cfg(
         tmp_path,
         *("DATASETS.TEST", ("large",), "INPUT.MIN_SIZE_TEST", 32, "INPUT.MAX_SIZE_TEST", 128),
