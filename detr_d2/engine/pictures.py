@@ -2,10 +2,10 @@
 
 They are drawn of the outputs that are evaluated, so that the model runs once for each image, and
 at most ``MAX_PICTURE_SIZE`` long before anything is painted. What a picture costs is about what
-reading its image and annotation once more costs, and two small PNGs. Measured on four images of
-3000×4000 pixels full of noise, which no PNG makes small, on one core: 1.1 s each, as long as a tiny
-model's evaluation of such an image takes, 40 MB more memory at the peak, 1.2 MB each in the PNG and
-0.9 MB in TensorBoard's events. An evaluation of 400 images so gets 1 % longer by the usual four.
+reading its image and annotation once more costs, and two PNGs of at most 3.75 MB. Measured on four
+images of 3000×4000 pixels full of noise: 1.2 s of one core each, as much as the evaluation of such
+an image takes with a tiny model, 20 MB more memory at the peak, 1.1 MB each in the file and 0.9 MB
+in TensorBoard's events. An evaluation of 400 images so gets 1 % longer by the usual four.
 
 Axes: h×w a picture, three times as wide as an image of it.
 """

@@ -2,7 +2,8 @@
 
 Panoptic pictures are painted by ours; boxes, and masks that overlap, by Detectron2's visualizer.
 Images, ids and masks are brought to the size of their picture before anything is painted, so that a
-picture of a large image takes little more time and memory than reading its files.
+picture of a large image takes little more time and memory than reading its files. Segments that are
+smaller than a pixel of the picture can be missing from it.
 
 Axes: H×W the image, h×w the picture, between ``MIN_PICTURE_SIZE`` and ``MAX_PICTURE_SIZE`` long
 where ``fitted`` made it.
