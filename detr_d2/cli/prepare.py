@@ -41,9 +41,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     instances.add_argument(
         "--semantic", metavar="FOLDER", help="semantic PNGs of the stuff, named as the images"
     )
-    semantic.add_argument("--images", required=True, metavar="FOLDER")
-    cityscapes.add_argument("--images", required=True, metavar="FOLDER")
-    labelme.add_argument("--images", metavar="FOLDER", help="where they are not beside the JSONs")
+    for source in (semantic, cityscapes):
+        source.add_argument("--images", required=True, metavar="FOLDER")
+    for source in (instances, labelme):
+        source.add_argument(
+            "--images", metavar="FOLDER", help="where they are not beside the JSON or JSONs"
+        )
+        source.add_argument(
+            "--background",
+            metavar="NAME",
+            help="a new category of stuff for all that isn't annotated; without, that is void",
+        )
+    instances.add_argument(
+        "--crowds-as-things",
+        action="store_true",
+        help="crowds of things are single objects, as brush masks that a tool marks iscrowd",
+    )
     instances.add_argument("--categories", metavar="FILE", help="instead of the JSON's own")
     semantic.add_argument("--categories", required=True, metavar="FILE")
     cityscapes.add_argument("--categories", metavar="FILE", help="instead of Cityscapes' own 19")

@@ -21,6 +21,7 @@ from detr_d2.data.messages import quoted
 from detr_d2.data.panoptic_png import write_panoptic_png
 from detr_d2.data.processes import worker_context
 from detr_d2.preparation.categories import things_of
+from detr_d2.preparation.class_counts import count_classes, near_twins
 from detr_d2.preparation.errors import PreparationError, Report
 from detr_d2.preparation.files import check_file_name, png_name
 from detr_d2.preparation.segments import Segmentation, segment_ids, segments_info
@@ -50,21 +51,25 @@ class Source:
         images: all of them.
         problems: what was wrong before any image was looked at.
         notes: for the report.
+        void_remedy: a sentence on what makes void pixels count, where all categories are things.
     """
 
     categories: list[dict]
     images: Sequence[AnnotatedImage]
     problems: Sequence[str] = ()
     notes: Sequence[str] = ()
+    void_remedy: str = "A stuff category for them, instead of void, would make them count."
 
 
 @dataclass
 class _Outcome:
-    """An image as it goes into the JSON, or None, and what was wrong with it."""
+    """An image as it goes into the JSON, or None, its void pixels, and what was wrong with it."""
 
     image: dict | None = None
     annotation: dict | None = None
     hidden: int = 0
+    void: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
 
@@ -85,7 +90,7 @@ def write_panoptic(
             is left.
         OSError: files can't be written, or a process has died.
     """
-    report = Report(notes=source.notes)
+    report, void = Report(), 0
     content: dict[str, list] = {"images": [], "annotations": [], "categories": source.categories}
     with _complete_or_gone(Path(output)) as folder:
         _note_problems(source.problems, report, skip_errors)
@@ -103,12 +108,29 @@ def write_panoptic(
                     report.segments += len(segments)
                     report.crowds += sum(segment["iscrowd"] for segment in segments)
                     report.hidden += outcome.hidden
+                    report.counts.update(outcome.counts)
+                    void += outcome.void
         if not report.images:
             raise PreparationError(
                 "\n  ".join(["No image is left to be written.", *report.left_out])
             )
+        report.classes = count_classes(source.categories, content["annotations"])
+        twins = near_twins(category["name"] for category in source.categories)
+        report.notes = [*source.notes, *twins, *_void_note(source, content["images"], void)]
         write_json_atomically(content, folder / "panoptic.json")
     return report
+
+
+def _void_note(source: Source, images: Sequence[dict], void: int) -> list[str]:
+    """What void pixels mean where no category is stuff."""
+    if not void or not all(category["isthing"] for category in source.categories):
+        return []
+    share = void / sum(image["height"] * image["width"] for image in images)
+    return [
+        f"All classes are things, and {share:.1%} of all pixels are void: training and PQ ignore "
+        f"what is predicted there, so that objects invented there cost nothing. "
+        f"{source.void_remedy}"
+    ]
 
 
 @contextmanager
@@ -208,5 +230,7 @@ def _write_image(
             "segments_info": segments_info(segmentation, ids),
         },
         hidden=segmentation.hidden,
+        void=int((segmentation.labels == 0).sum()),
+        counts=segmentation.counts,
         problems=list(segmentation.problems),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import unicodedata
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -15,25 +16,29 @@ from detr_d2.data.image_file import FORMATS
 from detr_d2.data.messages import quoted
 from detr_d2.preparation.errors import PreparationError
 
+# What names may not have: control characters, halves of characters, and ends of lines. All kinds of
+# spaces and of joiners are in names that people have.
+_REFUSED = {"Cc", "Cs", "Zl", "Zp"}
 # In bytes; most file systems take 255 for a part and 4096 for a path, and endings are added.
 MAX_PART, MAX_NAME = 240, 1024
 LABEL_EXTENSIONS = (".png", ".tif", ".tiff")
 
 
 def check_file_name(name: object) -> str:
-    """Returns a name that stays in the folder that it is put into.
+    """Returns a name that stays in the folder that it is put into, whoever takes it for a path.
 
     Raises:
-        PreparationError: it is no relative path with slashes, leaves the folder or is too long.
+        PreparationError: it is no relative path, leaves the folder or is too long.
     """
     if not isinstance(name, str) or not name:
         raise PreparationError(f"the file name {quoted(name)} has to be a text")
-    parts = name.split("/")
-    if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or "\\" in name:
+    parts = _with_slashes(name).split("/")
+    if not parts[0] or PureWindowsPath(name).drive:
         raise PreparationError(
-            f"the file name {quoted(name)} has to be relative to the image folder, with slashes"
+            f"the file name {quoted(name)} has to be relative to the image folder"
         )
-    if not {"", ".", ".."}.isdisjoint(parts) or not name.isprintable():
+    refused = any(unicodedata.category(character) in _REFUSED for character in name)
+    if not {"", ".", ".."}.isdisjoint(parts) or refused:
         raise PreparationError(
             f"the file name {quoted(name)} may have neither '.', '..' or empty parts nor "
             "characters that don't print"
@@ -51,12 +56,76 @@ def png_name(file_name: str, taken: Collection[str]) -> str:
         taken: names in small letters, so that case alone makes no difference between two files;
             the ending of the image stays in the name where it has to.
     """
+    file_name = _with_slashes(file_name)
     stem, _ = posixpath.splitext(file_name)  # pathlib's suffixes differ between Pythons
     candidate, number = f"{stem}.png", 1
     while candidate.lower() in taken:
         candidate = f"{file_name}.png" if number == 1 else f"{file_name}.{number}.png"
         number += 1
     return candidate
+
+
+def _with_slashes(name: str) -> str:
+    return name.replace("\\", "/")
+
+
+class FileNames:
+    """The names that files have in a folder, where others spell them in another way."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._listed: dict[Path, dict[str, str]] = {}
+
+    def find(self, name: str) -> str:
+        """The name of a file as it is in the folder.
+
+        Args:
+            name: relative, unchecked; its separators may be backslashes, and its accents composed
+                otherwise than in the folder.
+
+        Returns:
+            The name itself where there is such a file, else that of the file that is meant, or, as
+            none is there, the name with slashes.
+        """
+        if name.isascii() and "\\" not in name:
+            return name
+        slashed = _with_slashes(name)
+        for candidate in (name, slashed):
+            if os.path.isfile(self.folder / candidate):
+                return candidate
+        found = []
+        for part in slashed.split("/"):
+            twin = self._names_in(self.folder.joinpath(*found)).get(_composed(part))
+            if twin is None:
+                return slashed
+            found.append(twin)
+        return "/".join(found)
+
+    def _names_in(self, folder: Path) -> dict[str, str]:
+        """What is in a folder, by composed names."""
+        if folder not in self._listed:
+            try:
+                names = sorted(os.listdir(folder))
+            except (OSError, ValueError):
+                names = []
+            self._listed[folder] = {_composed(name): name for name in names}
+        return self._listed[folder]
+
+
+def _composed(name: str) -> str:
+    """Unicode's form C: ü as one character, which some systems write as u and two dots."""
+    return unicodedata.normalize("NFC", name)
+
+
+def existing_folder(folder: str | Path) -> Path:
+    """The folder.
+
+    Raises:
+        NotADirectoryError: there is none.
+    """
+    if not Path(folder).is_dir():
+        raise NotADirectoryError(f"There is no folder {folder}.")
+    return Path(folder)
 
 
 def image_extensions() -> tuple[str, ...]:
@@ -80,9 +149,7 @@ def files_by_stem(
     Raises:
         NotADirectoryError: there is no such folder.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        raise NotADirectoryError(f"There is no folder {folder}.")
+    root = existing_folder(folder)
     files: dict[str, list[str]] = {}
     for path in sorted(Path(at, name) for at, _, names in os.walk(root) for name in names):
         known = path.suffix.lower() in extensions and not path.name.startswith(".")

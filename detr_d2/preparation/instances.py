@@ -6,19 +6,28 @@ Axes: H×W pixels.
 from __future__ import annotations
 
 import posixpath
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from detr_d2.data.messages import quoted
-from detr_d2.preparation.categories import complete_categories, read_categories, read_json
+from detr_d2.preparation.background import REMEDY, Background, with_background
+from detr_d2.preparation.categories import (
+    complete_categories,
+    listed_categories,
+    read_json,
+    renaming_notes,
+    without_unused_twins,
+)
+from detr_d2.preparation.crowds import crowd_notes
 from detr_d2.preparation.dataset import Source, write_panoptic
 from detr_d2.preparation.errors import PreparationError, Report
-from detr_d2.preparation.pictures import check_size, read_label_image
-from detr_d2.preparation.regions import check_encoded, region_rle
+from detr_d2.preparation.fields import as_flag, as_id, as_whole
+from detr_d2.preparation.files import FileNames, existing_folder
+from detr_d2.preparation.pictures import check_size, image_size, read_label_image
+from detr_d2.preparation.regions import check_encoded, region_rle, whole_polygons
 from detr_d2.preparation.segments import Region, Segmentation, by_regions
 from detr_d2.preparation.semantic import (
     check_same_size,
@@ -26,15 +35,20 @@ from detr_d2.preparation.semantic import (
     semantic_segments,
 )
 
+_CRUMBS = "parts of fewer than three points were dropped from polygons"
+
 
 def prepare_instances(
     json_file: str | Path,
     output: str | Path,
     *,
+    images: str | Path | None = None,
     semantic: str | Path | None = None,
     categories: str | Path | None = None,
     mapping: str | Path | None = None,
     ignore: Iterable[int] = (),
+    crowds_as_things: bool = False,
+    background: str | None = None,
     skip_errors: bool = False,
     workers: int = 1,
 ) -> Report:
@@ -43,45 +57,73 @@ def prepare_instances(
     Args:
         json_file: polygons, RLEs, crowds.
         output: the folder to make.
+        images: a folder, where it is not the JSON's own. It is looked into for sizes that the JSON
+            doesn't tell, and for what files with odd names are really called.
         semantic: a folder of PNGs, named and sorted into sub-folders as the images. Their things
             are void where no annotation tells one from another.
         categories: a file, see ``read_categories``; without, those of the JSON. Things where it
             doesn't say otherwise.
         mapping, ignore: what pixels of the semantic PNGs are, see ``read_pixel_categories``.
+        crowds_as_things: what is annotated as a crowd of things is a single object, as where tools
+            mark all that is drawn with a brush as crowds.
+        background: name of a category of stuff for all that isn't annotated. Images of which an
+            annotation is left out keep their void, as it may be there.
         skip_errors, workers: see ``write_panoptic``.
 
     Raises:
-        PreparationError, OSError: see ``write_panoptic``; the JSON is no instance JSON.
+        PreparationError, OSError: see ``write_panoptic``; the JSON is no instance JSON, or options
+            contradict each other.
     """
+    if background is not None and semantic is not None:
+        raise PreparationError(
+            "--background is for data without --semantic, whose PNGs say what is behind: give the "
+            "background a category of stuff, and its pixels that id"
+        )
     content = read_json(json_file)
-    images, annotations = _lists_of(content, ("images", "annotations"), json_file)
-    if categories is None:
-        known = complete_categories(content.get("categories"), json_file, isthing=True)
-    else:
-        known = read_categories(categories, isthing=True)
+    described, annotations = _lists_of(content, ("images", "annotations"), json_file)
+    where = categories or json_file
+    listed = content.get("categories") if categories is None else listed_categories(categories)
+    used = {as_whole(annotation.get("category_id")) for annotation in annotations}
+    listed, notes = without_unused_twins(listed, used)
+    known = complete_categories(listed, where, isthing=True)
+    notes += renaming_notes(listed, known)
+    known, behind_all = with_background(known, background, where)
     behind = None
     if semantic is not None:
-        where = categories or json_file
         category_of = read_pixel_categories(known, where, mapping, ignore)
         # Which of several things a pixel belongs to, a semantic PNG can't tell.
         things = {category["id"] for category in known if category["isthing"]}
         void = {value: None for value, category in category_of.items() if category in things}
         behind = SemanticFolder(Path(semantic), {**category_of, **void})
+    names = FileNames(Path(json_file).parent if images is None else existing_folder(images))
     problems = []
-    of_image: dict[Any, list] = {image["id"]: [] for image in images}
+    of_image: dict[Any, list] = {image["id"]: [] for image in described}
     for annotation in annotations:
-        try:
-            of_image[annotation.get("image_id")].append(annotation)
-        except (KeyError, TypeError):  # unknown, or not even hashable
+        image_id = as_id(annotation.get("image_id"))
+        if image_id in of_image:
+            of_image[image_id].append(annotation)
+        else:
             problems.append(
                 f"{json_file}: annotation {quoted(annotation.get('id'))} is of image "
                 f"{quoted(annotation.get('image_id'))}, which is not there"
             )
     annotated = [
-        InstancesImage(str(json_file), image, tuple(of_image[image["id"]]), behind)
-        for image in images
+        InstancesImage(
+            str(json_file),
+            {**image, "file_name": _file_name(names, image.get("file_name"))},
+            tuple(of_image[image["id"]]),
+            behind,
+            names.folder,
+            crowds_as_things,
+            behind_all,
+        )
+        for image in described
     ]
-    source = Source(known, annotated, problems)
+    if not crowds_as_things:
+        notes += crowd_notes(annotations, known)
+    source = Source(known, annotated, problems, notes)
+    if semantic is None:
+        source = replace(source, void_remedy=REMEDY)
     return write_panoptic(source, output, skip_errors=skip_errors, workers=workers)
 
 
@@ -91,9 +133,9 @@ def _lists_of(content: Any, keys: Iterable[str], where: str | Path) -> list[list
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise PreparationError(f"{where}: no instance JSON of COCO, it has no list of {key}")
     for image in lists[0]:
-        if not isinstance(image.get("id"), int | str):
+        if as_id(image.get("id")) is None:
             raise PreparationError(f"{where}: an image has the id {quoted(image.get('id'))}")
-    return lists
+    return [[{**image, "id": as_id(image["id"])} for image in lists[0]], *lists[1:]]
 
 
 @dataclass(frozen=True)
@@ -110,7 +152,8 @@ class SemanticFolder:
 
     def segmentation(self, file_name: str, size: tuple[int, int]) -> Segmentation:
         """The stuff of an image of that name, height and width."""
-        png = self.folder / f"{posixpath.splitext(file_name)[0]}.png"
+        stem, _ = posixpath.splitext(file_name.replace("\\", "/"))
+        png = self.folder / FileNames(self.folder).find(f"{stem}.png")
         values = read_label_image(png)
         check_same_size(values, png, size)
         return semantic_segments(values, png, self.category_of)
@@ -125,41 +168,74 @@ class InstancesImage:
         image: COCO's description.
         annotations: COCO's, of this image.
         behind: what is seen where no annotation is.
+        folder: of the image, for its size.
+        crowds_as_things: see ``prepare_instances``.
+        background: what is seen instead where there is no ``behind``.
     """
 
     json_file: str
     image: dict
     annotations: tuple[dict, ...]
     behind: SemanticFolder | None
+    folder: Path = Path()
+    crowds_as_things: bool = False
+    background: Background = Background(None)
 
     def segmentation(self, is_thing: Mapping[int, bool]) -> Segmentation:
         """The annotations on top of one another, and of the stuff."""
-        height, width = self.image.get("height"), self.image.get("width")
-        if type(height) is not int or type(width) is not int:
-            raise PreparationError(f"{self.json_file}: its height and width are no whole numbers")
-        check_size(height, width)
-        below = Segmentation(np.zeros((height, width), np.int32), ())
-        if self.behind is not None:
-            below = self.behind.segmentation(self.image["file_name"], (height, width))
+        height, width = self._size()
         regions, problems, encoded = [], [], 0
+        counts: Counter[str] = Counter()
         for annotation in self.annotations:
             try:
-                region = _region(annotation, is_thing, height, width)
+                region, crumbs = self._region(annotation, is_thing, height, width)
                 encoded = check_encoded(encoded, region.rle)
                 regions.append(region)
+                counts += Counter({_CRUMBS: crumbs})
             except PreparationError as error:
                 problems.append(
                     f"{self.json_file}: image {quoted(self.image['id'])}, annotation "
                     f"{quoted(annotation.get('id'))}: {error}"
                 )
-        return by_regions(regions, is_thing, below, problems)
+        if self.behind is not None:
+            below = self.behind.segmentation(self.image["file_name"], (height, width))
+        else:
+            below = self.background.below(height, width, problems, counts)
+        return by_regions(regions, is_thing, below, problems, counts)
+
+    def _size(self) -> tuple[int, int]:
+        """Height and width: the JSON's, or the image's where the JSON has none."""
+        told = self.image.get("height"), self.image.get("width")
+        height, width = map(as_whole, told)
+        if height is not None and width is not None and height > 0 and width > 0:
+            check_size(height, width)
+            return height, width
+        try:
+            return image_size(self.folder / self.image["file_name"])
+        except PreparationError as error:
+            raise PreparationError(
+                f"{self.json_file}: its height and width are {quoted(told[0])} and "
+                f"{quoted(told[1])}, and its file doesn't tell them: {error} "
+                "(--images FOLDER says where the images are)"
+            ) from error
+
+    def _region(
+        self, annotation: dict, is_thing: Mapping[int, bool], height: int, width: int
+    ) -> tuple[Region, int]:
+        """The pixels of an annotation, and how many parts of it were too small to be any."""
+        category_id = as_whole(annotation.get("category_id"))
+        if category_id not in is_thing:
+            raise PreparationError(f"there is no category {quoted(annotation.get('category_id'))}")
+        iscrowd = as_flag(annotation.get("iscrowd", 0))
+        if iscrowd is None:
+            raise PreparationError(
+                f"iscrowd has to be 0 or 1, not {quoted(annotation.get('iscrowd'))}"
+            )
+        segmentation, crumbs = whole_polygons(annotation.get("segmentation"))
+        rle = region_rle(segmentation, height, width)
+        return Region(rle, category_id, iscrowd and not self.crowds_as_things), crumbs
 
 
-def _region(annotation: dict, is_thing: Mapping[int, bool], height: int, width: int) -> Region:
-    category_id, iscrowd = annotation.get("category_id"), annotation.get("iscrowd", 0)
-    if type(category_id) is not int or category_id not in is_thing:
-        raise PreparationError(f"there is no category {quoted(category_id)}")
-    if iscrowd not in (0, 1):
-        raise PreparationError(f"iscrowd has to be 0 or 1, not {quoted(iscrowd)}")
-    rle = region_rle(annotation.get("segmentation"), height, width)
-    return Region(rle, category_id, bool(iscrowd))
+def _file_name(names: FileNames, file_name: Any) -> Any:
+    """What a file is really called; what is no name is left to be refused."""
+    return names.find(file_name) if isinstance(file_name, str) else file_name

@@ -5,6 +5,7 @@ Axes: H×W pixels; points are (x, y).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from detr_d2.data.messages import quoted
+from detr_d2.preparation.background import REMEDY, Background, with_background
 from detr_d2.preparation.categories import complete_categories, read_categories, read_json
 from detr_d2.preparation.dataset import Source, write_panoptic
 from detr_d2.preparation.errors import PreparationError, Report
@@ -30,6 +32,7 @@ def prepare_labelme(
     images: str | Path | None = None,
     categories: str | Path | None = None,
     stuff: Iterable[str] = (),
+    background: str | None = None,
     skip_errors: bool = False,
     workers: int = 1,
 ) -> Report:
@@ -42,6 +45,8 @@ def prepare_labelme(
         categories: a file whose names are the labels, see ``read_categories``; without, labels are
             categories in order of first appearance, from id 1 on.
         stuff: labels that are stuff. Others are things, unless ``categories`` says otherwise.
+        background: name of a category of stuff for all that has no shape, see
+            ``prepare_instances``.
         skip_errors, workers: see ``write_panoptic``.
 
     Raises:
@@ -60,11 +65,14 @@ def prepare_labelme(
     labels = [shape.get("label") for shapes in shapes_of.values() for shape in shapes[1]]
     known = _label_categories(labels, categories, set(stuff), folder)
     ids = {category["name"]: category["id"] for category in known}
+    known, behind_all = with_background(known, background, categories or folder)
     annotated = [
-        LabelMeImage(number, name, Path(images, name), Path(folder, json_name), *shapes, ids)
+        LabelMeImage(
+            number, name, Path(images, name), Path(folder, json_name), *shapes, ids, behind_all
+        )
         for (number, name, json_name), shapes in shapes_of.items()
     ]
-    source = Source(known, annotated, problems, found.notes)
+    source = Source(known, annotated, problems, found.notes, REMEDY)
     return write_panoptic(source, output, skip_errors=skip_errors, workers=workers)
 
 
@@ -111,11 +119,13 @@ class LabelMeImage(PairedImage):
         size: height and width as the JSON has them, or None.
         shapes: LabelMe's.
         category_ids: by label.
+        background: what is seen where no shape is.
     """
 
     size: tuple[Any, Any]
     shapes: list[dict]
     category_ids: Mapping[str, int]
+    background: Background
 
     def segmentation(self, is_thing: Mapping[int, bool]) -> Segmentation:
         """The shapes on top of one another; those of one group and label are one instance."""
@@ -144,8 +154,9 @@ class LabelMeImage(PairedImage):
             Region(coco_mask.merge(rles), category_id)
             for (category_id, *_), rles in instances.items()
         ]
-        below = Segmentation(np.zeros((height, width), np.int32), ())
-        return by_regions(regions, is_thing, below, problems)
+        counts: Counter[str] = Counter()
+        below = self.background.below(height, width, problems, counts)
+        return by_regions(regions, is_thing, below, problems, counts)
 
     def _category_id(self, shape: dict) -> int:
         label = shape.get("label")

@@ -35,7 +35,34 @@ def region_rle(segmentation: Any, height: int, width: int) -> dict:
         return _checked_rle(segmentation, height, width)
     if isinstance(segmentation, list) and segmentation:
         return polygons_rle(segmentation, height, width)
-    raise PreparationError("no segmentation: it needs a list of polygons or an RLE")
+    raise PreparationError(
+        f"it has no segmentation ({quoted(segmentation)}): it needs a list of polygons or an RLE. "
+        "--skip-errors leaves such annotations out"
+    )
+
+
+def whole_polygons(segmentation: Any) -> tuple[Any, int]:
+    """COCO's ``segmentation`` in its usual form, where it is of polygons.
+
+    One polygon may stand in the place of the list of them, flat or as pairs.
+
+    Returns:
+        It without polygons of fewer than three points, where there are others, and how many were
+        left out.
+
+    Raises:
+        PreparationError: a polygon has no points.
+    """
+    if not isinstance(segmentation, list) or not segmentation:
+        return segmentation, 0
+    flat = not any(isinstance(part, list | dict) for part in segmentation)
+    pairs = len(segmentation) > 2 and all(
+        isinstance(part, list) and len(part) == 2 and not any(isinstance(x, list) for x in part)
+        for part in segmentation
+    )
+    polygons = [segmentation] if flat or pairs else segmentation
+    whole = [p for p in polygons if not isinstance(p, list) or len(as_points(p)) >= 3]
+    return whole or polygons, len(polygons) - len(whole or polygons)
 
 
 def polygons_rle(polygons: list[list[float]], height: int, width: int) -> dict:

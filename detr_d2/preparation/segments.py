@@ -10,7 +10,7 @@ Axes: H×W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -43,12 +43,21 @@ class Segmentation:
         segments: none without a pixel.
         hidden: how many others had none and were dropped.
         problems: annotations that were wrong and are not in it.
+        counts: how often something was done to annotations, by what it was; for the report.
     """
 
     labels: np.ndarray
     segments: tuple[Segment, ...]
     hidden: int = 0
     problems: tuple[str, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+def uniform(height: int, width: int, category_id: int | None) -> Segmentation:
+    """An image that is all one stuff, or all void where the category is None."""
+    if category_id is None:
+        return Segmentation(np.zeros((height, width), np.int32), ())
+    return Segmentation(np.ones((height, width), np.int32), (Segment(category_id),))
 
 
 @dataclass(frozen=True)
@@ -106,14 +115,16 @@ def by_regions(
     is_thing: Mapping[int, bool],
     below: Segmentation,
     problems: Iterable[str] = (),
+    counts: Mapping[str, int] | None = None,
 ) -> Segmentation:
     """The segments of regions that may overlap, see the module's rule.
 
     Args:
         regions: in the order of annotation.
         is_thing: by category id.
-        below: what is seen where no region is; all void, or stuff.
-        problems: of the result.
+        below: what is seen where no region is; all void, or stuff. It is meant to be covered, and
+            doesn't count as hidden.
+        problems, counts: of the result.
     """
     _check_count(len(regions) + len(below.segments))
     numbers = {segment: number for number, segment in enumerate(below.segments, start=1)}
@@ -130,17 +141,12 @@ def by_regions(
         x, y, width, height = map(int, coco_mask.toBbox(rle))
         box = slice(y, y + height), slice(x, x + width)
         labels[box][coco_mask.decode(rle)[box] != 0] = number
-    return _without_hidden(labels, tuple(numbers), tuple(problems))
-
-
-def _without_hidden(
-    labels: np.ndarray, segments: tuple[Segment, ...], problems: tuple[str, ...]
-) -> Segmentation:
-    visible = np.bincount(labels.ravel(), minlength=len(segments) + 1) > 0
+    visible = np.bincount(labels.ravel(), minlength=len(numbers) + 1) > 0
     visible[0] = False
-    kept = tuple(segments[i] for i in np.flatnonzero(visible[1:]))
+    kept = tuple(segment for segment, number in numbers.items() if visible[number])
+    hidden = int((~visible[len(below.segments) + 1 :]).sum())
     renumbered = np.where(visible, visible.cumsum(), 0).astype(np.int32)
-    return Segmentation(renumbered[labels], kept, len(segments) - len(kept), problems)
+    return Segmentation(renumbered[labels], kept, hidden, tuple(problems), counts or {})
 
 
 def _check_count(count: int) -> None:

@@ -97,6 +97,11 @@ def test_errors_are_one_line_or_skipped(run, data, capsys):
     said = capsys.readouterr().out.splitlines()
     assert said == [
         "3 images, 1 segments, 0 of them crowds",
+        "classes:",
+        "  'cat' (thing): 1 segments in 1 images",
+        "All classes are things, and 77.8% of all pixels are void: training and PQ ignore what is "
+        "predicted there, so that objects invented there cost nothing. --background NAME makes "
+        "them stuff of that name, so that they count.",
         "1 left out because of errors:",
         f"  {message}",
     ]

@@ -89,7 +89,7 @@ def test_sub_folders_and_endings_keep_names_apart(write, read_back, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["../x.jpg", "a/../../x.jpg", "/x.jpg", "C:\\x.jpg", "a\\x.jpg", "", ["x"], 3]
+    "name", ["../x.jpg", "a/../../x.jpg", "/x.jpg", "C:\\x.jpg", "a\\..\\x.jpg", "", ["x"], 3]
 )
 def test_nothing_leaves_the_folder(name, write, read_back, tmp_path):
     hostile = MadeUpImage({"id": 5, "file_name": name})

@@ -102,10 +102,12 @@ def test_any_value_in_any_place(data, tmp_path):
     before = set(tmp_path.rglob("*"))
     out, skip = folder / "out", {"skip_errors": data.draw(st.booleans())}
     semantic = {"categories": paths["categories.json"], "mapping": paths["mapping.json"]}
+    more = {"background": data.draw(st.sampled_from([None, "floor", "cat"]))}
+    crowds = {"crowds_as_things": data.draw(st.booleans())}
     images = folder / "images"
     jobs = [
-        lambda: prepare_instances(paths["instances.json"], out / "1", **skip),
-        lambda: prepare_labelme(folder / "labelme", out / "2", **skip),
+        lambda: prepare_instances(paths["instances.json"], out / "1", **skip, **more, **crowds),
+        lambda: prepare_labelme(folder / "labelme", out / "2", **skip, **more),
         lambda: prepare_semantic(folder / "semantic", out / "3", images=images, **semantic),
         lambda: split_panoptic(paths["panoptic.json"], out / "4"),
     ]

@@ -193,7 +193,10 @@ def test_a_mapping_says_what_pixels_are(prepare, read_back, write_png, write_jso
 BROKEN = {
     "nothing": ({"segmentation": []}, "no segmentation"),
     "no segmentation": ({"segmentation": None}, "no segmentation"),
-    "flat polygon": ({"segmentation": [0, 0, 5, 0, 5, 5]}, "has to be a list of numbers"),
+    "missing text": ({"segmentation": ""}, "no segmentation"),
+    "flat odd": ({"segmentation": [0, 0, 5, 0, 5]}, "pairs of numbers"),
+    "flat and not": ({"segmentation": [0, 0, 5, 0, 5, 5, [1, 2]]}, "has to be a list of numbers"),
+    "only crumbs": ({"segmentation": [[0, 0, 5, 5], [1, 1]]}, "a polygon of 2 points"),
     "two points": ({"segmentation": [[0, 0, 5, 5]]}, "a polygon of 2 points"),
     "odd": ({"segmentation": [[0, 0, 5, 0, 5, 5, 1]]}, "pairs of numbers"),
     "text": ({"segmentation": [[0, 0, 5, 0, 5, "x"]]}, "pairs of numbers"),
@@ -210,6 +213,8 @@ BROKEN = {
     "category": ({"category_id": 3}, "there is no category 3"),
     "listed category": ({"category_id": [1]}, "there is no category [1]"),
     "crowd": ({"iscrowd": 2}, "iscrowd has to be 0 or 1, not 2"),
+    "no crowd": ({"iscrowd": None}, "iscrowd has to be 0 or 1, not None"),
+    "crowd in words": ({"iscrowd": "yes"}, "iscrowd has to be 0 or 1, not 'yes'"),
 }
 
 
@@ -233,11 +238,12 @@ def test_broken_annotations(name, prepare, read_back, tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"height": 0}, "an image of 12×0 pixels"),
-        ({"height": -3, "width": -3}, "an image of -3×-3 pixels"),
+        ({"height": 0}, "its height and width are 0 and 12, and its file doesn't tell them"),
+        ({"height": -1, "width": -1}, "--images FOLDER says where"),
+        ({"height": [], "width": "x"}, "its height and width are [] and 'x'"),
         ({"height": 10**9, "width": 10**9}, "pixels are allowed"),
-        ({"width": "12"}, "no whole numbers"),
-        ({"width": None}, "no whole numbers"),
+        ({"width": 12.5}, "its height and width are 9 and 12.5"),
+        ({"width": None}, "its height and width are 9 and None"),
         ({"file_name": "../a.jpg"}, "may have neither"),
         ({"id": 6, "file_name": "b.jpg"}, "another's as well"),
     ],
