@@ -3,7 +3,7 @@
 detr-d2 prepare instances   JSON    OUTPUT [--semantic FOLDER]
 detr-d2 prepare semantic    FOLDER  OUTPUT --images FOLDER --categories FILE
 detr-d2 prepare cityscapes  FOLDER  OUTPUT --images FOLDER [--categories FILE]
-detr-d2 prepare labelme     FOLDER  OUTPUT [--images FOLDER] [--stuff LABEL ...]
+detr-d2 prepare labelme     FOLDER  OUTPUT [--images FOLDER] [--stuff LABEL ...] [--ignore ...]
 detr-d2 prepare split       JSON    OUTPUT [--val 0.1] [--seed 0]
 
 OUTPUT is a new folder. The first four write panoptic.json and panoptic/*.png into it, all of it or
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     instances = add("instances", "json_file", "COCO's instance JSON: polygons, RLEs, crowds")
     semantic = add("semantic", "folder", "semantic PNGs, whose pixels are classes")
     cityscapes = add("cityscapes", "folder", "PNGs with pixels of category·1000 + instance")
-    labelme = add("labelme", "folder", "LabelMe's JSONs: polygons, rectangles, circles")
+    labelme = add("labelme", "folder", "LabelMe's JSONs: polygons, rectangles, circles, masks")
     split = add("split", "panoptic_json", "a panoptic JSON, into training and validation")
 
     instances.add_argument(
@@ -87,7 +87,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         help="categories of which each connected component is an instance",
     )
-    labelme.add_argument("--stuff", nargs="+", default=[], metavar="LABEL", help="labels of stuff")
+    for option, what in (
+        ("--stuff", "labels of stuff"),
+        ("--ignore", "labels whose shapes are void, such as _background_ and __ignore__"),
+    ):
+        labelme.add_argument(option, nargs="+", default=[], metavar="LABEL", help=what)
     for source, png_suffix, image_suffix in (
         (semantic, "", ""),
         (cityscapes, "_gtFine_instanceIds", "_leftImg8bit"),

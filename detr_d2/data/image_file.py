@@ -5,6 +5,7 @@ Axes: H×W pixels.
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Iterator
@@ -87,6 +88,21 @@ def open_image(path: str | Path, what: str) -> Iterator[Image.Image]:
             f"{path}: cannot be read as {what} ({str(error) or type(error).__name__}). "
             "Replace the file, or leave it out."
         ) from error
+
+
+def decode_image(data: bytes) -> Image.Image:
+    """Decodes an image that is held in memory, such as one inside a JSON.
+
+    Raises:
+        ValueError: it is none of ``FORMATS``, damaged or too large.
+    """
+    try:
+        image = _open_checked(io.BytesIO(data))
+        image.load()
+    # Damaged files make decoders raise nearly everything.
+    except Exception as error:
+        raise ValueError(str(error) or type(error).__name__) from error
+    return image
 
 
 def _open_binary(path: str | Path) -> IO[bytes]:

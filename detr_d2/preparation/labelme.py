@@ -6,12 +6,11 @@ Axes: H×W pixels; points are (x, y).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pycocotools import mask as coco_mask
 
 from detr_d2.data.messages import quoted
@@ -20,8 +19,9 @@ from detr_d2.preparation.categories import complete_categories, read_categories,
 from detr_d2.preparation.dataset import Source, write_panoptic
 from detr_d2.preparation.errors import PreparationError, Report
 from detr_d2.preparation.files import PairedImage, pair_with_images
+from detr_d2.preparation.labelme_shapes import shape_rle
 from detr_d2.preparation.pictures import image_size
-from detr_d2.preparation.regions import as_points, check_encoded, check_points, polygons_rle
+from detr_d2.preparation.regions import check_encoded
 from detr_d2.preparation.segments import Region, Segmentation, by_regions
 
 
@@ -32,6 +32,7 @@ def prepare_labelme(
     images: str | Path | None = None,
     categories: str | Path | None = None,
     stuff: Iterable[str] = (),
+    ignore: Iterable[str] = (),
     background: str | None = None,
     skip_errors: bool = False,
     workers: int = 1,
@@ -45,6 +46,7 @@ def prepare_labelme(
         categories: a file whose names are the labels, see ``read_categories``; without, labels are
             categories in order of first appearance, from id 1 on.
         stuff: labels that are stuff. Others are things, unless ``categories`` says otherwise.
+        ignore: labels whose shapes are void, and lie on what is larger.
         background: name of a category of stuff for all that has no shape, see
             ``prepare_instances``.
         skip_errors, workers: see ``write_panoptic``.
@@ -63,26 +65,37 @@ def prepare_labelme(
     if problems and not skip_errors:
         raise PreparationError(problems[0])  # before the lack of labels that it may cause
     labels = [shape.get("label") for shapes in shapes_of.values() for shape in shapes[1]]
-    known = _label_categories(labels, categories, set(stuff), folder)
-    ids = {category["name"]: category["id"] for category in known}
+    labels = [label for label in labels if isinstance(label, str) and label.strip()]
+    ignored = set(ignore)
+    known = _label_categories(
+        [label for label in labels if not _is_in(label, ignored)], categories, set(stuff), folder
+    )
+    category_ids = _ids_of_labels(labels, known, ignored)
     known, behind_all = with_background(known, background, categories or folder)
     annotated = [
         LabelMeImage(
-            number, name, Path(images, name), Path(folder, json_name), *shapes, ids, behind_all
+            number,
+            name,
+            Path(images, name),
+            Path(folder, json_name),
+            *shapes,
+            category_ids,
+            behind_all,
         )
         for (number, name, json_name), shapes in shapes_of.items()
     ]
-    source = Source(known, annotated, problems, found.notes, REMEDY)
+    notes = [*found.notes, *_label_notes(labels, category_ids, known, ignored)]
+    source = Source(known, annotated, problems, notes, REMEDY)
     return write_panoptic(source, output, skip_errors=skip_errors, workers=workers)
 
 
 def _label_categories(
-    labels: list, categories: str | Path | None, stuff: set[str], folder: str | Path
+    labels: list[str], categories: str | Path | None, stuff: set[str], folder: str | Path
 ) -> list[dict]:
     if categories is not None:
         known = read_categories(categories, isthing=True)
     else:
-        names = dict.fromkeys(label for label in labels if isinstance(label, str) and label)
+        names = dict.fromkeys(label.strip() for label in labels)
         entries = [{"id": i, "name": name} for i, name in enumerate(names, start=1)]
         if not entries:
             raise PreparationError(f"{folder}: no shape has a label, and no categories are given")
@@ -93,6 +106,48 @@ def _label_categories(
             f"{categories or folder}: {quoted(min(unknown))} is to be stuff, and isn't there"
         )
     return [{**c, "isthing": int(c["isthing"] and c["name"] not in stuff)} for c in known]
+
+
+def _is_in(label: str, labels: Container[str]) -> bool:
+    """Whether a label is one of some, with spaces at its ends or without."""
+    return label in labels or label.strip() in labels
+
+
+def _ids_of_labels(
+    labels: list[str], categories: list[dict], ignored: set[str]
+) -> dict[str, int | None]:
+    """The category of each label that has one, or None where the label is ignored."""
+    ids = {category["name"]: category["id"] for category in categories}
+    found: dict[str, int | None] = {}
+    for label in labels:
+        if _is_in(label, ignored):
+            found[label] = None
+        elif _is_in(label, ids):
+            found[label] = ids[label if label in ids else label.strip()]
+    return found
+
+
+def _label_notes(
+    labels: list[str],
+    category_ids: Mapping[str, int | None],
+    categories: list[dict],
+    ignored: set[str],
+) -> list[str]:
+    """What of the labels may not be as it was meant."""
+    names = {category["name"] for category in categories}
+    counts = Counter(labels)
+    notes = []
+    for label, category_id in category_ids.items():
+        if category_id is not None and label not in names:
+            notes.append(f"{counts[label]} shapes of {quoted(label)} are {quoted(label.strip())}")
+    for label in sorted(ignored - {label.strip() for label in labels} - set(labels)):
+        notes.append(f"{quoted(label)} is to be ignored, and no shape is called so")
+    marked = [quoted(n) for n in sorted(names) if len(n) > 1 and n[0] == n[-1] == "_"]
+    if marked:
+        notes.append(
+            f"{' and '.join(marked)} are classes as others are; --ignore makes such labels void"
+        )
+    return notes
 
 
 def read_shapes(path: Path) -> tuple[tuple[Any, Any], list[dict]]:
@@ -118,13 +173,13 @@ class LabelMeImage(PairedImage):
     Attributes:
         size: height and width as the JSON has them, or None.
         shapes: LabelMe's.
-        category_ids: by label.
+        category_ids: by label; None: its shapes are void.
         background: what is seen where no shape is.
     """
 
     size: tuple[Any, Any]
     shapes: list[dict]
-    category_ids: Mapping[str, int]
+    category_ids: Mapping[str, int | None]
     background: Background
 
     def segmentation(self, is_thing: Mapping[int, bool]) -> Segmentation:
@@ -154,41 +209,13 @@ class LabelMeImage(PairedImage):
             Region(coco_mask.merge(rles), category_id)
             for (category_id, *_), rles in instances.items()
         ]
-        counts: Counter[str] = Counter()
+        void = sum(region.category_id is None for region in regions)
+        counts = Counter({"shapes are void, as their labels are ignored": void} if void else {})
         below = self.background.below(height, width, problems, counts)
         return by_regions(regions, is_thing, below, problems, counts)
 
-    def _category_id(self, shape: dict) -> int:
+    def _category_id(self, shape: dict) -> int | None:
         label = shape.get("label")
         if not isinstance(label, str) or label not in self.category_ids:
             raise PreparationError("no category has the name of its label")
         return self.category_ids[label]
-
-
-def shape_rle(shape: dict, height: int, width: int) -> dict:
-    """A polygon, rectangle or circle of LabelMe as an RLE of the image's size.
-
-    Raises:
-        PreparationError: it is of another type, or its points are wrong.
-    """
-    kind = shape.get("shape_type") or "polygon"  # LabelMe's first versions had nothing else
-    if kind not in ("polygon", "rectangle", "circle"):
-        raise PreparationError(
-            f"its type is {quoted(kind)}; only polygon, rectangle and circle have an area here"
-        )
-    points = as_points(shape.get("points"))
-    check_points(points, height, width)
-    if kind == "polygon":
-        return polygons_rle([points.ravel().tolist()], height, width)
-    if len(points) != 2:
-        raise PreparationError(f"a {kind} of {len(points)} points; it needs two")
-    if kind == "rectangle":
-        (left, top), (right, bottom) = points.tolist()
-        corners = [left, top, right, top, right, bottom, left, bottom]
-        return polygons_rle([corners], height, width)
-    center, edge = points
-    # From the centre to the middles of pixels.
-    y = np.arange(height)[:, None] + 0.5 - center[1]
-    x = np.arange(width) + 0.5 - center[0]
-    inside = x**2 + y**2 <= np.square(edge - center).sum()
-    return coco_mask.encode(np.asfortranarray(inside, np.uint8))

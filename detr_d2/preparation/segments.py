@@ -1,7 +1,8 @@
 """What an image's pixels belong to: segments that don't overlap.
 
 Where annotations overlap, the rule is: things lie on crowds, crowds on stuff; of two of the same
-kind the smaller lies on top, of two of the same size the one that is annotated first. Crowds of one
+kind the smaller lies on top, of two of the same size the one that is annotated first. What is
+annotated as void lies on all stuff and on all things that are larger, and on crowds. Crowds of one
 category are one segment, and so is all stuff of one category, as COCO's metric expects.
 
 Axes: H×W pixels.
@@ -62,10 +63,13 @@ def uniform(height: int, width: int, category_id: int | None) -> Segmentation:
 
 @dataclass(frozen=True)
 class Region:
-    """The pixels of one annotation, as a compressed RLE of the image's size."""
+    """The pixels of one annotation, as a compressed RLE of the image's size.
+
+    Void where the category is None.
+    """
 
     rle: dict
-    category_id: int
+    category_id: int | None
     iscrowd: bool = False
 
 
@@ -130,17 +134,25 @@ def by_regions(
     numbers = {segment: number for number, segment in enumerate(below.segments, start=1)}
     painted = []
     for place, region in enumerate(regions):
+        area = int(coco_mask.area(region.rle))
+        if region.category_id is None:
+            painted += [(layer, -area, -place, 0, region.rle) for layer in (0, 2)]
+            continue
         crowd = is_thing[region.category_id] and region.iscrowd
         alone = is_thing[region.category_id] and not region.iscrowd
         segment = Segment(region.category_id, crowd, place if alone else None)
         number = numbers.setdefault(segment, len(numbers) + 1)
         layer = 2 * alone + crowd
-        painted.append((layer, -int(coco_mask.area(region.rle)), -place, number, region.rle))
+        painted.append((layer, -area, -place, number, region.rle))
+    stuff = [number for segment, number in numbers.items() if not is_thing[segment.category_id]]
     labels = below.labels.copy()
-    for *_, number, rle in sorted(painted, key=lambda paint: paint[:3]):
+    for layer, *_, number, rle in sorted(painted, key=lambda paint: paint[:3]):
         x, y, width, height = map(int, coco_mask.toBbox(rle))
         box = slice(y, y + height), slice(x, x + width)
-        labels[box][coco_mask.decode(rle)[box] != 0] = number
+        covered = coco_mask.decode(rle)[box] != 0
+        if number == 0 and layer:  # stuff that is smaller than this void stays
+            covered &= ~np.isin(labels[box], stuff)
+        labels[box][covered] = number
     visible = np.bincount(labels.ravel(), minlength=len(numbers) + 1) > 0
     visible[0] = False
     kept = tuple(segment for segment, number in numbers.items() if visible[number])

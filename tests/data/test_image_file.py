@@ -9,7 +9,7 @@ import pytest
 from detectron2.data import detection_utils
 from PIL import Image
 
-from detr_d2.data.image_file import MAX_IMAGE_PIXELS, read_image
+from detr_d2.data.image_file import MAX_IMAGE_PIXELS, decode_image, read_image
 
 RGB = np.random.default_rng(0).integers(0, 256, (13, 9, 3), dtype=np.uint8)
 DEEP = np.random.default_rng(1).integers(0, 65_536, (13, 9), dtype=np.uint16)
@@ -167,3 +167,18 @@ def test_missing_files_and_folders(tmp_path):
         read_image(tmp_path, "RGB")
     with pytest.raises(ValueError, match="null byte"):
         read_image(f"{tmp_path}/a\0b.png", "RGB")
+
+
+def test_images_in_memory(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(RGB).save(path)
+    data = path.read_bytes()
+    np.testing.assert_array_equal(np.asarray(decode_image(data)), RGB)
+    for broken, said in (
+        (data[: len(data) // 2], "truncated"),
+        (b"", "the file is empty"),
+        (b"text", "none of"),
+        (png_header(2**20, 2**20), "pixels that are allowed"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            decode_image(broken)

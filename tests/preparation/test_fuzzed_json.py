@@ -1,6 +1,8 @@
 """JSONs with something else in any one place: a dataset or an error for people, nothing else."""
 
+import base64
 import copy
+import io
 import json
 import shutil
 
@@ -32,9 +34,13 @@ ANNOTATIONS = [
     for i, segmentation in enumerate(SEGMENTATIONS)
 ]
 INSTANCES = {"images": IMAGES, "annotations": ANNOTATIONS, "categories": CATEGORIES}
+_png = io.BytesIO()
+Image.fromarray(np.full((1, 1), 255, np.uint8)).save(_png, "PNG")
+MASK = base64.b64encode(_png.getvalue()).decode()
 SHAPES = [
     {"label": "cat", "points": [[0, 0], [3, 0], [3, 3]], "shape_type": "polygon", "group_id": 1},
     {"label": "sky", "points": [[0, 0], [3, 2]], "shape_type": "circle"},
+    {"label": "sky", "points": [[0, 0], [0, 0]], "shape_type": "mask", "mask": MASK},
 ]
 LABELME = {"shapes": SHAPES, "imageHeight": 4, "imageWidth": 5}
 PANOPTIC_ANNOTATIONS = [
@@ -107,7 +113,7 @@ def test_any_value_in_any_place(data, tmp_path):
     images = folder / "images"
     jobs = [
         lambda: prepare_instances(paths["instances.json"], out / "1", **skip, **more, **crowds),
-        lambda: prepare_labelme(folder / "labelme", out / "2", **skip, **more),
+        lambda: prepare_labelme(folder / "labelme", out / "2", ignore=["sky"], **skip, **more),
         lambda: prepare_semantic(folder / "semantic", out / "3", images=images, **semantic),
         lambda: split_panoptic(paths["panoptic.json"], out / "4"),
     ]

@@ -107,17 +107,20 @@ def test_images_elsewhere(write, prepare, read_back, tmp_path):
     ("broken", "said"),
     [
         (shape("cat", [[0, 0], [5, 5]], "line"), "its type is 'line'; only polygon, rect"),
+        (shape("cat", [[0, 0]] * 4, "cuboid"), "circle and mask have an area here"),
+        (shape("cat", [[0, 0], [5, 0], [5, 5]], "rotation"), "a rotation of 3 points; it needs 4"),
         (shape("cat", [[0, 0]], "point"), "its type is 'point'"),
-        (shape("cat", [[0, 0], [5, 5]], "mask"), "its type is 'mask'"),
+        (shape("cat", [[0, 0], [5, 5]], "mask"), "it has no mask: a PNG in base64"),
         (shape("cat", [[0, 0], [5, 5]], ["circle"]), "its type is ['circle']"),
         (shape("cat", [[0, 0], [5, 5]], "polygon"), "a polygon of 2 points"),
-        (shape("cat", [[0, 0], [5, 5], [1, 1]]), "a rectangle of 3 points; it needs two"),
+        (shape("cat", [[0, 0], [5, 5], [1, 1]]), "a rectangle of 3 points; it needs 2 or 4"),
         (shape("cat", [[0, 0]], "circle"), "a circle of 1 points"),
         (shape("cat", [[0, 0], [5, "x"]]), "pairs of numbers"),
         (shape("cat", None), "pairs of numbers"),
         (shape("cat", [[0, 0], [float("inf"), 5]], "circle"), "far outside"),
         (shape("cat", [[0, 0], [5, 1e9]]), "far outside"),
         (shape(["cat"], [[0, 0], [5, 5]]), "no category has the name"),
+        (shape("  ", [[0, 0], [5, 5]]), "no category has the name"),
         ({}, "no category has the name"),
     ],
 )
@@ -162,6 +165,56 @@ def test_stuff_has_to_be_there(write, prepare):
     write("a", [shape("cat", [[0, 0], [5, 5]])])
     with pytest.raises(PreparationError, match="'cta' is to be stuff, and isn't there"):
         prepare(stuff=["cta"])
+
+
+def test_spaces_at_the_ends_of_labels_go(write, prepare, read_back, tmp_path):
+    write("a", [shape("cat ", [[0, 0], [2, 2]]), shape("cat", [[5, 5], [7, 7]])])
+    write("b", [shape("cat ", [[0, 0], [2, 2]]), shape("Cat", [[5, 5], [7, 7]])])
+    report = prepare()
+    assert names(tmp_path) == [(1, "cat", 1), (2, "Cat", 1)]
+    assert "2 shapes of 'cat ' are 'cat'" in report.notes
+    assert any(note.startswith("'cat' and 'Cat' differ by case") for note in report.notes)
+    assert [str(count) for count in report.classes] == [
+        "'cat' (thing): 3 segments in 2 images",
+        "'Cat' (thing): 1 segments in 1 images",
+    ]
+
+
+def test_spaces_matter_where_categories_have_them(write, prepare, write_json, tmp_path):
+    write("a", [shape(f"cat{end}", [[0, 0], [2, 2]]) for end in ("", " ", "  ")])
+    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "cat "}]
+    report = prepare(categories=write_json("categories.json", categories), skip_errors=True)
+    assert names(tmp_path) == [(1, "cat", 1), (2, "cat ", 1)]
+    assert "1 shapes of 'cat  ' are 'cat'" in report.notes
+
+
+def test_ignored_labels_are_void(write, prepare, read_back, tmp_path):
+    shapes = [
+        shape("cat", [[0, 0], [6, 6]]),
+        shape("_background_", [[1, 1], [3, 3]]),
+        shape("sky", [[8, 0], [10, 8]]),
+        shape("sky", [[6, 0], [7, 2]]),
+        shape("__ignore__ ", [[5, 0], [9, 3]]),  # smaller than cat and one sky, not the other
+    ]
+    write("a", shapes)
+    assert "'__ignore__' and '_background_' are classes as others are; --ignore" in str(prepare())
+    (tmp_path / "out").rename(tmp_path / "old")
+    report = prepare(stuff=["sky"], ignore=["_background_", "__ignore__", "typo"])
+    assert names(tmp_path) == [(1, "cat", 1), (2, "sky", 0)]
+    cat = box(0, 0, 6, 6) - box(1, 1, 3, 3) - box(5, 0, 6, 3)
+    sky = box(8, 0, 10, 8) - box(8, 0, 9, 3) + box(6, 0, 7, 2)
+    assert read_back(tmp_path / "out")["a.png"] == [(1, 0, cat.tolist()), (2, 0, sky.tolist())]
+    assert "2 shapes are void, as their labels are ignored" in str(report)
+    assert "'typo' is to be ignored, and no shape is called so" in report.notes
+
+
+def test_a_background(write, prepare, read_back, tmp_path):
+    write("a", [shape("cat", [[0, 0], [5, 5]]), shape("x", [[4, 4], [7, 6]])])
+    prepare(background="floor", ignore=["x"])
+    void = box(4, 4, 7, 6)
+    cat = box(0, 0, 5, 5) - box(4, 4, 5, 5)
+    floor = (2, 0, (1 - cat - void).tolist())
+    assert read_back(tmp_path / "out")["a.png"] == [floor, (1, 0, cat.tolist())]
 
 
 def test_labels_are_needed(write, prepare):
