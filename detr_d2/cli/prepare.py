@@ -87,6 +87,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         help="categories of which each connected component is an instance",
     )
+    semantic.add_argument(
+        "--min-area",
+        type=int,
+        default=0,
+        metavar="N",
+        help="components of fewer pixels are crumbs, and no instances",
+    )
+    semantic.add_argument(
+        "--crumbs",
+        choices=("void", "crowd"),
+        default="void",
+        help="what crumbs become: void (default), or a crowd of their category",
+    )
     for option, what in (
         ("--stuff", "labels of stuff"),
         ("--ignore", "labels whose shapes are void, such as _background_ and __ignore__"),

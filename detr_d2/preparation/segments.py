@@ -10,6 +10,7 @@ Axes: H×W pixels.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -24,6 +25,11 @@ from detr_d2.preparation.errors import PreparationError
 MAX_SEGMENTS = 65_535
 # Between the ids of segments of one category. Odd, so that all ids come before one comes again.
 _ID_STEP = 0x0B1D17
+_COMPONENTS = "connected components of things were found"
+_CRUMBS = {
+    False: "of them are smaller than --min-area and became void",
+    True: "of them are smaller than --min-area and became crowds",
+}
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,13 @@ def by_pixel_value(values: np.ndarray, segment_of: Callable[[int], Segment | Non
     return Segmentation(table[where].reshape(values.shape), tuple(numbers))
 
 
-def split_into_components(segmentation: Segmentation, things: frozenset[int]) -> Segmentation:
+def split_into_components(
+    segmentation: Segmentation,
+    things: frozenset[int],
+    *,
+    min_area: int = 0,
+    crumbs_are_crowds: bool = False,
+) -> Segmentation:
     """Makes each connected component of some categories an instance of its own.
 
     Pixels that touch at a corner are connected.
@@ -99,19 +111,32 @@ def split_into_components(segmentation: Segmentation, things: frozenset[int]) ->
     Args:
         segmentation: as ``by_pixel_value`` gives it.
         things: the categories' ids.
+        min_area: components of fewer pixels are crumbs, and no instances.
+        crumbs_are_crowds: join crumbs to a crowd of their category; else they are void.
     """
-    labels = segmentation.labels.copy()
-    segments = list(segmentation.segments)
+    labels = np.zeros_like(segmentation.labels)
+    segments: list[Segment] = []
+    counts: Counter[str] = Counter()
     for number, segment in enumerate(segmentation.segments, start=1):
+        pixels = segmentation.labels == number
         if segment.category_id not in things:
+            segments.append(segment)
+            labels[pixels] = len(segments)
             continue
-        components, count = ndimage.label(segmentation.labels == number, np.ones((3, 3)))
-        _check_count(len(segments) + count)
-        segments[number - 1] = Segment(segment.category_id, instance=0)
-        later = components > 1  # the first keeps the number
-        labels[later] = components[later] + (len(segments) - 1)
-        segments += [Segment(segment.category_id, instance=i) for i in range(1, count)]
-    return Segmentation(labels, tuple(segments))
+        components, count = ndimage.label(pixels, np.ones((3, 3)))
+        whole = np.bincount(components.ravel(), minlength=count + 1) >= min_area
+        whole[0] = False
+        instances = int(whole.sum())
+        to_come = len(segmentation.segments) - number + 1
+        _check_count(len(segments) + instances + to_come)
+        table = np.where(whole, len(segments) + whole.cumsum(), 0)
+        segments += [Segment(segment.category_id, instance=i) for i in range(instances)]
+        if crumbs_are_crowds and instances < count:
+            segments.append(Segment(segment.category_id, iscrowd=True))
+            table[1:][~whole[1:]] = len(segments)
+        labels += table[components].astype(labels.dtype)
+        counts.update({_COMPONENTS: count, _CRUMBS[crumbs_are_crowds]: count - instances})
+    return Segmentation(labels, tuple(segments), counts=+counts)
 
 
 def by_regions(

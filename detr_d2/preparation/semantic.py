@@ -5,8 +5,9 @@ They tell stuff, and things only where those don't touch one another.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,14 @@ from detr_d2.preparation.segments import (
     split_into_components,
 )
 
+# What components that are too small become.
+CRUMBS = ("void", "crowd")
+# Components of fewer pixels are seldom things that somebody saw.
+_TINY = 5
+_UNDECIDED = (
+    f"of them have fewer than {_TINY} pixels; --min-area N makes such crumbs void or a crowd"
+)
+
 
 def prepare_semantic(
     folder: str | Path,
@@ -33,6 +42,8 @@ def prepare_semantic(
     mapping: str | Path | None = None,
     ignore: Iterable[int] = (),
     things: Iterable[int] = (),
+    min_area: int = 0,
+    crumbs: str = "void",
     png_suffix: str = "",
     image_suffix: str = "",
     skip_errors: bool = False,
@@ -47,6 +58,8 @@ def prepare_semantic(
         categories: a file, see ``read_categories``; stuff where it doesn't say otherwise.
         mapping, ignore: see ``read_pixel_categories``.
         things: ids of categories of which every connected component is an instance.
+        min_area, crumbs: what components of fewer pixels are: "void", or a "crowd" of their
+            category.
         png_suffix, image_suffix: what the PNGs' and the images' names have before the ending and
             the others' don't.
         skip_errors, workers: see ``write_panoptic``.
@@ -56,6 +69,16 @@ def prepare_semantic(
     """
     known = read_categories(categories, isthing=False)
     things = frozenset(things)
+    if min_area < 0 or crumbs not in CRUMBS:
+        raise PreparationError(
+            f"the least area has to be 0 or more and crumbs {' or '.join(CRUMBS)}, not {min_area} "
+            f"and {crumbs}"
+        )
+    if min_area and not things:
+        raise PreparationError(
+            "a least area is one of connected components, which only things have: --things names "
+            "these"
+        )
     unknown = things - {category["id"] for category in known}
     if unknown:
         raise PreparationError(f"{categories}: no category has the id {min(unknown)}")
@@ -70,7 +93,13 @@ def prepare_semantic(
     category_of = read_pixel_categories(known, categories, mapping, ignore)
     found = pair_with_images(folder, LABEL_EXTENSIONS, png_suffix, images, image_suffix)
     annotated = SemanticImage.of_pairs(
-        found.pairs, images, folder, category_of=category_of, things=things
+        found.pairs,
+        images,
+        folder,
+        category_of=category_of,
+        things=things,
+        min_area=min_area,
+        crumbs_are_crowds=crumbs == "crowd",
     )
     source = Source(known, annotated, found.problems, found.notes)
     return write_panoptic(source, output, skip_errors=skip_errors, workers=workers)
@@ -116,11 +145,14 @@ class SemanticImage(PairedImage):
 
     Attributes:
         category_of: see ``read_pixel_categories``.
-        things: see ``prepare_semantic``.
+        things, min_area: see ``prepare_semantic``.
+        crumbs_are_crowds: see ``split_into_components``.
     """
 
     category_of: Mapping[int, int | None]
     things: frozenset[int]
+    min_area: int
+    crumbs_are_crowds: bool
 
     def segmentation(self, is_thing: Mapping[int, bool]) -> Segmentation:
         """Stuff, and connected components of things."""
@@ -128,7 +160,20 @@ class SemanticImage(PairedImage):
         values = read_label_image(png)
         check_same_size(values, png, image_size(self.image_path))
         segmentation = semantic_segments(values, png, self.category_of)
-        return split_into_components(segmentation, self.things)
+        result = split_into_components(
+            segmentation,
+            self.things,
+            min_area=self.min_area,
+            crumbs_are_crowds=self.crumbs_are_crowds,
+        )
+        if self.min_area:
+            return result
+        areas = np.bincount(result.labels.ravel(), minlength=len(result.segments) + 1)[1:]
+        tiny = sum(
+            segment.instance is not None and area < _TINY
+            for segment, area in zip(result.segments, areas.tolist(), strict=True)
+        )
+        return replace(result, counts=result.counts + Counter({_UNDECIDED: tiny}))
 
 
 def check_same_size(values: np.ndarray, png: Path, size: tuple[int, int]) -> None:

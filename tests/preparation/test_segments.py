@@ -56,6 +56,34 @@ def test_components_touch_at_corners_too():
         assert len(set(result.segments)) == len(result.segments) == result.labels.max()
 
 
+@pytest.mark.parametrize("crowds", [False, True])
+@pytest.mark.parametrize("min_area", [0, 1, 2, 5, 1000])
+def test_small_components_are_no_instances(min_area, crowds):
+    generator = np.random.default_rng(min_area)
+    values = (generator.random((20, 30)) < 0.2) * generator.integers(1, 4, (20, 30))
+    plain = by_pixel_value(values, lambda value: Segment(value) if value else None)
+    all_of_them = split_into_components(plain, frozenset({1, 2}))
+    result = split_into_components(
+        plain, frozenset({1, 2}), min_area=min_area, crumbs_are_crowds=crowds
+    )
+    crumbs = 0
+    for number, segment in enumerate(all_of_them.segments, start=1):
+        pixels = all_of_them.labels == number
+        (label,) = set(result.labels[pixels].tolist())
+        if segment.category_id == 3 or pixels.sum() >= min_area:
+            assert (result.labels == label).sum() == pixels.sum()
+            kept = result.segments[label - 1]
+            assert (kept.category_id, kept.iscrowd) == (segment.category_id, False)
+        else:
+            crumbs += 1
+            assert (label > 0) == crowds
+            assert not crowds or result.segments[label - 1] == Segment(segment.category_id, True)
+    assert ((result.labels > 0) <= (values > 0)).all()
+    found, *small = result.counts.values()
+    assert found == len(all_of_them.segments) - 1 and small == ([crumbs] if crumbs else [])
+    assert set(range(1, len(result.segments) + 1)) == set(result.labels.ravel().tolist()) - {0}
+
+
 def test_segments_are_bounded(monkeypatch):
     monkeypatch.setattr(segments, "MAX_SEGMENTS", 3)
     board = np.arange(16).reshape(4, 4)

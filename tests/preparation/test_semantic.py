@@ -86,6 +86,45 @@ def test_components_become_instances(prepare, read_back, tmp_path):
     assert [category["isthing"] for category in written] == [0, 0, 1]
 
 
+CRUMBS = np.array([[3, 0, 3, 3, 0, 3], [0, 0, 3, 3, 0, 0], [0, 0, 3, 0, 0, 3]])
+
+
+@pytest.mark.parametrize(
+    ("crumbs", "kept", "said"),
+    [
+        ("void", [(3, 0, 5)], "4 of them are smaller than --min-area and became void"),
+        ("crowd", [(3, 0, 5), (3, 1, 3)], "4 of them are smaller than --min-area and became cr"),
+    ],
+)
+def test_crumbs_become_void_or_crowds(crumbs, kept, said, prepare, read_back, tmp_path):
+    categories = [{"id": 0, "name": "water"}, {"id": 3, "name": "ball"}]
+    options = {"things": [3], "min_area": 2, "crumbs": crumbs}
+    report = str(prepare({"a": CRUMBS, "b": CRUMBS.T[:1]}, categories, **options))
+    assert f"5 connected components of things were found\n{said}" in report
+    segments = read_back(tmp_path / "out")["a.bmp"]
+    assert [(c, crowd, np.sum(mask)) for c, crowd, mask in segments if c] == kept
+
+
+def test_crumbs_are_counted_where_nothing_is_asked_for(prepare):
+    categories = [{"id": 0, "name": "water"}, {"id": 3, "name": "ball"}]
+    said = str(prepare({"a": CRUMBS}, categories, things=[3]))
+    assert "4 connected components of things were found\n3 of them have fewer than 5" in said
+    assert "--min-area N" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"min_area": 3}, "--things names"),
+        ({"things": [7], "min_area": -1}, "not -1 and void"),
+        ({"things": [7], "crumbs": "gone"}, "void or crowd, not 0 and gone"),
+    ],
+)
+def test_least_areas_that_are_refused(options, said, prepare):
+    with pytest.raises(PreparationError, match=said):
+        prepare({"a": [[7]]}, **options)
+
+
 def test_names_with_suffixes(prepare, read_back, write_png, tmp_path):
     write_png("semantic/x/a_labels.png", VALUES)
     write_png("semantic/x/a_color.png", VALUES)
