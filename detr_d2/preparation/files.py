@@ -7,7 +7,7 @@ import posixpath
 import unicodedata
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from PIL import Image
@@ -133,13 +133,22 @@ def image_extensions() -> tuple[str, ...]:
     return tuple(e for e, name in Image.registered_extensions().items() if name in FORMATS)
 
 
+def is_hidden(name: PurePath) -> bool:
+    """Whether a file, by its name relative to a folder of data, is none of the data.
+
+    Systems and editors leave such files beside it: ``._a.jpg``, ``.ipynb_checkpoints``,
+    ``__MACOSX``.
+    """
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.parts)
+
+
 def files_by_stem(
     folder: str | Path, extensions: tuple[str, ...], suffix: str = ""
 ) -> dict[str, list[str]]:
     """Files in a folder and below, by their relative names without ending and suffix.
 
     Args:
-        folder: hidden files in it are no data.
+        folder: what is hidden in it is passed over, see ``is_hidden``.
         extensions: with the dot, in small letters; others are passed over.
         suffix: what the names end in before the ending; others are passed over.
 
@@ -152,10 +161,11 @@ def files_by_stem(
     root = existing_folder(folder)
     files: dict[str, list[str]] = {}
     for path in sorted(Path(at, name) for at, _, names in os.walk(root) for name in names):
-        known = path.suffix.lower() in extensions and not path.name.startswith(".")
-        if known and path.stem.endswith(suffix):
-            stem = path.with_name(path.stem.removesuffix(suffix)).relative_to(root).as_posix()
-            files.setdefault(stem, []).append(path.relative_to(root).as_posix())
+        name = path.relative_to(root)
+        known = name.suffix.lower() in extensions and not is_hidden(name)
+        if known and name.stem.endswith(suffix):
+            stem = name.with_name(name.stem.removesuffix(suffix)).as_posix()
+            files.setdefault(stem, []).append(name.as_posix())
     return files
 
 
@@ -217,6 +227,8 @@ def pair_with_images(
 ) -> Pairs:
     """Finds the image of each annotation: of the same name, in the same sub-folder.
 
+    Names whose accents are composed in different ways are the same.
+
     Args:
         annotations, images: folders.
         extensions: of annotations.
@@ -233,9 +245,12 @@ def pair_with_images(
             + " or ".join(suffix + extension for extension in extensions)
         )
     found = files_by_stem(images, image_extensions(), image_suffix)
-    pairs, problems = [], []
+    twins = {_composed(stem): stem for stem in found}
+    pairs, problems, used = [], [], set()
     for stem, files in annotated.items():
-        candidates = found.get(stem, [])
+        image_stem = stem if stem in found else twins.get(_composed(stem))
+        used.add(image_stem)
+        candidates = found.get(image_stem, [])
         if len(files) == len(candidates) == 1:
             pairs.append((candidates[0], files[0]))
         elif len(files) > 1:
@@ -244,7 +259,7 @@ def pair_with_images(
             wanted = Path(images, stem + image_suffix)
             which = f"several images: {', '.join(candidates)}" if candidates else "no image"
             problems.append(f"{Path(annotations, files[0])}: {which} named {wanted}.*")
-    missing = [files[0] for stem, files in found.items() if stem not in annotated]
+    missing = [files[0] for stem, files in found.items() if stem not in used]
     notes = []
     if missing:
         notes.append(f"{len(missing)} images have no annotation, the first is {missing[0]}")

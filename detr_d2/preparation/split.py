@@ -13,7 +13,9 @@ from typing import Any
 from detr_d2.data.json_file import write_json_atomically
 from detr_d2.data.messages import quoted
 from detr_d2.preparation.categories import complete_categories, read_json
+from detr_d2.preparation.class_counts import count_classes, near_twins
 from detr_d2.preparation.errors import PreparationError, Report
+from detr_d2.preparation.fields import as_flag, as_id, as_whole
 
 
 def split_panoptic(
@@ -49,7 +51,8 @@ def split_panoptic(
     Path(output).mkdir(parents=True, exist_ok=True)
     for path, part in zip(paths, parts, strict=True):
         write_json_atomically(part, path)
-    return _report(parts, paths)
+    categories = complete_categories(content["categories"], panoptic_json)
+    return _report(parts, paths, categories)
 
 
 def _image_ids(content: Any, where: str | Path) -> set:
@@ -68,10 +71,11 @@ def _image_ids(content: Any, where: str | Path) -> set:
     annotated: set = set()
     for entries, key, seen in ((images, "id", ids), (annotations, "image_id", annotated)):
         for entry in entries:
-            image_id = entry.get(key) if isinstance(entry, dict) else None
-            if not isinstance(image_id, int | str) or image_id in seen:
+            said = entry.get(key) if isinstance(entry, dict) else None
+            image_id = as_id(said)
+            if image_id is None or image_id in seen:
                 raise PreparationError(
-                    f"{where}: image {quoted(image_id)} is no number or text, or is there twice"
+                    f"{where}: image {quoted(said)} is no number or text, or is there twice"
                 )
             if seen is annotated and not _has_segments(entry):
                 raise PreparationError(
@@ -90,7 +94,7 @@ def _image_ids(content: Any, where: str | Path) -> set:
 def _has_segments(annotation: dict) -> bool:
     segments = annotation.get("segments_info")
     return isinstance(segments, list) and all(
-        isinstance(segment, dict) and type(segment.get("category_id")) is int
+        isinstance(segment, dict) and as_whole(segment.get("category_id")) is not None
         for segment in segments
     )
 
@@ -98,32 +102,45 @@ def _has_segments(annotation: dict) -> bool:
 def _part(content: dict, ids: set) -> dict:
     return {
         **content,
-        "images": [image for image in content["images"] if image["id"] in ids],
-        "annotations": [a for a in content["annotations"] if a["image_id"] in ids],
+        "images": [image for image in content["images"] if as_id(image["id"]) in ids],
+        "annotations": [a for a in content["annotations"] if as_id(a["image_id"]) in ids],
     }
 
 
-def _report(parts: Sequence[dict], paths: Sequence[Path]) -> Report:
+def _report(parts: Sequence[dict], paths: Sequence[Path], categories: list[dict]) -> Report:
     """Counts of both parts, and the categories that only one of them has examples of."""
-    infos = [
-        [segment for annotation in part["annotations"] for segment in annotation["segments_info"]]
-        for part in parts
-    ]
-    present = [{segment["category_id"] for segment in segments} for segments in infos]
-    names = {category["id"]: category["name"] for category in parts[0]["categories"]}
+    annotations = [[_plain(annotation) for annotation in part["annotations"]] for part in parts]
+    counts = [count_classes(categories, of_part) for of_part in annotations]
     notes = [
         f"{path}: {len(part['images'])} images" for path, part in zip(paths, parts, strict=True)
     ]
-    for path, own, other in zip(paths, present, present[::-1], strict=True):
-        if other - own:
-            missing = sorted(
-                str(names.get(category_id, category_id)) for category_id in other - own
-            )
-            notes.append(f"{path} has no example of {', '.join(missing)}")
-    segments = infos[0] + infos[1]
+    for path, own, other in zip(paths, counts, counts[::-1], strict=True):
+        missing = [
+            here.name
+            for here, there in zip(own, other, strict=True)
+            if there.segments and not here.segments
+        ]
+        if missing:
+            notes.append(f"{path} has no example of {', '.join(sorted(missing))}")
+    both = annotations[0] + annotations[1]
+    segments = [segment for annotation in both for segment in annotation["segments_info"]]
     return Report(
         images=sum(len(part["images"]) for part in parts),
         segments=len(segments),
-        crowds=sum(bool(segment.get("iscrowd")) for segment in segments),
-        notes=notes,
+        crowds=sum(segment["iscrowd"] for segment in segments),
+        classes=count_classes(categories, both),
+        notes=[*notes, *near_twins(category["name"] for category in categories)],
     )
+
+
+def _plain(annotation: dict) -> dict:
+    """What is counted of an annotation, in plain numbers."""
+    return {
+        "segments_info": [
+            {
+                "category_id": as_whole(segment["category_id"]),
+                "iscrowd": as_flag(segment.get("iscrowd")) is True,
+            }
+            for segment in annotation["segments_info"]
+        ]
+    }

@@ -146,6 +146,17 @@ def test_backslashes_are_slashes_where_no_file_has_them(
     assert (tmp_path / "out/panoptic/sub/a.png").is_file()
 
 
+@pytest.mark.parametrize("name", ["u\u0308/a.jpg", "\u00fc\\a.jpg", "\u00fc/a.jpg"])
+def test_semantic_pngs_are_found_whatever_the_spelling(
+    name, prepare, read_back, write_png, tmp_path
+):
+    png = write_png("semantic/\u00fc/a.png", np.full((6, 8), 2))
+    sky = {"id": 2, "name": "sky", "isthing": 0}
+    prepare(images=[{**IMAGE, "file_name": name}], categories=[CAT, sky], semantic=png.parents[1])
+    (segments,) = read_back(tmp_path / "out").values()
+    assert [category_id for category_id, *_ in segments] == [2, 1]
+
+
 @pytest.mark.parametrize("used", [[1], []])
 def test_the_root_of_the_categories_is_left_out(used, prepare, written):
     root = {"id": 0, "name": "cat", "supercategory": "none"}

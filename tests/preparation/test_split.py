@@ -68,6 +68,18 @@ def test_missing_examples_are_told(split):
     assert note.endswith(f"panoptic_{without}.json has no example of grass")
 
 
+def test_ids_may_be_written_otherwise(split, categories):
+    whole = dataset(categories)
+    for annotation in whole["annotations"]:
+        annotation["image_id"] = str(annotation["image_id"])
+        annotation["segments_info"][0]["category_id"] = 7.0
+    report, parts = split(whole)
+    assert sum(len(part["annotations"]) for part in parts) == 20
+    assert [str(count) for count in report.classes if count.segments] == [
+        "'sky' (stuff): 20 segments, 1 of them crowds, in 20 images"
+    ]
+
+
 def test_images_without_annotation_are_kept(split, categories):
     whole = {**dataset(categories), "annotations": []}
     _, (train, val) = split(whole)
