@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     def add(name: str, first: str, about: str) -> argparse.ArgumentParser:
         source = sources.add_parser(name, help=about, description=about)
-        source.add_argument(first, metavar="JSON" if first.endswith("json") else "FOLDER")
+        source.add_argument(first, metavar="JSON" if "json" in first else "FOLDER")
         source.add_argument("output", metavar="OUTPUT", help="a folder that isn't there yet")
         return source
 

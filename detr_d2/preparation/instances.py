@@ -96,17 +96,7 @@ def prepare_instances(
         void = {value: None for value, category in category_of.items() if category in things}
         behind = SemanticFolder(Path(semantic), {**category_of, **void})
     names = FileNames(Path(json_file).parent if images is None else existing_folder(images))
-    problems = []
-    of_image: dict[Any, list] = {image["id"]: [] for image in described}
-    for annotation in annotations:
-        image_id = as_id(annotation.get("image_id"))
-        if image_id in of_image:
-            of_image[image_id].append(annotation)
-        else:
-            problems.append(
-                f"{json_file}: annotation {quoted(annotation.get('id'))} is of image "
-                f"{quoted(annotation.get('image_id'))}, which is not there"
-            )
+    of_image, problems = _by_image(annotations, described, json_file)
     annotated = [
         InstancesImage(
             str(json_file),
@@ -136,6 +126,24 @@ def _lists_of(content: Any, keys: Iterable[str], where: str | Path) -> list[list
         if as_id(image.get("id")) is None:
             raise PreparationError(f"{where}: an image has the id {quoted(image.get('id'))}")
     return [[{**image, "id": as_id(image["id"])} for image in lists[0]], *lists[1:]]
+
+
+def _by_image(
+    annotations: list[dict], images: list[dict], where: str | Path
+) -> tuple[dict[int | str, list[dict]], list[str]]:
+    """The annotations of each image, by its id, and a problem for each that is of no image."""
+    of_image: dict[int | str, list[dict]] = {image["id"]: [] for image in images}
+    problems = []
+    for annotation in annotations:
+        image_id = as_id(annotation.get("image_id"))
+        if image_id in of_image:
+            of_image[image_id].append(annotation)
+        else:
+            problems.append(
+                f"{where}: annotation {quoted(annotation.get('id'))} is of image "
+                f"{quoted(annotation.get('image_id'))}, which is not there"
+            )
+    return of_image, problems
 
 
 @dataclass(frozen=True)

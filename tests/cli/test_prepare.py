@@ -119,6 +119,30 @@ def test_instances_in_front_of_semantic_pngs(run, data):
     assert areas == {1: 4, 9: 1}
 
 
+def test_options_that_mend_labels(run, data, capsys):
+    content = json.loads((data / "instances.json").read_text())
+    content["annotations"] = [{**content["annotations"][0], "iscrowd": 1}]
+    content["images"][0].update(file_name="a.png", height=-1, width=-1)
+    (data / "instances.json").write_text(json.dumps(content))
+    options = "--images images --crowds-as-things --background floor"
+    assert run("instances", "instances.json", "one", *options.split()) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[2:] == [
+        "  'cat' (thing): 1 segments in 1 images",
+        "  'floor' (stuff): 3 segments in 3 images",
+    ]
+    assert run("labelme", "labelme", "two", "--ignore", "sky", "--background", "floor") == 0
+    assert "1 shapes are void, as their labels are ignored" in capsys.readouterr().out
+    options = f"--things 7 9 --min-area 3 --crumbs crowd --images images {STUFF}"
+    assert run("semantic", "semantic", "three", *options.split()) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[:3] == [
+        "1 images, 2 segments, 1 of them crowds",
+        "2 connected components of things were found",
+        "1 of them are smaller than --min-area and became crowds",
+    ]
+
+
 def test_split(run, data, capsys):
     assert run("labelme", "labelme", "out") == 0
     assert run("split", "out/panoptic.json", "out", "--val", "0.5", "--seed", "3") == 0
