@@ -88,7 +88,7 @@ def test_every_command_and_its_script_are_listed():
     assert sorted(listed) == sorted(COMMANDS)
     assert set(SCRIPTS) == {path.stem for path in (ROOT / "tools").glob("*.py")}
     for script, command in SCRIPTS.items():
-        assert f'run_tool("{command}")' in (ROOT / "tools" / f"{script}.py").read_text()
+        assert f'tool_main("{command}")' in (ROOT / "tools" / f"{script}.py").read_text()
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -1,7 +1,11 @@
 #!/usr/bin/env python
 """Converts a checkpoint of any kind: the same as ``detr-d2 convert``."""
 
-from detr_d2.cli import run_tool
+import sys
+
+from detr_d2.cli import tool_main
+
+main = tool_main("convert")
 
 if __name__ == "__main__":
-    run_tool("convert")
+    sys.exit(main())

@@ -1,7 +1,11 @@
 #!/usr/bin/env python
 """Shows what a model sees in images and videos: the same as ``detr-d2 demo``."""
 
-from detr_d2.cli import run_tool
+import sys
+
+from detr_d2.cli import tool_main
+
+main = tool_main("demo")
 
 if __name__ == "__main__":
-    run_tool("demo")
+    sys.exit(main())

@@ -1,7 +1,11 @@
 #!/usr/bin/env python
 """Follows one image through a model: the same as ``detr-d2 explain``."""
 
-from detr_d2.cli import run_tool
+import sys
+
+from detr_d2.cli import tool_main
+
+main = tool_main("explain")
 
 if __name__ == "__main__":
-    run_tool("explain")
+    sys.exit(main())

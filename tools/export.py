@@ -1,7 +1,11 @@
 #!/usr/bin/env python
 """Writes a model as one file for other runtimes: the same as ``detr-d2 export``."""
 
-from detr_d2.cli import run_tool
+import sys
+
+from detr_d2.cli import tool_main
+
+main = tool_main("export")
 
 if __name__ == "__main__":
-    run_tool("export")
+    sys.exit(main())

@@ -1,7 +1,11 @@
 #!/usr/bin/env python
 """Shows where saved predictions are wrong: the same as ``detr-d2 report``."""
 
-from detr_d2.cli import run_tool
+import sys
+
+from detr_d2.cli import tool_main
+
+main = tool_main("report")
 
 if __name__ == "__main__":
-    run_tool("report")
+    sys.exit(main())

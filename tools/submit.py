@@ -1,7 +1,11 @@
 #!/usr/bin/env python
 """Submits a training to a SLURM cluster: the same as ``detr-d2 submit``."""
 
-from detr_d2.cli import run_tool
+import sys
+
+from detr_d2.cli import tool_main
+
+main = tool_main("submit")
 
 if __name__ == "__main__":
-    run_tool("submit")
+    sys.exit(main())

@@ -1,7 +1,11 @@
 #!/usr/bin/env python
 """Trains and evaluates a model: the same as ``detr-d2 train``."""
 
-from detr_d2.cli import run_tool
+import sys
+
+from detr_d2.cli import tool_main
+
+main = tool_main("train")
 
 if __name__ == "__main__":
-    run_tool("train")
+    sys.exit(main())

@@ -5,6 +5,6 @@ returns an exit status or None for 0. Where arguments depend on each other, ``ch
 parser)`` looks at them. What is heavy is imported by ``run``: until then, arguments may be wrong.
 """
 
-from detr_d2.cli.program import main, run_tool
+from detr_d2.cli.program import main, tool_main
 
-__all__ = ["main", "run_tool"]
+__all__ = ["main", "tool_main"]

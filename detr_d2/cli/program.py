@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -59,10 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(args.command, args.arguments, f"detr-d2 {args.command}")
 
 
-def run_tool(command: str) -> None:
-    """Runs a command under the name of the script that this process runs, and ends the process."""
-    script = Path(sys.argv[0])
-    sys.exit(run_command(command, sys.argv[1:], f"{script.parent.name}/{script.name}"))
+def tool_main(command: str) -> Callable[[], int]:
+    """The main function of a script of ``tools/``, which runs a command under the script's name."""
+
+    def run() -> int:
+        script = Path(sys.argv[0])
+        return run_command(command, sys.argv[1:], f"tools/{script.name}")
+
+    return run
 
 
 def run_command(command: str, argv: Sequence[str], program: str) -> int:
