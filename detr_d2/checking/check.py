@@ -13,12 +13,12 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager
 from tqdm import tqdm
 
-from detr_d2.checking.annotation import AnnotationCheck, ImageTask
+from detr_d2.checking.annotation import AnnotationCheck
 from detr_d2.checking.files import FilesResult, check_files
 from detr_d2.checking.report import Report
 from detr_d2.data.categories import classes_of
 from detr_d2.data.panoptic_dataset import get_dataset_dicts
-from detr_d2.data.panoptic_json import parse_panoptic_json
+from detr_d2.data.panoptic_entries import AnnotatedImage, read_panoptic_lists
 from detr_d2.data.processes import worker_context
 from detr_d2.data.register import register_from_config
 
@@ -57,10 +57,8 @@ def check_dataset(
             raise FileNotFoundError(f"There is no folder {root}.")
     report = Report(name or panoptic_json)
     check = AnnotationCheck(panoptic_json, image_root, panoptic_root, num_queries, known_ids)
-    tasks: list[ImageTask] = []
-    content = parse_panoptic_json(PathManager.get_local_path(panoptic_json))
-    for finding in check.check(content, tasks):
-        report.findings.add(finding)
+    content = read_panoptic_lists(PathManager.get_local_path(panoptic_json))
+    tasks = check.check(content, report.findings.add)
     report.categories = check.categories
     results = _in_order(tasks, workers)
     # No bar where the output is no terminal, but a file.
@@ -103,7 +101,7 @@ def _keywords_of(name: str) -> dict:
     }
 
 
-def _in_order(tasks: Iterable[ImageTask], workers: int) -> Iterator[FilesResult]:
+def _in_order(tasks: Iterable[AnnotatedImage], workers: int) -> Iterator[FilesResult]:
     if workers == 0:
         yield from map(check_files, tasks)
         return

@@ -32,6 +32,7 @@ KINDS = {
     "image_without_annotation": (BIASES, "images without annotation: they are left out"),
     "empty_image": (BIASES, "images without any segment"),
     "all_void": (BIASES, "panoptic PNGs that are void all over"),
+    "unused_namesake": (BIASES, "categories left out: another has their name, no segment has them"),
     "class_without_examples": (BIASES, "classes without any segment to learn from"),
     "too_many_segments": (BIASES, "images with more segments than queries, which can't find all"),
     "tiny_segment": (BIASES, "segments of so few pixels that none is predicted"),

@@ -28,6 +28,7 @@ from detectron2.utils.file_io import PathManager
 from detr_d2.data.categories import PanopticClasses
 from detr_d2.data.json_file import write_json_atomically
 from detr_d2.data.panoptic_dataset import load_panoptic_dataset
+from detr_d2.data.panoptic_fields import is_crowd
 from detr_d2.data.panoptic_png import read_panoptic_png
 from detr_d2.evaluation.segment_rles import encode_segments
 
@@ -74,7 +75,7 @@ def write_thing_instances(
                     "id": len(annotations) + 1,  # COCO's API takes id 0 for "no match"
                     "image_id": record["image_id"],
                     "category_id": classes.dataset_ids[segment["category_id"]],
-                    "iscrowd": int(segment.get("iscrowd", 0)),
+                    "iscrowd": int(is_crowd(segment)),
                     **_mask_fields(rles[segment["id"]]),
                 }
             )

@@ -81,7 +81,13 @@ def id_that_the_png_lacks(dataset):
     dataset.segments(1).append(more)
 
 
-@fault("ids_not_in_png")
+@fault("malformed_entry")
+def id_of_void(dataset):
+    more = {"id": 0, "category_id": 5, "area": 1, "bbox": [0, 0, 1, 1], "iscrowd": 1}
+    dataset.segments(1).append(more)
+
+
+@fault("malformed_entry")
 def id_that_no_colour_has(dataset):
     more = {"id": 2**70, "category_id": 5, "area": 1, "bbox": [0, 0, 1, 1], "iscrowd": 1}
     dataset.segments(1).append(more)
@@ -92,19 +98,9 @@ def wrong_area(dataset):
     dataset.segments(1)[0]["area"] += 1
 
 
-@fault("wrong_area")
-def no_area(dataset):
-    del dataset.segments(1)[0]["area"]
-
-
 @fault("wrong_box")
 def wrong_box(dataset):
     dataset.segments(1)[0]["bbox"][2] += 2
-
-
-@fault("wrong_box")
-def box_that_is_none(dataset):
-    dataset.segments(1)[0]["bbox"] = [float("nan"), "3", None]
 
 
 @fault("unknown_category")
@@ -173,9 +169,14 @@ def class_of_crowds_alone(dataset):
         dataset.segments(number)[3]["iscrowd"] = 1
 
 
+@fault("unused_namesake")
+def root_category(dataset):
+    dataset.content["categories"].insert(0, {"id": 0, "name": "cat", "isthing": 1})
+
+
 @fault("isthing_not_boolean")
 def isthing_that_is_text(dataset):
-    dataset.content["categories"][2]["isthing"] = "0"
+    dataset.content["categories"][2]["isthing"] = "stuff"
 
 
 @fault("isthing_not_boolean")
@@ -252,6 +253,22 @@ def test_a_planted_fault_is_found(dataset, planted, name):
     (example,) = report.findings.examples[kind]
     assert example.where and example.what
     assert str(dataset.folder) in example.where
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"bbox": [float("nan"), "3", None]},
+        {"bbox": None, "area": None},
+        {"area": "10"},
+        {"iscrowd": False},
+        {"iscrowd": "0", "id": "1", "category_id": 5.0},
+    ],
+)
+def test_what_nothing_uses_or_all_read_alike_is_no_fault(dataset, change):
+    dataset.segments(1)[0].update(change)
+    del dataset.segments(1)[1]["area"], dataset.segments(1)[1]["bbox"]
+    assert not dataset.check(num_queries=3).findings.counts
 
 
 def test_every_kind_is_planted():
