@@ -65,6 +65,10 @@ class AnnotationCheck:
         yield from self._repeated(task.png_name for task in tasks)
         for image_id in images.keys() - {task.image_id for task in tasks}:
             yield self._finding("image_without_annotation", images[image_id])
+        if not tasks:
+            what = f"{len(images)} images, none of them with an annotation"
+            yield Finding("no_annotated_image", self.panoptic_json, what)
+            return
         for task in tasks:
             yield from self._check_segments(task)
         for category_id in self.known_ids:

@@ -17,6 +17,7 @@ KINDS = {
     "duplicate_category": (BREAKS, "categories with the id or name of another"),
     "duplicate_image_id": (BREAKS, "images with the id of another"),
     "duplicate_annotation": (BREAKS, "images that are annotated twice"),
+    "no_annotated_image": (BREAKS, "datasets without any annotated image"),
     "annotation_without_image": (BREAKS, "annotations of images that the JSON lacks"),
     "duplicate_segment_id": (BREAKS, "segments with the id of another in their image"),
     "unknown_category": (BREAKS, "segments of a category that the dataset lacks"),

@@ -215,6 +215,12 @@ def annotation_without_image(dataset):
     dataset.content["annotations"].append(new)
 
 
+@fault("no_annotated_image")
+def no_images(dataset):
+    dataset.content["images"].clear()
+    dataset.content["annotations"].clear()
+
+
 @fault("image_without_annotation")
 def image_without_annotation(dataset):
     del dataset.content["annotations"][1]
