@@ -7,11 +7,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from detr_d2.checking.findings import Finding
+from detr_d2.checking.labels import label_findings
 from detr_d2.data.messages import quoted
-from detr_d2.data.panoptic_entries import AnnotatedImage, PanopticEntries, Problem
+from detr_d2.data.panoptic_entries import (
+    AnnotatedImage,
+    PanopticEntries,
+    Problem,
+    read_crowds_as_things,
+)
 
 
 @dataclass
@@ -24,7 +30,7 @@ class AnnotationCheck:
         num_queries: of the model.
         known_ids: categories of the dataset as it is registered; None: those of the JSON.
         categories: those that make sense, by id.
-        num_segments: those that can be learned from, by category.
+        crowds_as_things: see ``read_crowds_as_things``.
     """
 
     panoptic_json: str
@@ -33,7 +39,7 @@ class AnnotationCheck:
     num_queries: int
     known_ids: Collection[int] | None = None
     categories: dict[int, dict] = field(default_factory=dict)
-    num_segments: Counter[int] = field(default_factory=Counter)
+    crowds_as_things: bool = False
 
     def check(self, content: dict, add: Callable[[Finding], None]) -> list[AnnotatedImage]:
         """Tells ``add`` what is wrong, and gives the images whose files can be looked at."""
@@ -49,6 +55,12 @@ class AnnotationCheck:
             self.known_ids = self.categories.keys()
         images = entries.images(self.image_root)
         tasks = list(entries.annotated_images(images, self.panoptic_root, self.known_ids))
+        if self.crowds_as_things:
+            things = {i for i, category in self.categories.items() if category["isthing"]}
+            tasks = [
+                replace(task, segments=read_crowds_as_things(task.segments, things))
+                for task in tasks
+            ]
         for finding in self._check_read(entries, images, tasks):
             add(finding)
         return tasks
@@ -71,18 +83,18 @@ class AnnotationCheck:
             return
         for task in tasks:
             yield from self._check_segments(task)
-        for category_id in self.known_ids:
-            if self.num_segments[category_id] == 0:
-                name = self.categories.get(category_id, {}).get("name")
-                yield self._finding("class_without_examples", name)
+        segments = (segment for task in tasks for segment in task.segments)
+        for category_id in set(self.known_ids) - {segment["category_id"] for segment in segments}:
+            name = self.categories.get(category_id, {}).get("name")
+            yield self._finding("class_without_examples", name)
+        yield from label_findings(self.panoptic_json, self.categories, tasks)
 
     def _check_segments(self, task: AnnotatedImage) -> Iterator[Finding]:
         if not task.segments:
             yield Finding("empty_image", task.png_name, "no segments")
-        targets = [segment for segment in task.segments if not segment["iscrowd"]]
-        self.num_segments.update(segment["category_id"] for segment in targets)
-        if len(targets) > self.num_queries:
-            what = f"{len(targets)}, above {self.num_queries}"
+        targets = sum(not segment["iscrowd"] for segment in task.segments)
+        if targets > self.num_queries:
+            what = f"{targets}, above {self.num_queries}"
             yield Finding("too_many_segments", task.png_name, what)
 
     def _repeated(self, paths: Iterator[str]) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ KINDS = {
     "duplicate_category": (BREAKS, "categories with the id or name of another"),
     "duplicate_image_id": (BREAKS, "images with the id of another"),
     "duplicate_annotation": (BREAKS, "images that are annotated twice"),
+    "no_target": (BREAKS, "datasets without anything to learn from: training refuses to begin"),
     "no_annotated_image": (BREAKS, "datasets without any annotated image"),
     "annotation_without_image": (BREAKS, "annotations of images that the JSON lacks"),
     "duplicate_segment_id": (BREAKS, "segments with the id of another in their image"),
@@ -35,6 +36,9 @@ KINDS = {
     "all_void": (BIASES, "panoptic PNGs that are void all over"),
     "unused_namesake": (BIASES, "categories left out: another has their name, no segment has them"),
     "class_without_examples": (BIASES, "classes without any segment to learn from"),
+    "class_of_crowds_alone": (BIASES, "classes all of whose segments are crowds"),
+    "stuff_in_parts": (BIASES, "datasets with several segments of a stuff class in an image"),
+    "void_background": (BIASES, "datasets of things alone, on a background that is void"),
     "too_many_segments": (BIASES, "images with more segments than queries, which can't find all"),
     "tiny_segment": (BIASES, "segments of so few pixels that none is predicted"),
 }

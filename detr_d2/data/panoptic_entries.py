@@ -6,7 +6,7 @@ Training and evaluation stop at the first problem; a check collects all of them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -223,6 +223,19 @@ class PanopticEntries:
 
     def _problem(self, kind: str, message: str) -> None:
         self._tell(Problem(kind, f"{self._where}: {message}"))
+
+
+def read_crowds_as_things(segments: Sequence[dict], things: Collection[int]) -> list[dict]:
+    """Reads crowds of things as single objects, for files whose tool marks masks as crowds.
+
+    Args:
+        segments: an image's, with ``category_id`` and ``iscrowd``; they aren't changed.
+        things: the ``category_id`` of things.
+    """
+    return [
+        {**segment, "iscrowd": 0} if segment["category_id"] in things else segment
+        for segment in segments
+    ]
 
 
 def read_categories_list(

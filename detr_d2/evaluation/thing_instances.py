@@ -208,10 +208,12 @@ def build_instance_evaluator(
         return None
     metadata = MetadataCatalog.get(dataset_name)
     json_file = metadata.get("json_file")
-    is_there = bool(json_file) and PathManager.isfile(json_file)
+    # Files from elsewhere have the crowds as crowds, and one of ours may be of an earlier config.
+    reread = bool(metadata.get("crowds_as_things"))
+    is_there = bool(json_file) and PathManager.isfile(json_file) and not reread
     comm.synchronize()  # the file must not appear while other processes still look for it
     if not is_there:
-        if json_file:
+        if json_file and not reread:
             logger.warning(f"{json_file} is not there: instances come from the panoptic PNGs")
         file_name = re.sub(r"[^\w.-]+", "_", dataset_name) + "_thing_instances.json"
         json_file = str(Path(output_dir) / file_name)

@@ -19,6 +19,7 @@ from detr_d2.data import DetrDatasetMapper
 from detr_d2.data.categories import PanopticClasses
 from detr_d2.data.panoptic_dataset import get_dataset_dicts
 from detr_d2.data.register import register_panoptic
+from detr_d2.data.required_targets import require_targets
 from detr_d2.evaluation import PanopticEvaluator, write_thing_instances
 
 pytestmark = pytest.mark.usefixtures("registry")
@@ -74,6 +75,7 @@ def use(dataset) -> Iterator[Callable[[], dict[str, dict]]]:
         MetadataCatalog.pop(NAME, None)
         classes = PanopticClasses.from_metadata(register_panoptic(NAME, *dataset.paths))
         dicts = get_dataset_dicts([NAME])
+        require_targets(dicts, [NAME])
         mapper = DetrDatasetMapper(
             is_train=True,
             augmentations=[],
