@@ -14,6 +14,7 @@ from scipy.ndimage import find_objects
 from detr_d2.checking.findings import Finding
 from detr_d2.data.image_file import read_image
 from detr_d2.data.messages import quoted
+from detr_d2.data.mistaken_png import why_ids_differ
 from detr_d2.data.panoptic_entries import AnnotatedImage
 from detr_d2.data.panoptic_png import read_panoptic_png
 
@@ -83,7 +84,8 @@ def _check_pixels(ids: np.ndarray, task: AnnotatedImage, result: FilesResult) ->
         return
     strangers = np.unique(ids[unknown & (ids != 0)])
     if len(strangers):
-        yield Finding("ids_not_in_json", task.png_name, quoted(strangers.tolist()))
+        why = why_ids_differ(task.png_name, known.tolist())
+        yield Finding("ids_not_in_json", task.png_name, f"{quoted(strangers.tolist())}{why}")
     boxes = find_objects(labels + 1, len(known))
     for label, place in enumerate(places):
         segment = task.segments[place]

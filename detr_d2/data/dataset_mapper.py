@@ -18,6 +18,7 @@ from detr_d2.config import check_config
 from detr_d2.data.categories import resolve_classes
 from detr_d2.data.image_file import read_image
 from detr_d2.data.instance_annotations import read_annotated_instances
+from detr_d2.data.mistaken_png import why_ids_differ
 from detr_d2.data.panoptic_fields import is_crowd
 from detr_d2.data.panoptic_png import MAX_SEGMENT_ID, read_panoptic_png
 from detr_d2.data.segment_masks import SegmentMasks
@@ -172,6 +173,7 @@ def segment_label_map(ids: np.ndarray, segments_info: list[dict], path: str) -> 
     if len(unknown):
         raise ValueError(
             f"{path} has segment ids that its annotation lacks: {_some(unknown.tolist())}"
+            + why_ids_differ(path, counts)
         )
     return label_map
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from detr_d2.data.image_file import read_image
+from detr_d2.data.mistaken_png import why_ids_differ
 from detr_d2.data.panoptic_entries import PanopticEntries, read_panoptic_lists
 from detr_d2.data.panoptic_png import read_panoptic_png
 from detr_d2.deploy.files import with_progress
@@ -77,7 +78,8 @@ def evaluate(
             truth = read_panoptic_png(png_path)
             stats += compare_panoptic(ids, predicted, truth, segments, len(classes))
         except ValueError as error:
-            raise ValueError(f"{png_path}: {error}") from error
+            why = why_ids_differ(png_path, segments.ids.tolist())
+            raise ValueError(f"{png_path}: {error}{why}") from error
     if not seconds:
         raise ValueError(f"{panoptic_json}: no image has an annotation.")
     is_thing = np.array([each.isthing for each in classes])

@@ -27,6 +27,7 @@ from detectron2.utils.file_io import PathManager
 
 from detr_d2.data.categories import PanopticClasses
 from detr_d2.data.json_file import write_json_atomically
+from detr_d2.data.mistaken_png import why_ids_differ
 from detr_d2.data.panoptic_dataset import load_panoptic_dataset
 from detr_d2.data.panoptic_fields import is_crowd
 from detr_d2.data.panoptic_png import read_panoptic_png
@@ -61,6 +62,9 @@ def write_thing_instances(
             raise ValueError(
                 f"image {record['image_id']} ({record['pan_seg_file_name']}): "
                 f"segments_info lacks ids {sorted(unknown)[:5]} of the PNG"
+                + why_ids_differ(
+                    record["pan_seg_file_name"], [s["id"] for s in record["segments_info"]]
+                )
             )
         image = {"id": record["image_id"], "file_name": str(record["file_name"])}
         images.append({**image, "height": ids.shape[0], "width": ids.shape[1]})

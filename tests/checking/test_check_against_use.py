@@ -11,9 +11,11 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
 
 from detr_d2.data import DetrDatasetMapper
 from detr_d2.data.categories import PanopticClasses
@@ -137,3 +139,19 @@ def test_the_check_breaks_where_a_use_does(dataset, use, paths):
         figures = {c["id"]: c["segments"] for c in report.to_dict()["classes"] if c["segments"]}
         assert figures == counts["training"] == counts["PQ"], what
         assert counts["AP"] == counts["things"], what
+
+
+def test_a_png_written_as_bgr_is_named_so_by_all(dataset, use):
+    colors = np.asarray(Image.open(dataset.png(1)))
+    Image.fromarray(np.ascontiguousarray(colors[..., ::-1])).save(dataset.png(1))
+    report = dataset.check()
+    (example,) = report.findings.examples["ids_not_in_json"]
+    assert "written as BGR" in example.what
+    with pytest.raises(ValueError, match=r"1\.png has segment ids .*written as BGR"):
+        use()
+    dicts = get_dataset_dicts([NAME])
+    void = torch.zeros(dicts[1]["height"], dicts[1]["width"], dtype=torch.int32)
+    with pytest.raises(ValueError, match=r"1\.png\): ground truth: .*written as BGR"):
+        PanopticEvaluator(NAME).process([dicts[1]], [{"panoptic_seg": (void, [])}])
+    with pytest.raises(ValueError, match=r"1\.png\): segments_info lacks .*written as BGR"):
+        write_thing_instances(NAME, dataset.folder / "instances.json")
