@@ -69,8 +69,8 @@ def pixel_findings(where: str, report: Report) -> Iterator[Finding]:
     """
     if not report.pixels:
         return
-    unread = report.findings.counts["unreadable_png"] + report.findings.counts["png_size"]
-    if not unread and not any(figures.areas.count for figures in report.classes.values()):
+    # What breaks otherwise may be the reason, and is to be mended first.
+    if not report.breaks and not any(figures.areas.count for figures in report.classes.values()):
         what = f"{report.heights.count} images, all of them without segments, of crowds or void"
         yield Finding("no_target", where, what)
     has_stuff = any(not category["isthing"] for category in report.categories.values())
