@@ -68,12 +68,14 @@ def is_crowd(segment: dict) -> bool:
 def image_id_reader(ids: Iterable[object]) -> Callable[[object], int | str | None]:
     """How image ids are read: as numbers where all of a file are that, and else as texts.
 
-    Ids of both types would not be found again, since NumPy makes texts of all of them.
+    Ids of both types would not be found again, since NumPy makes texts of all of them. "007" is a
+    text, since "7" may be another image's.
 
     Args:
         ids: all that the file has, whatever they are.
     """
-    if all(whole_number(given) is not None for given in ids if isinstance(given, str)):
+    texts = (given for given in ids if isinstance(given, str))
+    if all(whole_number(given) is not None and str(int(given)) == given for given in texts):
         return whole_number
 
     def text(given: object) -> str | None:
@@ -175,11 +177,9 @@ def read_fields(entry: object, fields: dict[str, Field], where: str) -> dict:
         raise ValueError(f"{where} is no dict: {quoted(entry)}")
     result = dict(entry)
     for key, field in fields.items():
-        if key not in entry:
-            value, problem = field.default, f"no {key!r}"
-        else:
-            value, problem = field.read(entry[key]), f"a wrong {key!r}: {quoted(entry[key])}"
+        value = field.read(entry[key]) if key in entry else field.default
         if value is None:
+            problem = f"a wrong {key!r}: {quoted(entry[key])}" if key in entry else f"no {key!r}"
             shown = {name: said for name, said in entry.items() if name != "segments_info"}
             raise ValueError(f"{where} has {problem}. It must be {field.wanted}. {quoted(shown)}")
         result[key] = value

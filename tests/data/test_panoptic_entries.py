@@ -118,7 +118,7 @@ def test_a_segment_that_does_not_say_so_is_no_crowd_and_null_is_refused(content,
         read(NAME, wrong)
 
 
-@pytest.mark.parametrize("ids", [(7, "7"), ("7", 7), (7.0, "007"), ("7", "7")])
+@pytest.mark.parametrize("ids", [(7, "7"), ("7", 7), (7.0, "7"), ("7", "7")])
 def test_numbers_of_images_are_found_however_they_are_written(content, read, ids):
     whole = content()
     whole["images"][0]["id"], whole["annotations"][0]["image_id"] = ids
@@ -131,7 +131,17 @@ def test_image_ids_are_texts_where_one_is(content, read):
     whole = content()
     whole["images"].append({**whole["images"][0], "id": 7})
     whole["annotations"].append({**whole["annotations"][0], "image_id": "7"})
-    assert [image["image_id"] for image in read(NAME, whole)] == ["b", "7"]
+    whole["images"].append({**whole["images"][0], "id": "007"})
+    whole["annotations"].append({**whole["annotations"][0], "image_id": "007"})
+    assert [image["image_id"] for image in read(NAME, whole)] == ["b", "7", "007"]
+
+
+@pytest.mark.parametrize("name", ["None", "007", "-1", "١", "9" * 30, "frame 1"])
+def test_other_texts_than_numbers_are_ids_as_they_are(content, read, name):
+    whole = content()
+    whole["images"][0]["id"] = whole["annotations"][0]["image_id"] = name
+    (image,) = read(NAME, whole)
+    assert image["image_id"] == name
 
 
 def test_two_segments_of_one_id_are_refused(content, read):
