@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from detr_d2.data.file_names import find_below
+from detr_d2.data.files_below import find_below
 from detr_d2.data.json_file import read_json
 from detr_d2.data.messages import quoted
 from detr_d2.data.panoptic_fields import (

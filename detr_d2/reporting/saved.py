@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from detr_d2.data.categories import PanopticClasses
-from detr_d2.data.file_names import find_below
+from detr_d2.data.files_below import find_below
 from detr_d2.data.json_file import read_json
 from detr_d2.data.panoptic_dataset import load_panoptic_dataset
 from detr_d2.data.panoptic_fields import (

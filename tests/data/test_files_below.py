@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from detr_d2.data.file_names import find_below
+from detr_d2.data.files_below import find_below
 
 COMPOSED = unicodedata.normalize("NFC", "straße/café.jpg")
 DECOMPOSED = unicodedata.normalize("NFD", "straße/café.jpg")
