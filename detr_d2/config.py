@@ -162,6 +162,9 @@ def add_detr_config(cfg: CfgNode) -> None:
     # [name, folder of images, folder of panoptic PNGs, panoptic JSON]. Relative paths start, as
     # those of Detectron2's built-in datasets, from $DETECTRON2_DATASETS, or else from ./datasets.
     cfg.DATASETS.PANOPTIC = []
+    # Whether panoptic segments of things with iscrowd 1 are single objects, in training and in
+    # evaluation. Some tools mark everything so that was drawn with a brush.
+    cfg.DATASETS.CROWDS_AS_THINGS = False
 
     # --- Augmentation, beside Detectron2's own INPUT keys ---
     # How often a training image is cropped, between two resizes.
@@ -261,6 +264,8 @@ def check_config(cfg: CfgNode) -> None:
         parts = entry if isinstance(entry, (list, tuple)) else []
         texts = [text for text in parts if isinstance(text, str) and text]
         _require(len(texts) == len(parts) == 4, "DATASETS.PANOPTIC", entry, wanted)
+    crowds = cfg.DATASETS.CROWDS_AS_THINGS
+    _require(isinstance(crowds, bool), "DATASETS.CROWDS_AS_THINGS", crowds, "True or False")
     _require_one_of(cfg.DATALOADER.ON_ERROR, "DATALOADER.ON_ERROR", ("raise", "skip"))
     skipped = cfg.DATALOADER.MAX_SKIPPED
     _require(0 <= skipped < 1, "DATALOADER.MAX_SKIPPED", skipped, "in [0, 1)")

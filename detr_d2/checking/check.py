@@ -13,12 +13,13 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager
 from tqdm import tqdm
 
-from detr_d2.checking.annotation import AnnotationCheck, ImageTask
+from detr_d2.checking.annotation import AnnotationCheck
 from detr_d2.checking.files import FilesResult, check_files
+from detr_d2.checking.labels import pixel_findings
 from detr_d2.checking.report import Report
 from detr_d2.data.categories import classes_of
 from detr_d2.data.panoptic_dataset import get_dataset_dicts
-from detr_d2.data.panoptic_json import parse_panoptic_json
+from detr_d2.data.panoptic_entries import AnnotatedImage, read_panoptic_lists
 from detr_d2.data.processes import worker_context
 from detr_d2.data.register import register_from_config
 
@@ -34,6 +35,7 @@ def check_dataset(
     num_queries: int = 100,
     name: str = "",
     known_ids: Collection[int] | None = None,
+    crowds_as_things: bool = False,
     workers: int = 0,
 ) -> Report:
     """Looks for everything that would break or bias training, in all files of a dataset.
@@ -45,6 +47,8 @@ def check_dataset(
         num_queries: of the model, which can find no more segments than that.
         name: of the dataset, for the report.
         known_ids: category ids of the dataset as it is registered; None: those of the JSON.
+        crowds_as_things: whether crowds of things are read as single objects, as
+            ``DATASETS.CROWDS_AS_THINGS`` has it.
         workers: processes; 0: this one alone.
 
     Raises:
@@ -56,17 +60,24 @@ def check_dataset(
         if not os.path.isdir(root):
             raise FileNotFoundError(f"There is no folder {root}.")
     report = Report(name or panoptic_json)
-    check = AnnotationCheck(panoptic_json, image_root, panoptic_root, num_queries, known_ids)
-    tasks: list[ImageTask] = []
-    content = parse_panoptic_json(PathManager.get_local_path(panoptic_json))
-    for finding in check.check(content, tasks):
-        report.findings.add(finding)
+    check = AnnotationCheck(
+        panoptic_json,
+        image_root,
+        panoptic_root,
+        num_queries,
+        known_ids,
+        crowds_as_things=crowds_as_things,
+    )
+    content = read_panoptic_lists(PathManager.get_local_path(panoptic_json))
+    tasks = check.check(content, report.findings.add)
     report.categories = check.categories
     results = _in_order(tasks, workers)
     # No bar where the output is no terminal, but a file.
     bar = tqdm(results, total=len(tasks), unit="image", disable=None)
     for task, result in zip(tasks, bar, strict=True):
         report.add(task, result)
+    for finding in pixel_findings(panoptic_json, report):
+        report.findings.add(finding)
     return report
 
 
@@ -99,11 +110,12 @@ def _keywords_of(name: str) -> dict:
         "image_root": metadata.image_root,
         "panoptic_root": metadata.panoptic_root,
         "panoptic_json": panoptic_json,
+        "crowds_as_things": bool(metadata.get("crowds_as_things")),
         "known_ids": classes and classes.dataset_ids,
     }
 
 
-def _in_order(tasks: Iterable[ImageTask], workers: int) -> Iterator[FilesResult]:
+def _in_order(tasks: Iterable[AnnotatedImage], workers: int) -> Iterator[FilesResult]:
     if workers == 0:
         yield from map(check_files, tasks)
         return

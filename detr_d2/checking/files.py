@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.ndimage import find_objects
 
-from detr_d2.checking.annotation import ImageTask
 from detr_d2.checking.findings import Finding
 from detr_d2.data.image_file import read_image
 from detr_d2.data.messages import quoted
+from detr_d2.data.mistaken_png import why_ids_differ
+from detr_d2.data.panoptic_entries import AnnotatedImage
 from detr_d2.data.panoptic_png import read_panoptic_png
 
 # Segments of at most so many pixels: the default of MODEL.DETR.TEST.MIN_AREA drops them.
@@ -39,24 +40,24 @@ class FilesResult:
     pixels: int = 0
 
 
-def check_files(task: ImageTask) -> FilesResult:
+def check_files(task: AnnotatedImage) -> FilesResult:
     """Reads an image and its panoptic PNG, and compares them with the JSON."""
     result = FilesResult()
     size = (task.height, task.width)
     try:
-        height, width, _ = read_image(task.image_path, "RGB").shape
+        height, width, _ = read_image(task.file_name, "RGB").shape
         if (height, width) != size:
-            found = _size_finding("image_size", task.image_path, (height, width), size)
+            found = _size_finding("image_size", task.file_name, (height, width), size)
             result.findings.append(found)
     except (OSError, ValueError) as error:
-        result.findings.append(Finding("unreadable_image", task.image_path, str(error)))
+        result.findings.append(Finding("unreadable_image", task.file_name, str(error)))
     try:
-        ids = read_panoptic_png(task.png_path)
+        ids = read_panoptic_png(task.png_name)
     except (OSError, ValueError) as error:
-        result.findings.append(Finding("unreadable_png", task.png_path, str(error)))
+        result.findings.append(Finding("unreadable_png", task.png_name, str(error)))
         return result
     if ids.shape != size:  # areas and boxes would all be wrong
-        result.findings.append(_size_finding("png_size", task.png_path, ids.shape, size))
+        result.findings.append(_size_finding("png_size", task.png_name, ids.shape, size))
         return result
     result.findings.extend(_check_pixels(ids, task, result))
     return result
@@ -67,12 +68,10 @@ def _size_finding(kind: str, path: str, got: tuple[int, int], said: tuple[int, i
     return Finding(kind, path, what)
 
 
-def _check_pixels(ids: np.ndarray, task: ImageTask, result: FilesResult) -> Iterator[Finding]:
+def _check_pixels(ids: np.ndarray, task: AnnotatedImage, result: FilesResult) -> Iterator[Finding]:
     """Compares H×W segment ids with the S segments of the JSON."""
     places = sorted(range(len(task.segments)), key=lambda i: task.segments[i]["id"])
-    # Ids that no colour can have are not found, and would not fit the type. A last id that no pixel
-    # has makes every search end inside the list.
-    places = [i for i in places if 0 < task.segments[i]["id"] < 2**24]
+    # A last id that no pixel has makes every search end inside the list.
     known = np.array([*(task.segments[i]["id"] for i in places), 2**24], np.int32)
     labels = np.searchsorted(known, ids)
     unknown = known[labels] != ids
@@ -81,41 +80,43 @@ def _check_pixels(ids: np.ndarray, task: ImageTask, result: FilesResult) -> Iter
     result.pixels, result.void_pixels = ids.size, int((ids == 0).sum())
     if result.void_pixels == ids.size:
         if task.segments:  # else the image has been found to be empty
-            yield Finding("all_void", task.png_path, f"{len(task.segments)} segments by the JSON")
+            yield Finding("all_void", task.png_name, f"{len(task.segments)} segments by the JSON")
         return
     strangers = np.unique(ids[unknown & (ids != 0)])
     if len(strangers):
-        yield Finding("ids_not_in_json", task.png_path, quoted(strangers.tolist()))
+        why = why_ids_differ(task.png_name, known.tolist())
+        yield Finding("ids_not_in_json", task.png_name, f"{quoted(strangers.tolist())}{why}")
     boxes = find_objects(labels + 1, len(known))
-    label_of = {place: label for label, place in enumerate(places)}
-    for place, segment in enumerate(task.segments):
-        label = label_of.get(place)
-        if label is None or areas[label] == 0:
-            yield Finding("ids_not_in_png", task.png_path, quoted(segment))
+    for label, place in enumerate(places):
+        segment = task.segments[place]
+        if areas[label] == 0:
+            yield Finding("ids_not_in_png", task.png_name, quoted(segment))
             continue
         area = int(areas[label])
-        yield from _check_segment(segment, area, boxes[label], task.png_path)
-        if not segment.get("iscrowd"):
+        yield from _check_segment(segment, area, boxes[label], task.png_name)
+        if not segment["iscrowd"]:
             result.areas.append((segment["category_id"], area))
 
 
 def _check_segment(
     segment: dict, area: int, box: tuple[slice, slice], path: str
 ) -> Iterator[Finding]:
-    if segment.get("area") != area:
+    # What lacks one, or has one that isn't a number, is none the worse: nothing reads them.
+    said = segment.get("area")
+    if isinstance(said, (int, float)) and said != area:
         yield Finding("wrong_area", path, f"{quoted(segment)} has {area} pixels")
     y, x = box
     true_box = (x.start, y.start, x.stop - x.start, y.stop - y.start)
     if not _boxes_agree(segment.get("bbox"), true_box):
         yield Finding("wrong_box", path, f"{quoted(segment)} has the box {list(true_box)}")
-    if area <= TINY_AREA and not segment.get("iscrowd"):
+    if area <= TINY_AREA and not segment["iscrowd"]:
         yield Finding("tiny_segment", path, f"{quoted(segment)} has {area} pixels")
 
 
 def _boxes_agree(said: object, true_box: tuple[int, ...]) -> bool:
-    """Compares XYWH boxes: of the JSON, which may be anything, and of the pixels."""
+    """Compares XYWH boxes: of the JSON, where it has one, and of the pixels."""
     if not isinstance(said, list) or len(said) != 4:
-        return False
+        return True
     if not all(isinstance(number, (int, float)) for number in said):
-        return False
+        return True
     return all(abs(a - b) <= BOX_TOLERANCE for a, b in zip(said, true_box, strict=True))

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from tabulate import tabulate
 
-from detr_d2.checking.annotation import ImageTask
 from detr_d2.checking.files import TINY_AREA, FilesResult
 from detr_d2.checking.findings import BIASES, BREAKS, KINDS, Findings
 from detr_d2.data.json_file import write_json_atomically
+from detr_d2.data.panoptic_entries import AnnotatedImage
 
 # Findings of a kind that the table shows; the JSON has more.
 SHOWN_EXAMPLES = 3
@@ -76,7 +76,7 @@ class Report:
         """Whether something would stop training or evaluation."""
         return bool(self.findings.of_severity(BREAKS))
 
-    def add(self, task: ImageTask, result: FilesResult) -> None:
+    def add(self, task: AnnotatedImage, result: FilesResult) -> None:
         """Takes in an image and what its files have shown."""
         for finding in result.findings:
             self.findings.add(finding)

@@ -18,6 +18,8 @@ from detr_d2.config import check_config
 from detr_d2.data.categories import resolve_classes
 from detr_d2.data.image_file import read_image
 from detr_d2.data.instance_annotations import read_annotated_instances
+from detr_d2.data.mistaken_png import why_ids_differ
+from detr_d2.data.panoptic_fields import is_crowd
 from detr_d2.data.panoptic_png import MAX_SEGMENT_ID, read_panoptic_png
 from detr_d2.data.segment_masks import SegmentMasks
 
@@ -145,7 +147,8 @@ def segment_label_map(ids: np.ndarray, segments_info: list[dict], path: str) -> 
         which are the types that Detectron2 resizes by nearest pixels.
 
     Raises:
-        ValueError: the PNG has ids that no segment has, or two segments have the same.
+        ValueError: the PNG has ids that no segment has, two segments have the same, or one has an
+            id that no colour holds.
     """
     counts = Counter(segment["id"] for segment in segments_info)
     repeated = [segment_id for segment_id, count in counts.items() if count > 1]
@@ -159,13 +162,18 @@ def segment_label_map(ids: np.ndarray, segments_info: list[dict], path: str) -> 
         MAX_SEGMENT_ID + 1, np.uint8 if len(segments_info) <= 255 else np.float32
     )
     for label, segment in enumerate(segments_info, start=1):
-        if 0 < segment["id"] <= MAX_SEGMENT_ID:  # 0 stays void, and colours hold no more
-            label_of_id[segment["id"]] = label
+        if not 0 < segment["id"] <= MAX_SEGMENT_ID:
+            raise ValueError(
+                f"{path}: its annotation has a segment of the id {segment['id']}. Colours hold "
+                f"1 … {MAX_SEGMENT_ID}, and 0 stands for void."
+            )
+        label_of_id[segment["id"]] = label
     label_map = label_of_id.take(ids)
     unknown = np.unique(ids[(label_map == 0) & (ids != 0)])
     if len(unknown):
         raise ValueError(
             f"{path} has segment ids that its annotation lacks: {_some(unknown.tolist())}"
+            + why_ids_differ(path, counts)
         )
     return label_map
 
@@ -176,7 +184,7 @@ def _some(ids: list[int]) -> str:
 
 def _instances(label_map: np.ndarray, segments_info: list[dict]) -> Instances:
     """Those of T segments that are no crowds and that the label map shows, at least in part."""
-    wanted = [i for i, segment in enumerate(segments_info) if not segment.get("iscrowd", 0)]
+    wanted = [i for i, segment in enumerate(segments_info) if not is_crowd(segment)]
     # A copy, because a cropped map would be sent between processes with all that it was cut from.
     dtype = np.uint8 if label_map.dtype == np.uint8 else np.int32
     label_map = np.array(label_map, dtype, order="C")

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from detr_d2.data.dataset_mapper import DetrDatasetMapper
 from detr_d2.data.panoptic_dataset import get_dataset_dicts
 from detr_d2.data.processes import worker_context
+from detr_d2.data.required_targets import require_targets
 from detr_d2.data.skipped_images import SkippedImages
 
 
@@ -103,9 +104,13 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> Iterable[list[dict]
         cfg: the whole config; ``SEED`` fixes order and augmentation (a negative one draws a seed),
             ``DATALOADER.ON_ERROR`` and ``MAX_SKIPPED`` what becomes of images that can't be used.
         start_iter: number of batches that a run before this one has already taken.
+
+    Raises:
+        KeyError, FileNotFoundError, ValueError: see ``get_dataset_dicts`` and ``require_targets``.
     """
     mapper = DetrDatasetMapper(cfg, is_train=True)
     dicts = get_dataset_dicts(cfg.DATASETS.TRAIN)
+    require_targets(dicts, cfg.DATASETS.TRAIN)
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     skipped = None
     if cfg.DATALOADER.ON_ERROR == "skip":

@@ -14,6 +14,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from detr_d2.data.categories import PanopticClasses, classes_of
+from detr_d2.data.panoptic_entries import read_crowds_as_things
 from detr_d2.data.panoptic_json import read_panoptic_json, set_panoptic_metadata
 
 __all__ = [
@@ -38,7 +39,7 @@ def get_dataset_dicts(names: Sequence[str]) -> list[dict]:
     dicts = []
     for name in names:
         try:
-            dicts.extend(DatasetCatalog.get(name))
+            dicts.extend(_with_crowds_as_asked(name, DatasetCatalog.get(name)))
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 _missing_files_message(name, error.filename or error)
@@ -52,6 +53,23 @@ def get_dataset_dicts(names: Sequence[str]) -> list[dict]:
     if not dicts:
         raise ValueError(f"No images in {', '.join(names) or 'DATASETS: no dataset is named'}.")
     return dicts
+
+
+def _with_crowds_as_asked(name: str, records: list[dict]) -> list[dict]:
+    """Crowds of things are single objects where the config says so, see ``register_from_config``.
+
+    Instances without panoptic annotation stay as they are.
+    """
+    metadata = MetadataCatalog.get(name)
+    if not metadata.get("crowds_as_things"):
+        return records
+    things = set((metadata.get("thing_dataset_id_to_contiguous_id") or {}).values())
+    return [
+        {**record, "segments_info": read_crowds_as_things(record["segments_info"], things)}
+        if "segments_info" in record
+        else record
+        for record in records
+    ]
 
 
 def require_datasets(names: Sequence[str]) -> None:

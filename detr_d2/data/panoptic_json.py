@@ -6,15 +6,19 @@ import colorsys
 import itertools
 import logging
 import os
-from collections import Counter
-from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from detectron2.data import Metadata, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from detr_d2.data.json_file import read_json
 from detr_d2.data.messages import quoted
+from detr_d2.data.panoptic_entries import (
+    PanopticEntries,
+    read_categories_list,
+    read_panoptic_lists,
+)
+from detr_d2.data.panoptic_fields import color
 
 logger = logging.getLogger(__name__)
 
@@ -60,16 +64,21 @@ def read_categories(panoptic_json: str | Path) -> list[dict]:
         ValueError: it is no panoptic JSON; a category lacks something, has a value that makes no
             sense, or has the id or name of another.
     """
-    given = _content(panoptic_json)["categories"]
-    if not given:
-        raise ValueError(f"{panoptic_json}: the list 'categories' is empty.")
+    entries = PanopticEntries(_content(panoptic_json), panoptic_json)
+    unused = [category.get("id") for category in entries.unused_namesakes()]
+    if unused:
+        logger.warning(
+            "%s: categories that no segment has and whose names others have are left out: %s",
+            panoptic_json,
+            quoted(unused),
+        )
     fields = ("id", "name", "isthing", "color")
-    complete = complete_categories(given, panoptic_json)
+    complete = colored_categories(entries.categories())
     return [{field: category[field] for field in fields} for category in complete]
 
 
 def complete_categories(
-    categories: Iterable[object], where: str | Path, *, isthing: bool | None = None
+    categories: Sequence[object], where: str | Path, *, isthing: bool | None = None
 ) -> list[dict]:
     """Checks COCO's ``categories`` and adds what they don't say.
 
@@ -83,22 +92,20 @@ def complete_categories(
         0 … 255; a made one is no other category's, and the same each time).
 
     Raises:
-        ValueError: a category is wrong, see ``check_category``, or has the id or name of another.
+        ValueError: a category lacks something or has the id or name of another.
     """
-    complete: list[dict] = []
-    for given in categories:
-        check_category(given, where, isthing=isthing)
-        complete.append({**given, "isthing": bool(given.get("isthing", isthing))})
-    for key in ("id", "name"):
-        counts = Counter(category[key] for category in complete)
-        twice = [value for value, count in counts.items() if count > 1]
-        if twice:
-            raise ValueError(f"{where}: two categories have the same {key}: {quoted(twice)}.")
-    used = {tuple(category["color"]) for category in complete if category.get("color")}
-    fresh = (color for color in _distinct_colors() if color not in used)
-    for category in complete:
-        category["color"] = list(category.get("color") or next(fresh))
-    return complete
+    return colored_categories(read_categories_list(categories, where, isthing=isthing))
+
+
+def colored_categories(categories: Sequence[dict]) -> list[dict]:
+    """Categories with a ``color`` each; decoration is no reason to refuse what has an odd one."""
+    colors = [color(category.get("color")) for category in categories]
+    used = {tuple(given) for given in colors if given}
+    fresh = (made for made in _distinct_colors() if made not in used)
+    return [
+        {**category, "color": given or list(next(fresh))}
+        for category, given in zip(categories, colors, strict=True)
+    ]
 
 
 def read_panoptic_json(
@@ -122,44 +129,28 @@ def read_panoptic_json(
     """
     content = _content(panoptic_json)
     _waiting.pop(str(panoptic_json), None)  # not kept, since annotations of many images are large
-    images: dict[object, dict] = {}
-    for image in content["images"]:
-        require_fields(image, IMAGE_FIELDS, f"{panoptic_json}: an image")
-        if image["id"] in images:
-            raise ValueError(f"{panoptic_json}: two images have the id {image['id']!r}.")
-        images[image["id"]] = image
     things = metadata.thing_dataset_id_to_contiguous_id
-    stuff = metadata.stuff_dataset_id_to_contiguous_id
-
-    def contiguous(segment: dict, image_id: object) -> dict:
-        where = f"{panoptic_json}: image {image_id!r} has a segment"
-        require_fields(segment, SEGMENT_FIELDS, where)
-        category = segment["category_id"]
-        if category not in things and category not in stuff:
-            raise ValueError(
-                f"{where} of category {category!r}, which is not among the dataset's categories."
-            )
-        isthing = category in things
-        category_id = things[category] if isthing else stuff[category]
-        return {**segment, "category_id": category_id, "isthing": isthing}
-
-    dicts: dict[object, dict] = {}
-    for annotation in content["annotations"]:
-        require_fields(annotation, ANNOTATION_FIELDS, f"{panoptic_json}: an annotation")
-        image_id = annotation["image_id"]
-        if image_id not in images:
-            raise ValueError(f"{panoptic_json}: no image has the annotated id {image_id!r}.")
-        if image_id in dicts:
-            raise ValueError(f"{panoptic_json}: image {image_id!r} has two annotations.")
-        image = images[image_id]
-        dicts[image_id] = {
-            "file_name": join_below(image_root, image["file_name"], panoptic_json),
-            "image_id": image_id,
-            "height": image["height"],
-            "width": image["width"],
-            "pan_seg_file_name": join_below(panoptic_root, annotation["file_name"], panoptic_json),
-            "segments_info": [contiguous(s, image_id) for s in annotation["segments_info"]],
+    contiguous = {**metadata.stuff_dataset_id_to_contiguous_id, **things}
+    entries = PanopticEntries(content, panoptic_json)
+    images = entries.images(image_root)
+    dicts = [
+        {
+            "file_name": image.file_name,
+            "image_id": image.image_id,
+            "height": image.height,
+            "width": image.width,
+            "pan_seg_file_name": image.png_name,
+            "segments_info": [
+                {
+                    **segment,
+                    "category_id": contiguous[segment["category_id"]],
+                    "isthing": segment["category_id"] in things,
+                }
+                for segment in image.segments
+            ],
         }
+        for image in entries.annotated_images(images, panoptic_root, contiguous)
+    ]
     if len(dicts) < len(images):
         logger.warning(
             "%s: %d of %d images have no annotation and are left out.",
@@ -167,73 +158,7 @@ def read_panoptic_json(
             len(images) - len(dicts),
             len(images),
         )
-    return list(dicts.values())
-
-
-IMAGE_FIELDS = {"id": (int, str), "file_name": str, "height": int, "width": int}
-ANNOTATION_FIELDS = {"image_id": (int, str), "file_name": str, "segments_info": list}
-SEGMENT_FIELDS = {"id": int, "category_id": int}
-
-
-def require_fields(entry: object, fields: dict, where: str) -> None:
-    """Makes sure that an entry of the JSON is a dict with these keys, of these types.
-
-    Raises:
-        ValueError: it isn't.
-    """
-    if not isinstance(entry, dict):
-        raise ValueError(f"{where} is no dict: {str(entry)[:200]}")
-    for key, kinds in fields.items():
-        if not isinstance(entry.get(key), kinds):
-            shown = {name: value for name, value in entry.items() if name != "segments_info"}
-            problem = f"a wrong {key!r}" if key in entry else f"no {key!r}"
-            raise ValueError(f"{where} has {problem}: {str(shown)[:200]}")
-
-
-def join_below(root: str | Path, file_name: str, panoptic_json: str | Path) -> str:
-    """The path of a file in a folder or below it.
-
-    Raises:
-        ValueError: the name leads elsewhere.
-    """
-    path = PurePosixPath(file_name.replace("\\", "/"))
-    if not path.parts or path.is_absolute() or ".." in path.parts:
-        raise ValueError(
-            f"{panoptic_json}: the file name {file_name!r} leaves its folder {root}. File names "
-            "must be relative to the folder of images or of panoptic PNGs, without '..'."
-        )
-    return os.path.join(root, file_name)
-
-
-def check_category(category: object, where: str | Path, *, isthing: bool | None = None) -> None:
-    """Makes sure that a category has a whole ``id``, a ``name``, ``isthing``, and no odd ``color``.
-
-    Args:
-        category: an entry of ``categories``.
-        where: the file, for messages.
-        isthing: what it is where it doesn't say that; None: it has to.
-
-    Raises:
-        ValueError: something lacks or is odd.
-    """
-    said = f"{where}: category {quoted(category)}"
-    if not isinstance(category, dict) or type(category.get("id")) is not int:
-        raise ValueError(f"{said} has no 'id' that is a whole number.")
-    if not isinstance(category.get("name"), str) or not category["name"]:
-        raise ValueError(f"{said} has no 'name' that is a text.")
-    isthing = category.get("isthing", isthing)
-    # Not "0" or 0.0, which others read as a thing or as stuff.
-    if not isinstance(isthing, int) or isthing not in (0, 1):
-        raise ValueError(f"{said} must have 'isthing': 1 or true for things, 0 or false for stuff.")
-    color = category.get("color")
-    if color is None:
-        return
-    if not (
-        isinstance(color, list)
-        and len(color) == 3
-        and all(type(value) is int and 0 <= value <= 255 for value in color)
-    ):
-        raise ValueError(f"{said}: 'color' must be [red, green, blue], each in 0 … 255.")
+    return dicts
 
 
 def _distinct_colors() -> Iterable[tuple[int, int, int]]:
@@ -249,24 +174,5 @@ def _content(panoptic_json: str | Path) -> dict:
     state = os.stat(path)
     stamp = (state.st_mtime_ns, state.st_size)
     if key not in _waiting or _waiting[key][0] != stamp:
-        _waiting[key] = (stamp, parse_panoptic_json(path))
+        _waiting[key] = (stamp, read_panoptic_lists(path))
     return _waiting[key][1]
-
-
-def parse_panoptic_json(path: str) -> dict:
-    """Reads a file with the three lists that a panoptic JSON has; their entries aren't looked at.
-
-    Raises:
-        ValueError: it is no JSON, or no panoptic one.
-    """
-    content = read_json(path)
-    for key in ("categories", "images", "annotations"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise ValueError(f"{path} is no panoptic JSON of COCO's kind: it has no list {key!r}.")
-    first = next(iter(content["annotations"]), None)
-    if isinstance(first, dict) and "segments_info" not in first and "category_id" in first:
-        raise ValueError(
-            f"{path} annotates instances, not panoptic segments: its annotations have no "
-            "'segments_info'. detr-d2 prepare makes panoptic PNGs and their JSON of it."
-        )
-    return content

@@ -51,6 +51,9 @@ def register_panoptic(
 def register_from_config(cfg: CfgNode) -> None:
     """Registers the datasets of ``DATASETS.PANOPTIC``, those that aren't yet.
 
+    The metadata of all that the config names get ``crowds_as_things``, which says how their dicts
+    are read, whoever has registered them.
+
     One whose JSON is missing is registered without classes, and is an error only when it is read:
     a model predicts also where the images it was trained on are not.
 
@@ -61,6 +64,11 @@ def register_from_config(cfg: CfgNode) -> None:
     for name, *paths in cfg.DATASETS.PANOPTIC:
         located = (p if "://" in p else os.path.join(root, os.path.expanduser(p)) for p in paths)
         _register(name, _paths(*located))
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        metadata = MetadataCatalog.get(name)
+        if hasattr(metadata, "crowds_as_things"):  # metadata refuses to change a value
+            del metadata.crowds_as_things
+        metadata.crowds_as_things = cfg.DATASETS.CROWDS_AS_THINGS
 
 
 def _paths(image_root: str | Path, panoptic_root: str | Path, panoptic_json: str | Path) -> dict:

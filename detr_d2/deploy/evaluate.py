@@ -8,7 +8,6 @@ Axes: K classes, N images.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import time
@@ -19,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from detr_d2.data.image_file import read_image
-from detr_d2.data.json_file import read_json
+from detr_d2.data.mistaken_png import why_ids_differ
+from detr_d2.data.panoptic_entries import PanopticEntries, read_panoptic_lists
 from detr_d2.data.panoptic_png import read_panoptic_png
 from detr_d2.deploy.files import with_progress
 from detr_d2.deploy.model_info import ModelError, ModelInfo, read_categories
@@ -78,7 +78,8 @@ def evaluate(
             truth = read_panoptic_png(png_path)
             stats += compare_panoptic(ids, predicted, truth, segments, len(classes))
         except ValueError as error:
-            raise ValueError(f"{png_path}: {error}") from error
+            why = why_ids_differ(png_path, segments.ids.tolist())
+            raise ValueError(f"{png_path}: {error}{why}") from error
     if not seconds:
         raise ValueError(f"{panoptic_json}: no image has an annotation.")
     is_thing = np.array([each.isthing for each in classes])
@@ -112,33 +113,17 @@ def check_classes(info: ModelInfo, panoptic_json: str | Path) -> None:
 
 def _annotated(
     panoptic_json: str | Path, image_root: str | Path, panoptic_root: str | Path, info: ModelInfo
-) -> Iterator[tuple[Path, Path, Segments]]:
+) -> Iterator[tuple[str, str, Segments]]:
     """The image, the PNG and the segments of each annotation, with contiguous classes."""
     contiguous = {each.id: k for k, each in enumerate(info.classes)}
-    try:
-        content = read_json(panoptic_json)
-        names = {image["id"]: image["file_name"] for image in content["images"]}
-        for annotation in content["annotations"]:
-            listed = annotation["segments_info"]
-            segments = Segments(
-                [segment["id"] for segment in listed],
-                [contiguous[segment["category_id"]] for segment in listed],
-                [bool(segment.get("iscrowd", 0)) for segment in listed],
-            )
-            image = _below(image_root, names[annotation["image_id"]])
-            yield image, _below(panoptic_root, annotation["file_name"]), segments
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{panoptic_json}: no annotation in COCO's panoptic format: {error!r}. "
-            "detr-d2 check says more, where Detectron2 is."
-        ) from error
-
-
-def _below(root: str | Path, file_name: str) -> Path:
-    folder, path = os.path.normpath(root), os.path.normpath(os.path.join(root, file_name))
-    if not Path(path).is_relative_to(folder):
-        raise ValueError(f"The file name {file_name!r} of the JSON leaves its folder {root}.")
-    return Path(path)
+    entries = PanopticEntries(read_panoptic_lists(panoptic_json), panoptic_json)
+    images = entries.images(image_root)
+    for image in entries.annotated_images(images, panoptic_root, contiguous):
+        listed = [
+            {**segment, "category_id": contiguous[segment["category_id"]]}
+            for segment in image.segments
+        ]
+        yield image.file_name, image.png_name, Segments.from_info(listed)
 
 
 def _parse_args() -> argparse.Namespace:

@@ -131,8 +131,10 @@ def train_stage(
     checkpointer.load(resumed or cfg.MODEL.WEIGHTS, None if resumed else [])
     start_iter = trainer.iter + 1 if resumed else 0
 
-    # Not before the weights are known to fit. This stage's folder first: from then on the run has
-    # begun, and whoever resumes it comes here again before a later stage does.
+    data_loader = build_train_loader(cfg, start_iter)
+
+    # Not before weights and data are known to fit. This stage's folder first: from then on the run
+    # has begun, and whoever resumes it comes here again before a later stage does.
     for older in [*([] if resume else [stage]), *later_stages]:
         set_aside(run_cfg, older)
     comm.synchronize()
@@ -160,7 +162,7 @@ def train_stage(
             else None,
         ]
     )
-    trainer.reset_data_loader(lambda: build_train_loader(cfg, start_iter))
+    trainer.reset_data_loader(lambda: data_loader)
     logger.info("Stage %r: iterations %d to %d", stage, start_iter, cfg.SOLVER.MAX_ITER)
     with explained(stage, lambda: trainer.iter, checkpointer.get_checkpoint_file):
         if start_iter >= cfg.SOLVER.MAX_ITER:  # killed between the last checkpoint and the final

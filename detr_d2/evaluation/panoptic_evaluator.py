@@ -20,6 +20,7 @@ from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 
 from detr_d2.data.categories import PanopticClasses
+from detr_d2.data.mistaken_png import why_ids_differ
 from detr_d2.data.panoptic_dataset import load_panoptic_dataset
 from detr_d2.data.panoptic_png import read_panoptic_png
 from detr_d2.evaluation.panoptic_quality import (
@@ -122,7 +123,9 @@ class PanopticEvaluator(DatasetEvaluator):
                     self._save(image_id, pred_ids, segments_info)
             except ValueError as error:
                 where = f"image {image_id!r} ({record['pan_seg_file_name']})"
-                raise ValueError(f"{where}: {error}") from error
+                known = [segment["id"] for segment in record["segments_info"]]
+                why = why_ids_differ(record["pan_seg_file_name"], known)
+                raise ValueError(f"{where}: {error}{why}") from error
             self._stats += stats
             self._evaluated.append(image_id)
 

@@ -15,6 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
+from detr_d2.data.panoptic_fields import is_crowd
 from detr_d2.evaluation.run_lengths import find_runs
 
 VOID = 0  # the id of pixels that belong to no segment
@@ -57,7 +58,7 @@ class Segments:
         return cls(
             ids=[segment["id"] for segment in segments_info],
             classes=[segment["category_id"] for segment in segments_info],
-            is_crowd=[bool(segment.get("iscrowd", 0)) for segment in segments_info],
+            is_crowd=[is_crowd(segment) for segment in segments_info],
         )
 
 

@@ -27,7 +27,9 @@ from detectron2.utils.file_io import PathManager
 from detr_d2.data.categories import PanopticClasses
 from detr_d2.data.file_names import file_name_of
 from detr_d2.data.json_file import write_json_atomically
+from detr_d2.data.mistaken_png import why_ids_differ
 from detr_d2.data.panoptic_dataset import load_panoptic_dataset
+from detr_d2.data.panoptic_fields import is_crowd
 from detr_d2.data.panoptic_png import read_panoptic_png
 from detr_d2.evaluation.segment_rles import encode_segments
 
@@ -60,6 +62,9 @@ def write_thing_instances(
             raise ValueError(
                 f"image {record['image_id']} ({record['pan_seg_file_name']}): "
                 f"segments_info lacks ids {sorted(unknown)[:5]} of the PNG"
+                + why_ids_differ(
+                    record["pan_seg_file_name"], [s["id"] for s in record["segments_info"]]
+                )
             )
         image = {"id": record["image_id"], "file_name": str(record["file_name"])}
         images.append({**image, "height": ids.shape[0], "width": ids.shape[1]})
@@ -74,7 +79,7 @@ def write_thing_instances(
                     "id": len(annotations) + 1,  # COCO's API takes id 0 for "no match"
                     "image_id": record["image_id"],
                     "category_id": classes.dataset_ids[segment["category_id"]],
-                    "iscrowd": int(segment.get("iscrowd", 0)),
+                    "iscrowd": int(is_crowd(segment)),
                     **_mask_fields(rles[segment["id"]]),
                 }
             )
@@ -207,10 +212,12 @@ def build_instance_evaluator(
         return None
     metadata = MetadataCatalog.get(dataset_name)
     json_file = metadata.get("json_file")
-    is_there = bool(json_file) and PathManager.isfile(json_file)
+    # Files from elsewhere have the crowds as crowds, and one of ours may be of an earlier config.
+    reread = bool(metadata.get("crowds_as_things"))
+    is_there = bool(json_file) and PathManager.isfile(json_file) and not reread
     comm.synchronize()  # the file must not appear while other processes still look for it
     if not is_there:
-        if json_file:
+        if json_file and not reread:
             logger.warning(f"{json_file} is not there: instances come from the panoptic PNGs")
         file_name = f"{file_name_of(dataset_name)}_thing_instances.json"
         json_file = str(Path(output_dir) / file_name)

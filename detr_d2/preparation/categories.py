@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from detr_d2.data import json_file, panoptic_json
 from detr_d2.data.messages import quoted
+from detr_d2.data.panoptic_entries import without_unused_namesakes
 from detr_d2.preparation.errors import PreparationError
-from detr_d2.preparation.fields import as_whole
 
 
 def read_json(path: str | Path) -> Any:
@@ -71,7 +70,7 @@ def complete_categories(
             '[{"id": 1, "name": "person", "isthing": 1}, …]'
         )
     try:
-        complete = panoptic_json.complete_categories(_tidied(categories), where, isthing=isthing)
+        complete = panoptic_json.complete_categories(_stripped(categories), where, isthing=isthing)
     except ValueError as error:
         raise PreparationError(str(error)) from error
     for category in complete:
@@ -88,23 +87,18 @@ def things_of(categories: list[dict]) -> dict[int, bool]:
     return {category["id"]: bool(category["isthing"]) for category in categories}
 
 
-def _tidied(categories: list) -> list:
-    """New entries with plain ids, names and colours, where they are only written otherwise."""
+def _stripped(categories: list) -> list:
+    """New entries whose names have no spaces at their ends, unless another has the name then."""
     entries = [entry for entry in categories if isinstance(entry, dict)]
     names = Counter(e["name"].strip() for e in entries if isinstance(e.get("name"), str))
-
-    def tidy(entry: Any) -> Any:
-        if not isinstance(entry, dict):
-            return entry
-        whole, name = as_whole(entry.get("id")), entry.get("name")
-        changed = {} if whole is None else {"id": whole}
-        if isinstance(name, str) and names[name.strip()] == 1:
-            changed["name"] = name.strip()
-        if "color" in entry:
-            changed["color"] = _as_color(entry["color"])
-        return {**entry, **changed}
-
-    return [tidy(entry) for entry in categories]
+    return [
+        {**entry, "name": entry["name"].strip()}
+        if isinstance(entry, dict)
+        and isinstance(entry.get("name"), str)
+        and names[entry["name"].strip()] == 1
+        else entry
+        for entry in categories
+    ]
 
 
 def renaming_notes(given: list[dict], complete: list[dict]) -> list[str]:
@@ -117,43 +111,19 @@ def renaming_notes(given: list[dict], complete: list[dict]) -> list[str]:
     ]
 
 
-def _as_color(color: Any) -> list[int] | None:
-    """Red, green and blue of a list or of "#2080c0"; None: it is something else."""
-    if isinstance(color, str) and re.fullmatch("#[0-9a-fA-F]{6}", color):
-        return list(bytes.fromhex(color[1:]))
-    values = [as_whole(value) for value in color] if isinstance(color, list) else []
-    fits = len(values) == 3 and all(value is not None and 0 <= value <= 255 for value in values)
-    return values if fits else None
-
-
 def without_unused_twins(categories: Any, used: Collection[int]) -> tuple[Any, list[str]]:
-    """Leaves out categories that have the name of another and that nothing is annotated with.
-
-    Such is the root that some tools write in front of the classes. Where nothing is annotated with
-    either, the root is the one whose name is the other's ``supercategory``.
+    """The categories less those of ``without_unused_namesakes``, and a note for each of these.
 
     Args:
         categories: as a file has them, unchecked.
         used: ids of categories that annotations have.
-
-    Returns:
-        The categories, and a note for each that is left out.
     """
-    by_name = defaultdict(list)
-    for category in categories if isinstance(categories, list) else []:
-        if isinstance(category, dict) and isinstance(category.get("name"), str):
-            by_name[category["name"]].append(category)
-    unused = []
-    for name, twins in by_name.items():
-        if len(twins) > 1:
-            kept = [twin for twin in twins if as_whole(twin.get("id")) in used]
-            kept = kept or [twin for twin in twins if twin.get("supercategory") == name]
-            unused += [twin for twin in twins if len(kept) == 1 and twin is not kept[0]]
+    if not isinstance(categories, list):
+        return categories, []
+    kept, unused = without_unused_namesakes(categories, used)
     notes = [
         f"category {quoted(twin.get('id'))} is left out: nothing is annotated with it, and another "
         f"is called {quoted(twin['name'])} too"
         for twin in unused
     ]
-    if not unused:
-        return categories, notes
-    return [c for c in categories if not any(c is twin for twin in unused)], notes
+    return kept, notes

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from detr_d2.data.messages import quoted
-from detr_d2.preparation.fields import as_flag, as_whole
+from detr_d2.data.panoptic_fields import flag, whole_number
 
 
 def crowd_notes(annotations: Iterable[dict], categories: Iterable[dict]) -> list[str]:
@@ -19,10 +19,10 @@ def crowd_notes(annotations: Iterable[dict], categories: Iterable[dict]) -> list
     names = {c["id"]: c["name"] for c in categories if c["isthing"]}
     all_of, crowds_of = Counter(), Counter()
     for annotation in annotations:
-        category_id = as_whole(annotation.get("category_id"))
+        category_id = whole_number(annotation.get("category_id"))
         if category_id in names:
             all_of[category_id] += 1
-            crowds_of[category_id] += as_flag(annotation.get("iscrowd", 0)) is True
+            crowds_of[category_id] += flag(annotation.get("iscrowd", 0)) is True
     if not crowds_of.total():
         return []
     notes = [f"{crowds_of.total()} of {all_of.total()} annotations of things are crowds (iscrowd)"]

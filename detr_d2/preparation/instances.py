@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from detr_d2.data.messages import quoted
+from detr_d2.data.panoptic_fields import flag, whole_number
+from detr_d2.data.panoptic_fields import image_id as read_image_id
 from detr_d2.preparation.background import REMEDY, Background, with_background
 from detr_d2.preparation.categories import (
     complete_categories,
@@ -24,7 +26,6 @@ from detr_d2.preparation.categories import (
 from detr_d2.preparation.crowds import crowd_notes
 from detr_d2.preparation.dataset import Source, write_panoptic
 from detr_d2.preparation.errors import PreparationError, Report
-from detr_d2.preparation.fields import as_flag, as_id, as_whole
 from detr_d2.preparation.files import FileNames, existing_folder
 from detr_d2.preparation.pictures import check_size, image_size, read_label_image
 from detr_d2.preparation.regions import check_encoded, region_rle, whole_polygons
@@ -83,7 +84,7 @@ def prepare_instances(
     described, annotations = _lists_of(content, ("images", "annotations"), json_file)
     where = categories or json_file
     listed = content.get("categories") if categories is None else listed_categories(categories)
-    used = {as_whole(annotation.get("category_id")) for annotation in annotations}
+    used = {whole_number(annotation.get("category_id")) for annotation in annotations}
     listed, notes = without_unused_twins(listed, used)
     known = complete_categories(listed, where, isthing=True)
     notes += renaming_notes(listed, known)
@@ -123,9 +124,9 @@ def _lists_of(content: Any, keys: Iterable[str], where: str | Path) -> list[list
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise PreparationError(f"{where}: no instance JSON of COCO, it has no list of {key}")
     for image in lists[0]:
-        if as_id(image.get("id")) is None:
+        if read_image_id(image.get("id")) is None:
             raise PreparationError(f"{where}: an image has the id {quoted(image.get('id'))}")
-    return [[{**image, "id": as_id(image["id"])} for image in lists[0]], *lists[1:]]
+    return [[{**image, "id": read_image_id(image["id"])} for image in lists[0]], *lists[1:]]
 
 
 def _by_image(
@@ -135,7 +136,7 @@ def _by_image(
     of_image: dict[int | str, list[dict]] = {image["id"]: [] for image in images}
     problems = []
     for annotation in annotations:
-        image_id = as_id(annotation.get("image_id"))
+        image_id = read_image_id(annotation.get("image_id"))
         if image_id in of_image:
             of_image[image_id].append(annotation)
         else:
@@ -214,7 +215,7 @@ class InstancesImage:
     def _size(self) -> tuple[int, int]:
         """Height and width: the JSON's, or the image's where the JSON has none."""
         told = self.image.get("height"), self.image.get("width")
-        height, width = map(as_whole, told)
+        height, width = map(whole_number, told)
         if height is not None and width is not None and height > 0 and width > 0:
             check_size(height, width)
             return height, width
@@ -231,10 +232,10 @@ class InstancesImage:
         self, annotation: dict, is_thing: Mapping[int, bool], height: int, width: int
     ) -> tuple[Region, int]:
         """The pixels of an annotation, and how many parts of it were too small to be any."""
-        category_id = as_whole(annotation.get("category_id"))
+        category_id = whole_number(annotation.get("category_id"))
         if category_id not in is_thing:
             raise PreparationError(f"there is no category {quoted(annotation.get('category_id'))}")
-        iscrowd = as_flag(annotation.get("iscrowd", 0))
+        iscrowd = flag(annotation.get("iscrowd", 0))
         if iscrowd is None:
             raise PreparationError(
                 f"iscrowd has to be 0 or 1, not {quoted(annotation.get('iscrowd'))}"

@@ -12,10 +12,11 @@ from typing import Any
 
 from detr_d2.data.json_file import write_json_atomically
 from detr_d2.data.messages import quoted
+from detr_d2.data.panoptic_fields import flag, whole_number
+from detr_d2.data.panoptic_fields import image_id as read_image_id
 from detr_d2.preparation.categories import complete_categories, read_json
 from detr_d2.preparation.class_counts import count_classes, near_twins
 from detr_d2.preparation.errors import PreparationError, Report
-from detr_d2.preparation.fields import as_flag, as_id, as_whole
 
 
 def split_panoptic(
@@ -72,7 +73,7 @@ def _image_ids(content: Any, where: str | Path) -> set:
     for entries, key, seen in ((images, "id", ids), (annotations, "image_id", annotated)):
         for entry in entries:
             said = entry.get(key) if isinstance(entry, dict) else None
-            image_id = as_id(said)
+            image_id = read_image_id(said)
             if image_id is None or image_id in seen:
                 raise PreparationError(
                     f"{where}: image {quoted(said)} is no number or text, or is there twice"
@@ -94,7 +95,7 @@ def _image_ids(content: Any, where: str | Path) -> set:
 def _has_segments(annotation: dict) -> bool:
     segments = annotation.get("segments_info")
     return isinstance(segments, list) and all(
-        isinstance(segment, dict) and as_whole(segment.get("category_id")) is not None
+        isinstance(segment, dict) and whole_number(segment.get("category_id")) is not None
         for segment in segments
     )
 
@@ -102,8 +103,8 @@ def _has_segments(annotation: dict) -> bool:
 def _part(content: dict, ids: set) -> dict:
     return {
         **content,
-        "images": [image for image in content["images"] if as_id(image["id"]) in ids],
-        "annotations": [a for a in content["annotations"] if as_id(a["image_id"]) in ids],
+        "images": [image for image in content["images"] if read_image_id(image["id"]) in ids],
+        "annotations": [a for a in content["annotations"] if read_image_id(a["image_id"]) in ids],
     }
 
 
@@ -138,8 +139,8 @@ def _plain(annotation: dict) -> dict:
     return {
         "segments_info": [
             {
-                "category_id": as_whole(segment["category_id"]),
-                "iscrowd": as_flag(segment.get("iscrowd")) is True,
+                "category_id": whole_number(segment["category_id"]),
+                "iscrowd": flag(segment.get("iscrowd")) is True,
             }
             for segment in annotation["segments_info"]
         ]

@@ -16,6 +16,7 @@ import numpy as np
 from detectron2.utils.file_io import PathManager
 
 from detr_d2.data.categories import PanopticClasses
+from detr_d2.data.mistaken_png import why_ids_differ
 from detr_d2.data.panoptic_png import read_panoptic_png
 from detr_d2.evaluation import PanopticStats, SegmentMatching, Segments, match_segments
 from detr_d2.evaluation.panoptic_quality import IOU_UNITS
@@ -121,7 +122,8 @@ class RunRecord:
             of_sweep = sweep_stats(sweep, self.options.thresholds, match)
         except ValueError as error:
             where = f"image {record['image_id']!r} ({record['pan_seg_file_name']})"
-            raise ValueError(f"{where}: {error}") from error
+            why = why_ids_differ(record["pan_seg_file_name"], gt.ids.tolist())
+            raise ValueError(f"{where}: {error}{why}") from error
         scores = _scores(segments_info)
         of_image = Tally.of_image(matching, of_sweep, scores)
         self.tally += of_image

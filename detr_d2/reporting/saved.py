@@ -12,13 +12,14 @@ from tqdm import tqdm
 
 from detr_d2.data.categories import PanopticClasses
 from detr_d2.data.file_names import file_name_of
+from detr_d2.data.files_below import find_below
 from detr_d2.data.json_file import read_json
 from detr_d2.data.panoptic_dataset import load_panoptic_dataset
-from detr_d2.data.panoptic_json import (
-    ANNOTATION_FIELDS,
+from detr_d2.data.panoptic_fields import (
     SEGMENT_FIELDS,
-    join_below,
-    require_fields,
+    annotation_fields,
+    image_id_reader,
+    read_fields,
 )
 from detr_d2.data.panoptic_png import read_panoptic_png
 from detr_d2.reporting.page import write_report
@@ -70,7 +71,7 @@ class SavedPredictions:
             ValueError: its name leaves the folder.
         """
         annotation = self._annotations[image_id]
-        ids = read_panoptic_png(join_below(self._folder, annotation["file_name"], self.path))
+        ids = read_panoptic_png(find_below(self._folder, annotation["file_name"], self.path))
         return ids, annotation["segments_info"]
 
     @property
@@ -85,7 +86,7 @@ class SavedPredictions:
         return [self._segment(segment, where) for segment in annotation["segments_info"]]
 
     def _segment(self, segment: dict[str, Any], where: str) -> dict[str, Any]:
-        require_fields(segment, SEGMENT_FIELDS, where)
+        segment = read_fields(segment, SEGMENT_FIELDS, where)
         score = segment.get("score")
         if score is not None and not (isinstance(score, (int, float)) and 0 <= score <= 1):
             raise ValueError(f"{where} with the score {score!r}, which isn't in 0 … 1.")
@@ -123,9 +124,11 @@ def _read_annotations(path: Path) -> dict[Any, dict[str, Any]]:
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
         raise ValueError(f"{path} holds no predictions: it has no list 'annotations'.")
+    given = content["annotations"]
+    fields = annotation_fields(image_id_reader(a.get("image_id") for a in given if type(a) is dict))
     annotations: dict[Any, dict[str, Any]] = {}
-    for annotation in content["annotations"]:
-        require_fields(annotation, ANNOTATION_FIELDS, f"{path}: an annotation")
+    for place, entry in enumerate(given):
+        annotation = read_fields(entry, fields, f"{path}: an annotation (annotations[{place}])")
         if annotation["image_id"] in annotations:
             raise ValueError(f"{path}: image {annotation['image_id']!r} has two annotations.")
         annotations[annotation["image_id"]] = annotation

@@ -142,7 +142,7 @@ def test_boxes_may_be_off_by_a_pixel(dataset, off):
 def test_all_faults_of_an_image_are_found_at_once(dataset):
     Image.new("RGB", (3, 4)).save(dataset.image(1))
     first, crowd, sky, dog = dataset.segments(1)
-    first["area"], crowd["bbox"], sky["category_id"], dog["id"] = 0, None, 6, 5
+    first["area"], crowd["bbox"], sky["category_id"], dog["id"] = 0, [0] * 4, 6, 5
     assert dict(dataset.check().findings.counts) == {
         "unknown_category": 1,
         "image_size": 1,

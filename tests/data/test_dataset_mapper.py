@@ -220,16 +220,22 @@ def test_a_picture_of_one_pixel(tmp_path):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_label_maps_by_brute_force(seed):
-    """Any ids that a PNG can have, and annotation of some that none can, or that stand for void."""
+    """Any ids that a PNG can have."""
     rng = np.random.default_rng(seed)
     known = rng.choice(MAX_SEGMENT_ID, rng.integers(1, 400), replace=False) + 1
     known[rng.integers(len(known))] = MAX_SEGMENT_ID
     ids = rng.choice([0, *known], rng.integers(1, 40, 2)).astype(np.int32)
-    known = [*known.tolist(), 0, -1, MAX_SEGMENT_ID + 1, 2**40]
+    known = known.tolist()
     label_map = segment_label_map(ids, [{"id": i} for i in known], "x.png")
     assert label_map.dtype == (np.uint8 if len(known) <= 255 else np.float32)
     assert np.array_equal(np.array([0, *known])[label_map.astype(int)], ids)
     assert not label_map[ids == 0].any()
+
+
+@pytest.mark.parametrize("segment_id", [0, -1, MAX_SEGMENT_ID + 1, 2**40])
+def test_ids_that_no_colour_has_and_that_of_void_are_refused(segment_id):
+    with pytest.raises(ValueError, match=rf"x\.png: .* id {segment_id}\. .*0 stands for void"):
+        segment_label_map(np.zeros((2, 3), np.int32), [{"id": segment_id}], "x.png")
 
 
 def test_ids_that_the_annotation_lacks_are_named(record):

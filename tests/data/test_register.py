@@ -115,9 +115,9 @@ def test_paths_may_be_path_objects(tmp_path):
 
 
 def test_the_json_is_parsed_once_for_classes_and_images(tmp_path, monkeypatch):
-    parsed, parse = [], panoptic_json.parse_panoptic_json
+    parsed, parse = [], panoptic_json.read_panoptic_lists
     monkeypatch.setattr(
-        panoptic_json, "parse_panoptic_json", lambda path: parsed.append(path) or parse(path)
+        panoptic_json, "read_panoptic_lists", lambda path: parsed.append(path) or parse(path)
     )
     paths = write_dataset(tmp_path)
     register_panoptic(NAME, *paths)

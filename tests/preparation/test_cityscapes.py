@@ -64,7 +64,7 @@ def test_unknown_categories(value, prepare, write_json, categories):
 
 def test_categories_have_to_say_what_is_a_thing(prepare, write_json):
     file = write_json("categories.json", [{"id": 1, "name": "cat"}])
-    with pytest.raises(PreparationError, match="category .*'id': 1.* must have 'isthing'"):
+    with pytest.raises(PreparationError, match="a category .* has no 'isthing'.*'id': 1"):
         prepare([[1]], categories=file)
 
 

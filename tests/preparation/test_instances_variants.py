@@ -225,7 +225,7 @@ def test_nothing_is_background_where_an_annotation_was_left_out(prepare, read_ba
 def test_backgrounds_that_are_refused(prepare, tmp_path):
     with pytest.raises(PreparationError, match="two categories have the same name"):
         prepare(background="cat")
-    with pytest.raises(PreparationError, match="no 'name' that is a text"):
+    with pytest.raises(PreparationError, match="wrong 'name'"):
         prepare(background="")
     with pytest.raises(PreparationError, match="--background is for data without --semantic"):
         prepare(background="floor", semantic=tmp_path)

@@ -1,0 +1,194 @@
+"""The fields of a panoptic JSON: what each may hold, and the value that it is read as.
+
+Everything that reads such a file asks here, so that nobody reads a field otherwise than others do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from detr_d2.data.messages import quoted
+from detr_d2.data.panoptic_png import MAX_SEGMENT_ID
+
+# Larger numbers don't fit the arrays that ids are kept in. No file means them.
+_MAX_NUMBER = 2**63 - 1
+# Floats beyond it don't have all whole numbers.
+_MAX_FLOAT = 2**53
+
+
+class Field(NamedTuple):
+    """A field of an entry: what reads it and what it must be, for messages.
+
+    ``read`` gives None for what it can't read. A missing field has the value ``default``; without
+    a default it has to be there.
+    """
+
+    read: Callable[[Any], Any]
+    wanted: str
+    default: Any = None
+
+
+def whole_number(value: object) -> int | None:
+    """The whole number that a value stands for, also as a float or as digits in text, or None."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value if abs(value) <= _MAX_NUMBER else None
+    if isinstance(value, float):
+        return int(value) if abs(value) <= _MAX_FLOAT and value.is_integer() else None
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 18:
+        return int(value)
+    return None
+
+
+def flag(value: object) -> bool | None:
+    """The truth that a value stands for: 0, 1, false or true, also as text; or None."""
+    if isinstance(value, bool):
+        return value
+    number = whole_number(value)
+    return bool(number) if number in (0, 1) else None
+
+
+def is_crowd(segment: dict) -> bool:
+    """Whether a segment is a crowd, by its ``iscrowd``; one that doesn't say so is none.
+
+    Raises:
+        ValueError: ``iscrowd`` is neither 0, 1, false nor true.
+    """
+    crowd = flag(segment.get("iscrowd", False))
+    if crowd is None:
+        raise ValueError(
+            f"segment {quoted(segment.get('id'))} has a wrong 'iscrowd': "
+            f"{quoted(segment['iscrowd'])}, but it must be {_FLAG}."
+        )
+    return crowd
+
+
+def image_id(value: object) -> int | str | None:
+    """The id of an image, read on its own: a whole number, or a text that isn't just digits."""
+    number = whole_number(value)
+    if isinstance(value, str) and str(number) != value:  # "007" may be another image than "7"
+        return value
+    return number
+
+
+def image_id_reader(ids: Iterable[object]) -> Callable[[object], int | str | None]:
+    """How image ids are read: as numbers where all of a file are that, and else as texts.
+
+    Ids of both types would not be found again, since NumPy makes texts of all of them. "007" is a
+    text, since "7" may be another image's.
+
+    Args:
+        ids: all that the file has, whatever they are.
+    """
+    texts = (given for given in ids if isinstance(given, str))
+    if all(whole_number(given) is not None and str(int(given)) == given for given in texts):
+        return whole_number
+
+    def text(given: object) -> str | None:
+        if isinstance(given, str):
+            return given or None
+        number = whole_number(given)
+        return None if number is None else str(number)
+
+    return text
+
+
+def color(value: object) -> list[int] | None:
+    """Red, green and blue in 0 … 255, given as such or as "#2080c0"; None for all else."""
+    if isinstance(value, str) and len(value) == 7 and value[0] == "#":
+        try:
+            return list(bytes.fromhex(value[1:]))
+        except ValueError:
+            return None
+    if not isinstance(value, (list, tuple)) or len(value) != 3:
+        return None
+    numbers = [whole_number(part) for part in value]
+    return numbers if all(n is not None and 0 <= n <= 255 for n in numbers) else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _name(value: object) -> str | None:
+    return _text(value) or None
+
+
+def _size(value: object) -> int | None:
+    number = whole_number(value)
+    return number if number is not None and number > 0 else None
+
+
+def _segment_id(value: object) -> int | None:
+    number = whole_number(value)
+    return number if number is not None and 0 < number <= MAX_SEGMENT_ID else None
+
+
+def _list(value: object) -> list | None:
+    return value if isinstance(value, list) else None
+
+
+_FLAG = "0, 1, false or true"
+_ID = Field(whole_number, "a whole number")
+_FILE_NAME = Field(_text, "a text")
+SIZE_FIELDS = {field: Field(_size, "a whole number from 1 on") for field in ("height", "width")}
+CATEGORY_FIELDS = {"id": _ID, "name": Field(_name, "a text")}
+SEGMENT_FIELDS = {
+    "id": Field(
+        _segment_id, f"a whole number in 1 … {MAX_SEGMENT_ID}, as colours hold; 0 stands for void"
+    ),
+    "category_id": _ID,
+    "iscrowd": Field(flag, _FLAG, default=False),
+}
+
+
+def isthing_field(default: bool | None) -> dict[str, Field]:
+    """``isthing``, with what categories are that don't say it; None: they have to."""
+    return {"isthing": Field(flag, "1 or true for things, 0 or false for stuff", default)}
+
+
+def image_fields(read_id: Callable[[object], int | str | None]) -> dict[str, Field]:
+    """The fields of an image, but for its size; ``read_id`` is the file's ``image_id_reader``."""
+    return {"id": _image_id(read_id), "file_name": _FILE_NAME}
+
+
+def annotation_fields(read_id: Callable[[object], int | str | None]) -> dict[str, Field]:
+    """The fields of an annotation; ``read_id`` is the file's ``image_id_reader``."""
+    return {
+        "image_id": _image_id(read_id),
+        "file_name": _FILE_NAME,
+        "segments_info": Field(_list, "a list"),
+    }
+
+
+def _image_id(read_id: Callable[[object], int | str | None]) -> Field:
+    return Field(read_id, "a whole number or a text")
+
+
+def read_fields(entry: object, fields: dict[str, Field], where: str) -> dict:
+    """Reads an entry.
+
+    Args:
+        entry: as the file has it; it isn't changed.
+        fields: that are looked at.
+        where: the file, the list and the place in it, for messages.
+
+    Returns:
+        All there is of the entry, with the values that its fields are read as.
+
+    Raises:
+        ValueError: it is no dict, or a field is missing or wrong; the message names the field.
+    """
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where} is no dict: {quoted(entry)}")
+    result = dict(entry)
+    for key, field in fields.items():
+        value = field.read(entry[key]) if key in entry else field.default
+        if value is None:
+            problem = f"a wrong {key!r}: {quoted(entry[key])}" if key in entry else f"no {key!r}"
+            shown = {name: said for name, said in entry.items() if name != "segments_info"}
+            raise ValueError(f"{where} has {problem}. It must be {field.wanted}. {quoted(shown)}")
+        result[key] = value
+    return result

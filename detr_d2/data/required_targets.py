@@ -1,0 +1,64 @@
+"""Making sure that a training has anything to learn from, before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from detectron2.data import MetadataCatalog
+
+from detr_d2.data.panoptic_fields import is_crowd
+from detr_d2.data.panoptic_png import read_panoptic_png
+
+
+def require_targets(dicts: Sequence[dict], names: Sequence[str]) -> None:
+    """Refuses datasets none of whose images has a target.
+
+    PNGs are read until one has a segment that is listed, which the first one has in all but very
+    odd datasets.
+
+    Args:
+        dicts: of all images.
+        names: of their datasets, for messages.
+
+    Raises:
+        ValueError: there is none; says how many images are empty, crowds or void.
+    """
+    candidates = [record for record in dicts if _targets(record)]
+    if any(_has_target_pixels(record) for record in candidates):
+        return
+    num_empty = sum(not _annotations(record) for record in dicts)
+    num_crowds = sum(len(_annotations(record)) for record in dicts if not _targets(record))
+    parts = {
+        "have no segment": num_empty,
+        f"have nothing but crowds ({num_crowds} of them), which training leaves out": (
+            len(dicts) - num_empty - len(candidates)
+        ),
+        "have no pixel of their segments in the panoptic PNG, which is void there": len(candidates),
+    }
+    reasons = ", ".join(f"{number} {what}" for what, number in parts.items() if number)
+    message = (
+        f"{', '.join(names)}: nothing to learn from. Of {len(dicts)} images of DATASETS.TRAIN "
+        f"{reasons}. detr-d2 check tells more."
+    )
+    if num_crowds and not any(MetadataCatalog.get(n).get("crowds_as_things") for n in names):
+        message += " If each crowd is one object, set DATASETS.CROWDS_AS_THINGS True."
+    raise ValueError(message)
+
+
+def _annotations(record: dict) -> list[dict]:
+    return record.get("segments_info") or record.get("annotations") or []
+
+
+def _targets(record: dict) -> list[dict]:
+    return [annotation for annotation in _annotations(record) if not is_crowd(annotation)]
+
+
+def _has_target_pixels(record: dict) -> bool:
+    if "segments_info" not in record or "pan_seg_file_name" not in record:
+        return True
+    try:
+        ids = read_panoptic_png(record["pan_seg_file_name"])
+    except (OSError, ValueError):
+        return True  # reading it to train says what is wrong, or skips it
+    return bool(np.isin(ids, [segment["id"] for segment in _targets(record)]).any())
