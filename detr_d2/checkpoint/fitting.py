@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from detr_d2.checkpoint.checkpoint import Checkpoint
-from detr_d2.checkpoint.class_rows import plan_rows
+from detr_d2.checkpoint.class_rows import advice, different_classes, plan_rows
 from detr_d2.checkpoint.errors import CheckpointError
 from detr_d2.checkpoint.formats import is_counter, shorten
 from detr_d2.checkpoint.names import BACKBONE, CLASS_HEAD, MASK_HEAD, QUERIES
@@ -135,10 +135,16 @@ def _check_settings(fitted: Fitted, rules: LoadingRules) -> list[str]:
 def _choose_class_rows(
     fitted: Fitted, model: Mapping[str, torch.Tensor], rules: LoadingRules
 ) -> list[str]:
-    head = fitted.checkpoint.class_head
+    num_classes = len(model[f"{CLASS_HEAD}bias"]) - 1
+    head, classes = fitted.checkpoint.class_head, fitted.checkpoint.classes
     if head is None:
         return []  # told by the checks that follow, unless it may be missing
-    num_classes = len(model[f"{CLASS_HEAD}bias"]) - 1
+    starts_anew = rules.resize and not rules.frozen
+    if classes and rules.classes and len(classes.names) == num_classes and not starts_anew:
+        differences = different_classes(classes, rules.classes)
+        if differences:
+            misfit = "; ".join(differences)
+            return [f"its classes don't fit the dataset: {misfit}. {advice(rules.frozen)}"]
     try:
         plan = plan_rows(head, num_classes, rules.classes, resize=rules.resize, frozen=rules.frozen)
     except CheckpointError as error:

@@ -15,7 +15,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
-from detr_d2.engine.checkpoint import names_a_backbone
+from detr_d2.checkpoint.sources import names_a_backbone
 
 logger = logging.getLogger(__name__)
 
