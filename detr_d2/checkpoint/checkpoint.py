@@ -15,6 +15,7 @@ from detr_d2.checkpoint.formats import NamedWeights, StateDict, to_own_names
 from detr_d2.checkpoint.names import BACKBONE, CLASS_HEAD, MASK_HEAD
 from detr_d2.checkpoint.settings import OF_TORCHVISION, Settings
 from detr_d2.checkpoint.sources import fetch
+from detr_d2.checkpoint.wrappers import plain_name
 from detr_d2.data.categories import PanopticClasses
 
 # Under this key the project's own checkpoints describe themselves.
@@ -69,7 +70,9 @@ class Checkpoint:
             parts = "backbone"
         else:
             parts = "detector and mask head" if self.has_mask_head else "detector"
-        return f"{self.named.format.title} ({parts})"
+        prefixes = " and ".join(map(repr, self.named.taken_off))
+        without = f", {prefixes} taken off its names" if prefixes else ""
+        return f"{self.named.format.title} ({parts}){without}"
 
 
 def read_checkpoint(path: str) -> Checkpoint:
@@ -110,7 +113,7 @@ def from_content(content: Mapping[str, Any], origin: str) -> Checkpoint:
         settings = Settings.from_dict(_mapping(description.get("settings")))
     elif weights.format is formats.REFERENCE:
         # The reference's Detectron2 wrapper is trained on contiguous classes.
-        has_ids = not any(".backbone.0.backbone." in key for key in content["model"])
+        has_ids = not any(".backbone.0.backbone." in plain_name(key) for key in content["model"])
         args = content.get("args")
         settings = Settings.from_reference(args if isinstance(args, argparse.Namespace) else None)
     elif weights.format is formats.HUGGING_FACE:
