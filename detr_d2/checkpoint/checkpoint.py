@@ -12,6 +12,7 @@ from detr_d2.checkpoint.class_rows import ClassHead, named
 from detr_d2.checkpoint.errors import CheckpointError
 from detr_d2.checkpoint.files import read_file
 from detr_d2.checkpoint.formats import NamedWeights, StateDict, to_own_names
+from detr_d2.checkpoint.model_zoo import whole_model_in
 from detr_d2.checkpoint.names import BACKBONE, CLASS_HEAD, MASK_HEAD
 from detr_d2.checkpoint.settings import OF_TORCHVISION, Settings
 from detr_d2.checkpoint.sources import fetch
@@ -87,7 +88,8 @@ def read_checkpoint(path: str) -> Checkpoint:
     """
     if path.endswith(".pkl"):
         raise CheckpointError(
-            f"{path} is of Detectron2's model zoo. Such backbones load as they are, by "
+            whole_model_in(path)
+            or f"{path} is of Detectron2's model zoo. Such backbones load as they are, by "
             "Detectron2's own rules."
         )
     content = read_file(fetch(path))

@@ -18,6 +18,11 @@ from detr_d2.checkpoint.names import BACKBONE, CLASS_HEAD, MASK_HEAD, QUERIES
 from detr_d2.checkpoint.settings import Settings, different_settings
 from detr_d2.data.categories import PanopticClasses
 
+WITHOUT_CLASS_HEAD = (
+    "Nothing can be predicted without it, but training can start from the rest: with "
+    "MODEL.DETR.RESIZE_ON_LOAD True the class head starts fresh."
+)
+
 
 @dataclass(frozen=True)
 class LoadingRules:
@@ -215,7 +220,14 @@ def _check_names(
     fitted.initial = [name for name in missing if may_be_missing(name)]
     missing = [name for name in missing if not may_be_missing(name)]
     left_over = [checkpoint.named.source[name] for name in fitted.weights if name not in model]
+    head = [] if has_class_head else [name for name in missing if name.startswith(CLASS_HEAD)]
+    missing = [name for name in missing if name not in head]
     problems = []
+    if head:
+        what_to_do = advice(rules.frozen) if rules.frozen else WITHOUT_CLASS_HEAD
+        problems.append(
+            f"missing in the file: {shorten(head)}, all of the class head. {what_to_do}"
+        )
     if missing:
         problems.append(f"missing in the file: {shorten(missing)}")
     if left_over:

@@ -186,7 +186,14 @@ def _check_rows(named: NamedWeights) -> None:
         tensor = named.weights.get(name)
         if tensor is not None and (tensor.dim() == 0 or len(tensor) == 0):
             shape = tuple(tensor.shape)
-            raise CheckpointError(f"{named.source[name]} has no rows: its shape is {shape}.")
+            advice = (
+                " To start training with a fresh class head, leave its weight and bias out of the "
+                "file and set MODEL.DETR.RESIZE_ON_LOAD True."
+            )
+            raise CheckpointError(
+                f"{named.source[name]} has no rows: its shape is {shape}."
+                + (advice if name.startswith(names.CLASS_HEAD) else "")
+            )
 
 
 def _add_renamed(named: NamedWeights, key: str, tensor: torch.Tensor) -> bool:
