@@ -20,7 +20,7 @@ def add_detr_config(cfg: CfgNode) -> None:
     detr = cfg.MODEL.DETR = CfgNode()
 
     # Classes of things and stuff together, without "no object". COCO panoptic has 80 + 53. 0: as
-    # many as the datasets of DATASETS have.
+    # many as the datasets of DATASETS have, or where these aren't, as MODEL.WEIGHTS holds.
     detr.NUM_CLASSES = 133
     # Most segments an image can have; each query predicts one or "no object".
     detr.NUM_QUERIES = 100

@@ -14,6 +14,7 @@ from detr_d2.checkpoint.fitting import Fitted, LoadingRules, fit
 from detr_d2.checkpoint.formats import OWN, recognise
 from detr_d2.checkpoint.module import TakesAnyDETR
 from detr_d2.checkpoint.report import loading_table, log_loaded, tensor_table
+from detr_d2.checkpoint.run_classes import run_classes
 from detr_d2.checkpoint.settings import Settings
 from detr_d2.checkpoint.sources import TorchvisionHandler, fetch
 
@@ -38,5 +39,6 @@ __all__ = [
     "log_loaded",
     "read_checkpoint",
     "recognise",
+    "run_classes",
     "tensor_table",
 ]

@@ -12,9 +12,11 @@ from detr_d2.checkpoint.class_rows import ClassHead, named
 from detr_d2.checkpoint.errors import CheckpointError
 from detr_d2.checkpoint.files import read_file
 from detr_d2.checkpoint.formats import NamedWeights, StateDict, to_own_names
+from detr_d2.checkpoint.model_zoo import whole_model_in
 from detr_d2.checkpoint.names import BACKBONE, CLASS_HEAD, MASK_HEAD
 from detr_d2.checkpoint.settings import OF_TORCHVISION, Settings
 from detr_d2.checkpoint.sources import fetch
+from detr_d2.checkpoint.wrappers import plain_name
 from detr_d2.data.categories import PanopticClasses
 
 # Under this key the project's own checkpoints describe themselves.
@@ -28,6 +30,8 @@ class Checkpoint:
     Attributes:
         origin: path or URL.
         named: its tensors.
+        classes: all of its classes, where it says all of them; files of other projects and of
+            older versions don't.
         class_names: one for each class of its head, None for rows without one; None: unknown.
         has_ids: whether its head's rows are category ids.
         settings: what it was made with.
@@ -38,6 +42,7 @@ class Checkpoint:
     named: NamedWeights
     class_names: tuple[str | None, ...] | None = None
     has_ids: bool = False
+    classes: PanopticClasses | None = None
     settings: Settings = field(default_factory=Settings)
     content: Mapping[str, Any] = field(default_factory=dict)
 
@@ -66,7 +71,9 @@ class Checkpoint:
             parts = "backbone"
         else:
             parts = "detector and mask head" if self.has_mask_head else "detector"
-        return f"{self.named.format.title} ({parts})"
+        prefixes = " and ".join(map(repr, self.named.taken_off))
+        without = f", {prefixes} taken off its names" if prefixes else ""
+        return f"{self.named.format.title} ({parts}){without}"
 
 
 def read_checkpoint(path: str) -> Checkpoint:
@@ -81,7 +88,8 @@ def read_checkpoint(path: str) -> Checkpoint:
     """
     if path.endswith(".pkl"):
         raise CheckpointError(
-            f"{path} is of Detectron2's model zoo. Such backbones load as they are, by "
+            whole_model_in(path)
+            or f"{path} is of Detectron2's model zoo. Such backbones load as they are, by "
             "Detectron2's own rules."
         )
     content = read_file(fetch(path))
@@ -98,15 +106,16 @@ def from_content(content: Mapping[str, Any], origin: str) -> Checkpoint:
         CheckpointError: the state dict is of no known kind.
     """
     weights = to_own_names(content["model"])
-    class_names, has_ids, settings = None, False, Settings()
+    class_names, has_ids, classes, settings = None, False, None, Settings()
     if weights.format is formats.OWN:
         description = _mapping(content.get(DESCRIPTION))
         class_names = _own_names(description.get("class_names"))
         has_ids = description.get("has_ids") is True
+        classes = _own_classes(description, weights.weights)
         settings = Settings.from_dict(_mapping(description.get("settings")))
     elif weights.format is formats.REFERENCE:
         # The reference's Detectron2 wrapper is trained on contiguous classes.
-        has_ids = not any(".backbone.0.backbone." in key for key in content["model"])
+        has_ids = not any(".backbone.0.backbone." in plain_name(key) for key in content["model"])
         args = content.get("args")
         settings = Settings.from_reference(args if isinstance(args, argparse.Namespace) else None)
     elif weights.format is formats.HUGGING_FACE:
@@ -115,7 +124,7 @@ def from_content(content: Mapping[str, Any], origin: str) -> Checkpoint:
         class_names = _hugging_face_names(config, weights.weights)
     elif weights.format is formats.TORCHVISION:
         settings = Settings(**OF_TORCHVISION)
-    return Checkpoint(origin, weights, class_names, has_ids, settings, content)
+    return Checkpoint(origin, weights, class_names, has_ids, classes, settings, content)
 
 
 def _own_names(names: object) -> tuple[str | None, ...] | None:
@@ -123,6 +132,25 @@ def _own_names(names: object) -> tuple[str | None, ...] | None:
     if not isinstance(names, list) or not any(isinstance(name, str) for name in names):
         return None
     return tuple(name if isinstance(name, str) else None for name in names)
+
+
+def _own_classes(description: Mapping, weights: StateDict) -> PanopticClasses | None:
+    """The classes as ``describe`` wrote them; None where it didn't write all, or not of this head.
+
+    Colours are decoration: where they make no sense, those that classes without any have.
+    """
+    parts = [description.get(key) for key in ("class_names", "dataset_ids", "is_thing")]
+    num_classes = len(weights.get(f"{CLASS_HEAD}bias", ())) - 1
+    for part, kind in zip(parts, (str, int, bool), strict=True):
+        if not isinstance(part, list) or {type(value) for value in part} != {kind}:
+            return None
+        if len(part) != num_classes:
+            return None
+    if any(len(set(part)) < num_classes for part in parts[:2]):
+        return None
+    colors = description.get("colors")
+    names, ids, is_thing = map(tuple, parts)
+    return PanopticClasses(names, ids, is_thing, tuple(colors if isinstance(colors, list) else ()))
 
 
 def _hugging_face_names(
@@ -141,6 +169,7 @@ def _mapping(value: object) -> Mapping:
 
 def describe(classes: PanopticClasses | None, settings: Settings) -> dict[str, Any]:
     """What a checkpoint of this project says of itself, in plain containers."""
-    names = [] if classes is None else [str(name) for name in classes.names]
-    ids = [] if classes is None else [int(i) for i in classes.dataset_ids]
-    return {"class_names": names, "dataset_ids": ids, "settings": settings.to_dict()}
+    keys = {"class_names": "name", "dataset_ids": "id", "is_thing": "isthing", "colors": "color"}
+    categories = [] if classes is None else classes.categories()
+    of_classes = {key: [category[entry] for category in categories] for key, entry in keys.items()}
+    return {**of_classes, "settings": settings.to_dict()}

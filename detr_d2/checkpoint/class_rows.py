@@ -113,19 +113,22 @@ def plan_rows(
             return _rows_of_ids(head, classes)
     else:
         misfit = f"the file has {last} classes, MODEL.DETR.NUM_CLASSES is {num_classes}"
-    if frozen:
-        raise CheckpointError(
-            f"its classes don't fit the dataset: {misfit}. The detector is frozen "
-            "(MODEL.DETR.FREEZE_DETECTOR, stage 'masks') and could never learn the dataset's: "
-            "train the stage 'boxes' first."
-        )
-    if not resize:
-        raise CheckpointError(
-            f"its classes don't fit the dataset: {misfit}. To start training from it all the same, "
-            "set MODEL.DETR.RESIZE_ON_LOAD True: classes of the same name keep their rows, the "
-            "others start fresh."
-        )
+    if frozen or not resize:
+        raise CheckpointError(f"its classes don't fit the dataset: {misfit}. {advice(frozen)}")
     return _by_name(head, num_classes, classes)
+
+
+def advice(frozen: bool) -> str:
+    """What to do where classes don't fit."""
+    if frozen:
+        return (
+            "The detector is frozen (MODEL.DETR.FREEZE_DETECTOR, stage 'masks') and could never "
+            "learn the dataset's: train the stage 'boxes' first."
+        )
+    return (
+        "To start training from it all the same, set MODEL.DETR.RESIZE_ON_LOAD True: classes of "
+        "the same name keep their rows, the others start fresh."
+    )
 
 
 def _rows_of_ids(head: ClassHead, classes: PanopticClasses) -> RowPlan:
@@ -174,6 +177,37 @@ def _different_names(head: ClassHead, classes: PanopticClasses | None) -> str:
         f"only the file has {shorten(only_file) or 'rows without a name'}; "
         f"only the dataset has {shorten(only_dataset)}"
     )
+
+
+def different_classes(in_file: PanopticClasses, in_dataset: PanopticClasses) -> list[str]:
+    """How the classes of a file and those of a dataset differ, a phrase each; colours aside."""
+    theirs, ours = set(in_file.names), set(in_dataset.names)
+    if theirs != ours:
+        only_file = [name for name in in_file.names if name not in ours]
+        only_dataset = [name for name in in_dataset.names if name not in theirs]
+        told = zip(("file", "dataset"), (only_file, only_dataset), strict=True)
+        return [f"only the {who} has {shorten(names)}" for who, names in told if names]
+    dataset_has = {category["name"]: category for category in in_dataset.categories()}
+    pairs = [(category, dataset_has[category["name"]]) for category in in_file.categories()]
+    kinds = [
+        f"{a['name']!r} is {_kind(a)} in the file and {_kind(b)} in the dataset"
+        for a, b in pairs
+        if a["isthing"] != b["isthing"]
+    ]
+    ids = [
+        f"{a['name']!r} has the id {a['id']} in the file and {b['id']} in the dataset"
+        for a, b in pairs
+        if a["id"] != b["id"]
+    ]
+    phrases = [shorten(found) for found in (kinds, ids) if found]
+    if in_file.names != in_dataset.names:
+        orders = f"{shorten(in_file.names)} in the file, {shorten(in_dataset.names)} in the dataset"
+        phrases.append(f"they are in another order: {orders}")
+    return phrases
+
+
+def _kind(category: dict) -> str:
+    return "a thing" if category["isthing"] else "stuff"
 
 
 def _not_coco(head: ClassHead, classes: PanopticClasses | None) -> str:

@@ -45,10 +45,10 @@ def convert_file(
         raise ValueError(f"No classes are known of a dataset {dataset_name!r}.")
     checkpoint = read_checkpoint(source)
     fitted = Fitted.unchanged(checkpoint)
-    description = describe(classes, checkpoint.settings)
+    description = describe(classes or checkpoint.classes, checkpoint.settings)
     if classes is not None:
         _cut_to(fitted, classes)
-    else:
+    elif checkpoint.classes is None:
         description["class_names"] = list(checkpoint.class_names or ())
         description["has_ids"] = checkpoint.has_ids
     _write(output, {"model": fitted.weights, DESCRIPTION: description})

@@ -145,8 +145,11 @@ def _refused_global(path: Path, error: Exception) -> str:
     return brief(min(refused, key=lambda name: name.startswith("torch."), default=""))
 
 
-def check_pickle(path: str | Path) -> None:
+def check_pickle(path: str | Path) -> list[str]:
     """Makes sure that a ``.pkl`` holds arrays and plain values alone, so that it may be unpickled.
+
+    Returns:
+        The names of its arrays.
 
     Raises:
         CheckpointError: it doesn't, or is damaged.
@@ -172,6 +175,7 @@ def check_pickle(path: str | Path) -> None:
         raise CheckpointError(
             f"{path} holds no weights (names and their arrays), but {', '.join(odd[:3])}."
         )
+    return list(content)
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:

@@ -11,12 +11,17 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from detr_d2.checkpoint.checkpoint import Checkpoint
-from detr_d2.checkpoint.class_rows import plan_rows
+from detr_d2.checkpoint.class_rows import advice, different_classes, plan_rows
 from detr_d2.checkpoint.errors import CheckpointError
 from detr_d2.checkpoint.formats import is_counter, shorten
 from detr_d2.checkpoint.names import BACKBONE, CLASS_HEAD, MASK_HEAD, QUERIES
 from detr_d2.checkpoint.settings import Settings, different_settings
 from detr_d2.data.categories import PanopticClasses
+
+WITHOUT_CLASS_HEAD = (
+    "Nothing can be predicted without it, but training can start from the rest: with "
+    "MODEL.DETR.RESIZE_ON_LOAD True the class head starts fresh."
+)
 
 
 @dataclass(frozen=True)
@@ -135,10 +140,16 @@ def _check_settings(fitted: Fitted, rules: LoadingRules) -> list[str]:
 def _choose_class_rows(
     fitted: Fitted, model: Mapping[str, torch.Tensor], rules: LoadingRules
 ) -> list[str]:
-    head = fitted.checkpoint.class_head
+    num_classes = len(model[f"{CLASS_HEAD}bias"]) - 1
+    head, classes = fitted.checkpoint.class_head, fitted.checkpoint.classes
     if head is None:
         return []  # told by the checks that follow, unless it may be missing
-    num_classes = len(model[f"{CLASS_HEAD}bias"]) - 1
+    starts_anew = rules.resize and not rules.frozen
+    if classes and rules.classes and len(classes.names) == num_classes and not starts_anew:
+        differences = different_classes(classes, rules.classes)
+        if differences:
+            misfit = "; ".join(differences)
+            return [f"its classes don't fit the dataset: {misfit}. {advice(rules.frozen)}"]
     try:
         plan = plan_rows(head, num_classes, rules.classes, resize=rules.resize, frozen=rules.frozen)
     except CheckpointError as error:
@@ -209,7 +220,14 @@ def _check_names(
     fitted.initial = [name for name in missing if may_be_missing(name)]
     missing = [name for name in missing if not may_be_missing(name)]
     left_over = [checkpoint.named.source[name] for name in fitted.weights if name not in model]
+    head = [] if has_class_head else [name for name in missing if name.startswith(CLASS_HEAD)]
+    missing = [name for name in missing if name not in head]
     problems = []
+    if head:
+        what_to_do = advice(rules.frozen) if rules.frozen else WITHOUT_CLASS_HEAD
+        problems.append(
+            f"missing in the file: {shorten(head)}, all of the class head. {what_to_do}"
+        )
     if missing:
         problems.append(f"missing in the file: {shorten(missing)}")
     if left_over:

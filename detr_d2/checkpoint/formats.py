@@ -14,6 +14,7 @@ import torch
 
 from detr_d2.checkpoint import names
 from detr_d2.checkpoint.errors import CheckpointError, brief
+from detr_d2.checkpoint.wrappers import unwrap
 
 StateDict = Mapping[str, torch.Tensor]
 
@@ -88,12 +89,14 @@ class NamedWeights:
         weights: own name → tensor.
         source: own name → name in the file.
         ignored: names in the file that have no meaning here.
+        taken_off: prefixes of wrappers that the names in the file have as well.
     """
 
     format: Format
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
     source: dict[str, str] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
+    taken_off: tuple[str, ...] = ()
 
     def add(self, name: str, source: str, tensor: torch.Tensor) -> None:
         if name in self.weights:
@@ -119,14 +122,15 @@ def recognise(keys: Iterable[str]) -> Format | None:
 def to_own_names(state_dict: StateDict) -> NamedWeights:
     """Renames the tensors of a state dict of any known format.
 
-    Attention's joint matrices are split. The tensors are views of those given. A ``module.`` that
-    distributed training put before all names is taken off.
+    Attention's joint matrices are split. The tensors are views of those given. Prefixes of wrappers
+    are taken off, see ``unwrap``.
 
     Raises:
-        CheckpointError: the format is unknown, names are left over, or a shape makes no sense.
+        CheckpointError: the format is unknown, names are left over or have a wrapper's prefix in
+            part, or a shape makes no sense.
     """
-    if all(key.startswith("module.") for key in state_dict):
-        state_dict = {key.removeprefix("module."): value for key, value in state_dict.items()}
+    unwrapped = unwrap(state_dict, lambda names: recognise(names) is not None)
+    state_dict = unwrapped.tensors
     recognised = recognise(state_dict)
     if not state_dict:
         raise CheckpointError("it holds no tensors.")
@@ -142,7 +146,7 @@ def to_own_names(state_dict: StateDict) -> NamedWeights:
             f"its weights can't be used as they are stored (sparse, quantized, complex, or without "
             f"values): {shorten(odd)}."
         )
-    named = NamedWeights(recognised)
+    named = NamedWeights(recognised, taken_off=unwrapped.taken_off)
     left_over = []
     for key, tensor in state_dict.items():
         if recognised is OWN:
@@ -157,6 +161,9 @@ def to_own_names(state_dict: StateDict) -> NamedWeights:
             f"{shorten(left_over)}."
         )
     _check_rows(named)
+    if unwrapped.taken_off:
+        named.source = {own: unwrapped.source[key] for own, key in named.source.items()}
+        named.ignored = [unwrapped.source[key] for key in named.ignored]
     return named
 
 
@@ -179,7 +186,14 @@ def _check_rows(named: NamedWeights) -> None:
         tensor = named.weights.get(name)
         if tensor is not None and (tensor.dim() == 0 or len(tensor) == 0):
             shape = tuple(tensor.shape)
-            raise CheckpointError(f"{named.source[name]} has no rows: its shape is {shape}.")
+            advice = (
+                " To start training with a fresh class head, leave its weight and bias out of the "
+                "file and set MODEL.DETR.RESIZE_ON_LOAD True."
+            )
+            raise CheckpointError(
+                f"{named.source[name]} has no rows: its shape is {shape}."
+                + (advice if name.startswith(names.CLASS_HEAD) else "")
+            )
 
 
 def _add_renamed(named: NamedWeights, key: str, tensor: torch.Tensor) -> bool:

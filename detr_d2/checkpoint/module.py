@@ -13,6 +13,7 @@ from detr_d2.checkpoint.errors import CheckpointError
 from detr_d2.checkpoint.fitting import LoadingRules, fit
 from detr_d2.checkpoint.formats import OWN, recognise, shorten
 from detr_d2.checkpoint.report import log_loaded
+from detr_d2.checkpoint.wrappers import plain_name, unwrap
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +32,19 @@ class TakesAnyDETR(nn.Module):
     ) -> Any:
         """As every module's for names of this project; others are converted, and always strictly.
 
+        Others are also those that a wrapper put prefixes before.
+
         Raises:
             CheckpointError: the tensors of another kind don't fit, or none at all is of this model.
         """
-        if recognise(state_dict) not in (None, OWN):
+        own = self.state_dict().keys()
+        if state_dict.keys() <= own:  # compiled parts have wrappers in names of their own
+            return super().load_state_dict(state_dict, strict, assign)
+        unwrapped = unwrap(state_dict, lambda names: recognise(names) is not None)
+        if unwrapped.taken_off or recognise(state_dict) not in (None, OWN):
             checkpoint = from_content({"model": state_dict}, "state dict")
             return self.load_checkpoint(checkpoint, to_train=self.training, assign=assign)
-        if state_dict and self.state_dict().keys().isdisjoint(state_dict):
+        if own.isdisjoint(state_dict):
             # Loaders that aren't strict would go on with nothing but initial values.
             raise CheckpointError(
                 f"No tensor is one of a DETR's: {shorten(state_dict)}. See the README for the "
@@ -58,7 +65,11 @@ class TakesAnyDETR(nn.Module):
         Raises:
             CheckpointError: it doesn't fit.
         """
-        fitted = fit(checkpoint, self.state_dict(), self.loading_rules, to_train=to_train)
-        loaded = super().load_state_dict(fitted.weights, strict=False, assign=assign)
+        state = self.state_dict()
+        own = {plain_name(name): name for name in state}  # compiled parts have wrappers
+        plain = {short: state[name] for short, name in own.items()}
+        fitted = fit(checkpoint, plain, self.loading_rules, to_train=to_train)
+        weights = {own[short]: tensor for short, tensor in fitted.weights.items()}
+        loaded = super().load_state_dict(weights, strict=False, assign=assign)
         log_loaded(logger, fitted)
         return loaded

@@ -19,6 +19,10 @@ from detr_d2.checkpoint.files import HUGGING_FACE_CONFIG, WEIGHT_FILES
 # Of files; other URLs are those of folders.
 SUFFIXES = {".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pkl", ".pyth"}
 
+# Ends of paths whose files Detectron2 alone can read: they hold backbones, whose names it matches
+# by heuristics.
+DETECTRON2_FORMATS = (".pkl", ".pyth", "?matching_heuristics=True")
+
 
 class TorchvisionHandler(PathHandler):
     """``torchvision://resnet50``: what that model of torchvision learned on ImageNet.
@@ -50,6 +54,11 @@ class TorchvisionHandler(PathHandler):
 
     def _isfile(self, path: str, **kwargs: Any) -> bool:
         return True
+
+
+def names_a_backbone(path: str) -> bool:
+    """Whether a path tells by itself that there is a backbone to train from, and no detector."""
+    return path.endswith(DETECTRON2_FORMATS) or path.startswith(TorchvisionHandler.PREFIX)
 
 
 PathManager.register_handler(TorchvisionHandler())

@@ -5,19 +5,25 @@ Axes: K classes, n of them things.
 
 from __future__ import annotations
 
+import colorsys
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, TypeAlias
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import Metadata, MetadataCatalog
 
 from detr_d2.config import set_key
+from detr_d2.data.lent_classes import is_on_loan
+from detr_d2.data.panoptic_json import class_metadata
 from detr_d2.data.register import register_from_config
 
 logger = logging.getLogger(__name__)
+
+Color: TypeAlias = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -28,11 +34,21 @@ class PanopticClasses:
         names: K names.
         dataset_ids: K category ids as the dataset's files have them.
         is_thing: K flags.
+        colors: K of red, green, blue in 0 … 255; one of our own where none is given, or none that
+            makes sense. Classes of other colours are the same classes.
     """
 
     names: tuple[str, ...]
     dataset_ids: tuple[int, ...]
     is_thing: tuple[bool, ...]
+    colors: tuple[Color, ...] = field(default=(), compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        colors = (
+            _color_of(_entry(self.colors, k)) or default_color(k, is_thing)
+            for k, is_thing in enumerate(self.is_thing)
+        )
+        object.__setattr__(self, "colors", tuple(colors))
 
     @cached_property
     def things(self) -> tuple[int, ...]:
@@ -76,22 +92,67 @@ class PanopticClasses:
                 f"they have {len(lists[0])} and {len(lists[1])} names"
             )
         things = set(thing_map.values())
+        is_thing = tuple(k in things for k in range(count))
+        colors = {False: metadata.get("stuff_colors"), True: metadata.get("thing_colors")}
         return cls(
             names=tuple(names),
             dataset_ids=tuple(dataset_ids[k] for k in range(count)),
-            is_thing=tuple(k in things for k in range(count)),
+            is_thing=is_thing,
+            colors=tuple(_entry(colors[thing], k) for k, thing in enumerate(is_thing)),
         )
+
+    def categories(self) -> list[dict[str, Any]]:
+        """As COCO lists them, of JSON's types: ``id``, ``name``, ``isthing`` (a bool), ``color``.
+
+        The order is that of contiguous ids.
+        """
+        return [
+            {"id": int(id_), "name": str(name), "isthing": bool(thing), "color": list(color)}
+            for id_, name, thing, color in zip(
+                self.dataset_ids, self.names, self.is_thing, self.colors, strict=True
+            )
+        ]
+
+    def metadata(self, name: str = "classes") -> Metadata:
+        """Detectron2's metadata of them, as of a dataset that isn't in the catalog."""
+        return Metadata(name=name, **class_metadata(self.categories()))
+
+
+def default_color(class_id: int, is_thing: bool) -> Color:
+    """The colour of a class that has none: the same each time, far from its neighbours'."""
+    hue = (class_id + (0 if is_thing else 0.5)) * 0.618034 % 1  # spread evenly, however many
+    red, green, blue = (round(255 * part) for part in colorsys.hls_to_rgb(hue, 0.55, 0.65))
+    return red, green, blue
+
+
+def _entry(values: object, place: int) -> object:
+    """What a list has at a place; None where it isn't as long, or no list."""
+    try:
+        return values[place]
+    except (TypeError, LookupError):
+        return None
+
+
+def _color_of(value: object) -> Color | None:
+    """Three numbers as a colour; None where it is something else."""
+    try:
+        red, green, blue = (min(max(round(float(part)), 0), 255) for part in value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return red, green, blue
 
 
 def classes_of(dataset_name: str) -> PanopticClasses | None:
     """The classes of a dataset; None where its metadata has none, as for unregistered names.
+
+    Those that somebody else lent to it don't count, see ``lent_classes``.
 
     Raises:
         ValueError: they can't be resolved, see ``PanopticClasses.from_metadata``.
     """
     metadata = MetadataCatalog.get(dataset_name)
     maps = ("thing_dataset_id_to_contiguous_id", "stuff_dataset_id_to_contiguous_id")
-    if not any(metadata.get(name) for name in maps):
+    if is_on_loan(dataset_name) or not any(metadata.get(name) for name in maps):
         return None
     return PanopticClasses.from_metadata(metadata)
 

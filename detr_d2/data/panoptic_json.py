@@ -35,21 +35,29 @@ def set_panoptic_metadata(name: str, categories: Iterable[dict], **more: object)
     evaluators look names up in them by contiguous id.
     """
     ordered = sorted(categories, key=lambda c: (not c["isthing"], c["id"]))
-    names = [c["name"] for c in ordered]
-    colors = [list(c["color"]) for c in ordered]
-    return MetadataCatalog.get(name).set(
-        thing_classes=names,
-        stuff_classes=names,
-        thing_colors=colors,
-        stuff_colors=colors,
-        thing_dataset_id_to_contiguous_id={
-            c["id"]: i for i, c in enumerate(ordered) if c["isthing"]
+    return MetadataCatalog.get(name).set(**class_metadata(ordered), **more)
+
+
+def class_metadata(categories: Sequence[dict]) -> dict[str, object]:
+    """What Detectron2's panoptic metadata says of classes.
+
+    Args:
+        categories: COCO's, with colours, in the order of contiguous ids.
+    """
+    names = [c["name"] for c in categories]
+    colors = [list(c["color"]) for c in categories]
+    return {
+        "thing_classes": names,
+        "stuff_classes": names,
+        "thing_colors": colors,
+        "stuff_colors": colors,
+        "thing_dataset_id_to_contiguous_id": {
+            c["id"]: i for i, c in enumerate(categories) if c["isthing"]
         },
-        stuff_dataset_id_to_contiguous_id={
-            c["id"]: i for i, c in enumerate(ordered) if not c["isthing"]
+        "stuff_dataset_id_to_contiguous_id": {
+            c["id"]: i for i, c in enumerate(categories) if not c["isthing"]
         },
-        **more,
-    )
+    }
 
 
 def read_categories(panoptic_json: str | Path) -> list[dict]:

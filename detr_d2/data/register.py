@@ -12,6 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
+from detr_d2.data.lent_classes import take_back
 from detr_d2.data.panoptic_json import read_categories, read_panoptic_json, set_panoptic_metadata
 
 logger = logging.getLogger(__name__)
@@ -92,6 +93,7 @@ def _register(name: str, paths: dict[str, str]) -> Metadata:
         return metadata
     if PathManager.isfile(paths["panoptic_json"]):
         _describe(name, paths["panoptic_json"])
+    metadata = MetadataCatalog.get(name)
     metadata.set(**paths, evaluator_type="coco_panoptic_seg")
     DatasetCatalog.register(name, partial(_load, name))
     return metadata
@@ -100,6 +102,7 @@ def _register(name: str, paths: dict[str, str]) -> Metadata:
 def _describe(name: str, panoptic_json: str) -> None:
     """Fills in the classes, or makes sure that they are still those of the file."""
     categories = read_categories(panoptic_json)
+    take_back(name)
     known = MetadataCatalog.get(name).get("thing_classes")
     try:
         set_panoptic_metadata(name, categories)
@@ -119,8 +122,8 @@ def _describe(name: str, panoptic_json: str) -> None:
 
 
 def _load(name: str) -> list[dict]:
+    _describe(name, MetadataCatalog.get(name).panoptic_json)
     metadata = MetadataCatalog.get(name)
-    _describe(name, metadata.panoptic_json)
     for root in (metadata.image_root, metadata.panoptic_root):
         if not PathManager.isdir(root):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), root)

@@ -18,25 +18,17 @@ from torch import nn
 from detr_d2.checkpoint import (
     DESCRIPTION,
     CheckpointError,
-    TorchvisionHandler,
     check_pickle,
     describe,
     fetch,
     read_checkpoint,
 )
 from detr_d2.checkpoint.files import read_file
+from detr_d2.checkpoint.model_zoo import WANTED, whole_model_in
+from detr_d2.checkpoint.sources import DETECTRON2_FORMATS
 from detr_d2.data.whole_file import written_whole
 
 logger = logging.getLogger(__name__)
-
-# Ends of paths whose files Detectron2 alone can read: they hold backbones, whose names it matches
-# by heuristics.
-DETECTRON2_FORMATS = (".pkl", ".pyth", "?matching_heuristics=True")
-
-
-def names_a_backbone(path: str) -> bool:
-    """Whether a path tells by itself that there is a backbone to train from, and no detector."""
-    return path.endswith(DETECTRON2_FORMATS) or path.startswith(TorchvisionHandler.PREFIX)
 
 
 class StrictCheckpointer(DetectionCheckpointer):
@@ -102,7 +94,10 @@ class StrictCheckpointer(DetectionCheckpointer):
             CheckpointNotFoundError, CheckpointError: it isn't, or may not.
         """
         if not self.to_train or self.model.loading_rules.frozen:
-            raise CheckpointError(f"{path} is a backbone to train from, and no trained detector.")
+            raise CheckpointError(
+                whole_model_in(path)
+                or f"{path} is a backbone to train from, and no trained detector. {WANTED}"
+            )
         path = urlparse(path)._replace(query="").geturl()  # the file that Detectron2 will read
         if path.endswith(".pkl"):
             check_pickle(fetch(path))

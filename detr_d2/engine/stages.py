@@ -15,7 +15,9 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
-from detr_d2.engine.checkpoint import names_a_backbone
+from detr_d2.checkpoint import CheckpointError
+from detr_d2.checkpoint.model_zoo import whole_model_in
+from detr_d2.checkpoint.sources import names_a_backbone
 
 logger = logging.getLogger(__name__)
 
@@ -115,11 +117,15 @@ def evaluation_config(cfg: CfgNode) -> CfgNode:
     Raises:
         FileNotFoundError: ``MODEL.WEIGHTS`` doesn't exist, or names no model and no stage has
             finished.
+        CheckpointError: ``MODEL.WEIGHTS`` is a whole model of another kind.
     """
     evaluated = cfg.clone()
     evaluated.defrost()
     weights = cfg.MODEL.WEIGHTS
     if not weights or names_a_backbone(weights):
+        other_model = whole_model_in(weights)
+        if other_model:
+            raise CheckpointError(f"MODEL.WEIGHTS: {other_model}")
         stage = _last_finished_stage(cfg)
         evaluated.MODEL.WEIGHTS = final_weights(cfg, stage)
         if stage == "boxes":
@@ -134,7 +140,8 @@ def _last_finished_stage(cfg: CfgNode) -> str:
     for stage in reversed(cfg.SOLVER.STAGES):
         if PathManager.exists(final_weights(cfg, stage)):
             return stage
+    what = ", a backbone to train from" if cfg.MODEL.WEIGHTS else ""
     raise FileNotFoundError(
-        f"No trained model: MODEL.WEIGHTS is {cfg.MODEL.WEIGHTS!r}, and no stage of "
+        f"No trained model: MODEL.WEIGHTS is {cfg.MODEL.WEIGHTS!r}{what}, and no stage of "
         f"{cfg.OUTPUT_DIR} ({', '.join(cfg.SOLVER.STAGES)}) has left a {FINAL_WEIGHTS}."
     )

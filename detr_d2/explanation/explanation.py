@@ -238,7 +238,9 @@ def _with_names(metadata: Metadata | None, model: DETR, num_classes: int) -> Met
     if metadata is not None and len(metadata.get("stuff_classes") or []) == num_classes:
         return metadata
     classes = model.loading_rules.classes
-    names = list(classes.names) if classes else [f"class {k}" for k in range(num_classes)]
+    if classes is not None:
+        return classes.metadata("explained")
+    names = [f"class {k}" for k in range(num_classes)]
     return Metadata(name="explained", thing_classes=names, stuff_classes=names)
 
 

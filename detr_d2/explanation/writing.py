@@ -43,7 +43,8 @@ def explain_image(predictor: Predictor, image: np.ndarray) -> Explanation:
     resized = predictor.aug.get_transform(image).apply_image(image)
     pixels = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
     network_input = {"image": pixels.float(), "height": height, "width": width}
-    return explain(predictor.model, network_input, predictor.input_format, predictor.metadata)
+    metadata = getattr(predictor, "metadata", None)  # Detectron2's has none without a dataset
+    return explain(predictor.model, network_input, predictor.input_format, metadata)
 
 
 def write_explanation(explanation: Explanation, folder: str | Path) -> Path:

@@ -40,8 +40,8 @@ def export_model(
         triton_repository: a folder that gets the model as Triton wants it, under the file's name.
 
     Raises:
-        ValueError: the options don't fit each other or the model, or no dataset of the config
-            tells the classes.
+        ValueError: the options don't fit each other or the model, or neither a dataset of
+            the config nor its weights tell the classes.
         ImportError: the packages that write ONNX are missing.
         FileNotFoundError, CheckpointError: there are no weights, or they don't fit.
         OSError: the file can't be written.
@@ -50,9 +50,9 @@ def export_model(
     _check_output(output, options, triton_repository)
     cfg = evaluation_config(cfg)
     set_key(cfg, "MODEL.DEVICE", "cpu")
-    metadata = describe(cfg, options)
     options.check(cfg)
     model = DETR(cfg).eval()
+    metadata = describe(cfg, options, model.loading_rules.classes)
     StrictCheckpointer(model).load(cfg.MODEL.WEIGHTS)
 
     logger.info("Tracing the model; this takes a minute.")

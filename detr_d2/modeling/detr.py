@@ -16,9 +16,9 @@ from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import nn
 from torch.profiler import record_function
 
-from detr_d2.checkpoint import LoadingRules, Settings, TakesAnyDETR
+from detr_d2.checkpoint import LoadingRules, Settings, TakesAnyDETR, run_classes
 from detr_d2.config import check_config, use_available_device
-from detr_d2.data.categories import resolve_classes, thing_mask
+from detr_d2.data.categories import thing_mask
 from detr_d2.modeling.criterion import Divisors, LossWeights, SetCriterion, detection_metrics
 from detr_d2.modeling.detector import Detector, DetectorOutput
 from detr_d2.modeling.inference import InferenceOptions, checked_image, output_size
@@ -83,7 +83,7 @@ class DETR(TakesAnyDETR):
     def from_config(cls, cfg: CfgNode) -> dict:
         use_available_device(cfg)
         check_config(cfg)
-        classes = resolve_classes(cfg)
+        classes = run_classes(cfg)
         detr = cfg.MODEL.DETR
         detector = Detector(cfg)
         lateral_channels = detector.feature_channels[-2::-1]

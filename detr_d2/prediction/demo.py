@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import Metadata, MetadataCatalog
+from detectron2.data import Metadata
 from tqdm import tqdm
 
 from detr_d2.data.categories import PanopticClasses
@@ -26,7 +26,7 @@ from detr_d2.data.inputs import distinct_names
 from detr_d2.data.picture_file import write_picture
 from detr_d2.engine.stages import evaluation_config
 from detr_d2.evaluation.saved_predictions import PredictionStream
-from detr_d2.prediction.predictor import Predictor, picture_config, predict_stream
+from detr_d2.prediction.predictor import Predictor, picture_config, predict_stream, require_names
 from detr_d2.prediction.tracking import SegmentTracker
 from detr_d2.prediction.video import VideoReader, VideoWriter, Webcam
 from detr_d2.prediction.window import Window
@@ -92,8 +92,6 @@ class Demo:
         """
         if options.save_panoptic and output_dir is None:
             raise ValueError("--save-panoptic needs a folder to write to: name it by --output.")
-        if not cfg.DATASETS.TEST:
-            raise ValueError("DATASETS.TEST is empty: pictures take the names of classes from it.")
         has_masks = cfg.MODEL.DETR.MASK_ON and cfg.MODEL.DETR.TEST.PANOPTIC_ON
         needs_masks = options.segment_id is not None or options.save_panoptic
         if not has_masks and (needs_masks or options.view not in ("panoptic", "boxes")):
@@ -102,7 +100,8 @@ class Demo:
                 "MODEL.DETR.TEST.PANOPTIC_ON is False)."
             )
         predictor = Predictor(picture_config(evaluation_config(cfg), options.view))
-        return cls(predictor, MetadataCatalog.get(cfg.DATASETS.TEST[0]), output_dir, options)
+        require_names(predictor)
+        return cls(predictor, predictor.metadata, output_dir, options)
 
     def __enter__(self) -> Demo:
         if self._folder is not None:

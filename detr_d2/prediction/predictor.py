@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import Metadata, MetadataCatalog
 from detectron2.engine import DefaultPredictor
+from detectron2.modeling import build_model
 
 from detr_d2.data.dataset_mapper import ResizeShortestEdge
 from detr_d2.data.image_array import to_uint8_colors
@@ -22,6 +24,11 @@ class Predictor(DefaultPredictor):
     ``DefaultPredictor`` itself takes those that are one file of PyTorch; this one also folders of
     Hugging Face and files of safetensors. Files that don't fit are refused. So are arrays that are
     no images, and others become what ``DefaultPredictor`` wants, see ``__call__``.
+
+    Attributes:
+        model: in evaluation mode.
+        metadata: names and colours of the classes: of the first dataset of ``DATASETS.TEST``, or
+            where that can't be had those that the weights hold.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -30,14 +37,20 @@ class Predictor(DefaultPredictor):
         Raises:
             FileNotFoundError, ValueError: ``MODEL.WEIGHTS`` can't be read, or doesn't fit.
         """
-        without_weights = cfg.clone()
-        without_weights.defrost()
-        without_weights.MODEL.WEIGHTS = ""
-        super().__init__(without_weights)
-        self.cfg.MODEL.WEIGHTS = cfg.MODEL.WEIGHTS
+        # Not by DefaultPredictor's own, which would load the weights as well.
+        self.cfg = cfg.clone()
+        self.model = build_model(self.cfg).eval()
         StrictCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
+        self.metadata = self._find_metadata()
         sizes = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
         self.aug = ResizeShortestEdge(*sizes)
+        self.input_format = cfg.INPUT.FORMAT
+
+    def _find_metadata(self) -> Metadata:
+        if self.cfg.DATASETS.TEST:
+            return MetadataCatalog.get(self.cfg.DATASETS.TEST[0])
+        classes = self.model.loading_rules.classes
+        return Metadata(name="no dataset") if classes is None else classes.metadata()
 
     def __call__(self, original_image: np.ndarray) -> dict:
         """Predicts on one image, of any size from one pixel on.
@@ -78,6 +91,19 @@ class Predictor(DefaultPredictor):
         height, width = image.shape[:2]
         tensor = torch.as_tensor(resized.astype(np.float32).transpose(2, 0, 1))
         return {"image": tensor, "height": height, "width": width}
+
+
+def require_names(predictor: Predictor) -> None:
+    """Makes sure that pictures can name the classes, where no dataset is meant to.
+
+    Raises:
+        ValueError: they can't.
+    """
+    if not predictor.cfg.DATASETS.TEST and predictor.model.loading_rules.classes is None:
+        raise ValueError(
+            "DATASETS.TEST is empty, and MODEL.WEIGHTS doesn't hold the names of classes either: "
+            "name a dataset that does."
+        )
 
 
 def predict_stream(

@@ -32,8 +32,8 @@ def predict_files(
     Raises:
         FileNotFoundError: no images, or no weights.
         OSError: a picture or video can't be written.
-        ValueError: no dataset is named, whose classes the pictures show; the model has no masks for
-            what is wanted; an output would take the place of an input.
+        ValueError: neither a dataset nor the weights tell the classes that pictures show; the model
+            has no masks for what is wanted; an output would take the place of an input.
     """
     images, videos = find_pictures(inputs)
     options = options or DemoOptions()

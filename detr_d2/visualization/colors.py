@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from detectron2.data import Metadata
 
+from detr_d2.data.categories import default_color
 from detr_d2.visualization.scene import Segment
 
 # Multiples of these, without their whole part, are spread evenly however many there are.
@@ -23,8 +24,7 @@ def class_color(metadata: Metadata, class_id: int, is_thing: bool) -> np.ndarray
     colors = metadata.get("thing_colors" if is_thing else "stuff_colors")
     if colors is not None and class_id < len(colors):
         return np.array(colors[class_id], np.float64)
-    hue = (class_id + (0 if is_thing else 0.5)) * _GOLDEN % 1
-    return 255 * np.array(colorsys.hls_to_rgb(hue, 0.55, 0.65))
+    return np.array(default_color(class_id, is_thing), np.float64)
 
 
 def segment_color(metadata: Metadata, segment: Segment) -> np.ndarray:

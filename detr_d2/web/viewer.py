@@ -21,6 +21,7 @@ from detr_d2.explanation.recording import output_of, recording
 from detr_d2.modeling import AttentionMaskHead
 from detr_d2.modeling.raw_prediction import RawPrediction
 from detr_d2.prediction import Predictor
+from detr_d2.prediction.predictor import require_names
 from detr_d2.visualization import Scene, draw_view, enlarge
 from detr_d2.visualization.painting import inner_points
 
@@ -132,17 +133,17 @@ class Viewer:
 
         Raises:
             FileNotFoundError: no weights.
-            ValueError: they don't fit; the model has no masks; no dataset is named.
+            ValueError: they don't fit; the model has no masks; nothing tells the classes' names.
         """
         if not cfg.MODEL.DETR.MASK_ON:
             raise ValueError(
                 "The model has no masks (MODEL.DETR.MASK_ON is False), and so no segments."
             )
-        if not cfg.DATASETS.TEST:
-            raise ValueError("DATASETS.TEST is empty: segments take the names of classes from it.")
         test = cfg.MODEL.DETR.TEST
         merging = Merging(test.SCORE_THRESH, test.MIN_AREA, test.STUFF_MERGING)
-        return cls(Predictor(_raw_config(evaluation_config(cfg))), merging)
+        predictor = Predictor(_raw_config(evaluation_config(cfg)))
+        require_names(predictor)
+        return cls(predictor, merging)
 
     def look_at_file(self, path: str | Path, merging: Merging) -> Shown:
         """Looks at an image file, made smaller where it is longer than ``LONGEST_SIDE``.

@@ -107,5 +107,20 @@ def test_a_head_that_was_cut_off_starts_fresh(
         assert torch.equal(model.detector.class_head.weight, initial)
         assert torch.equal(model.detector.query_embed.weight, weights["query_embed.weight"])
         return
-    with pytest.raises(CheckpointError, match=r"missing in the file: detector\.class_head"):
+    told = (
+        r"missing in the file: detector\.class_head.*, all of the class head.*RESIZE_ON_LOAD True"
+    )
+    with pytest.raises(CheckpointError, match=f"{told} the class head starts fresh"):
         checkpointer.load(str(tmp_path / "no_head.pth"))
+
+
+def test_a_frozen_detector_without_a_head_is_no_starting_point(make_model, weights, tmp_path):
+    """Nor does the option help."""
+    for part in ("weight", "bias"):
+        del weights[f"class_embed.{part}"]
+    torch.save({"model": weights}, tmp_path / "no_head.pth")
+    overrides = {"MODEL.DETR.RESIZE_ON_LOAD": True, "MODEL.DETR.FREEZE_DETECTOR": True}
+    with pytest.raises(
+        CheckpointError, match=r"all of the class head\. The detector is frozen .*bo"
+    ):
+        StrictCheckpointer(make_model(overrides), to_train=True).load(str(tmp_path / "no_head.pth"))

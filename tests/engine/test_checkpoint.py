@@ -16,7 +16,7 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from detr_d2.checkpoint import CheckpointError, CheckpointNotFoundError
-from detr_d2.data.categories import PanopticClasses
+from detr_d2.data.categories import PanopticClasses, default_color
 from detr_d2.engine import train
 from detr_d2.engine.checkpoint import StrictCheckpointer
 
@@ -69,6 +69,14 @@ def save_checkpoint(model: nn.Module, folder: Path) -> str:
     """Writes a model as training does; returns the path."""
     StrictCheckpointer(model, str(folder)).save("saved", iteration=3)
     return str(folder / "saved.pth")
+
+
+def as_of_older_versions(path: str) -> None:
+    """Leaves out what they didn't write: all of the classes but names and ids."""
+    content = torch.load(path, weights_only=True)
+    for key in ("is_thing", "colors"):
+        del content["detr_d2"][key]
+    torch.save(content, path)
 
 
 def state(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -168,6 +176,8 @@ def test_checkpoints_say_what_they_are(make_model, tmp_path):
     assert content["detr_d2"] == {
         "class_names": ["sea", "sky"],
         "dataset_ids": [0, 1],
+        "is_thing": [True, True],
+        "colors": [list(default_color(k, True)) for k in range(2)],
         "settings": {
             "num_heads": 4,
             "pre_norm": True,
@@ -180,7 +190,8 @@ def test_checkpoints_say_what_they_are(make_model, tmp_path):
         },
     }
     content = torch.load(save_checkpoint(make_model(*NO_DATASET), tmp_path), weights_only=True)
-    assert content["detr_d2"]["class_names"] == content["detr_d2"]["dataset_ids"] == []
+    del content["detr_d2"]["settings"]
+    assert all(values == [] for values in content["detr_d2"].values())
 
 
 def test_older_checkpoints_say_nothing_and_load(make_model, save_weights, caplog):
@@ -199,13 +210,18 @@ def test_other_classes_of_the_same_number_are_noticed(make_model, tmp_path, capl
     names, others = ("cat", "dog", "7"), ("cat", "fish", "7")
     path = save_checkpoint(make_model(names=names), tmp_path)
     StrictCheckpointer(make_model(*FROZEN, names=names)).load(path)
-    warning = f"{path}: The classes of the file and of the dataset differ: only the file has dog; "
-    assert warning not in caplog.text
-    StrictCheckpointer(make_model(names=others)).load(path)
-    assert warning in caplog.text
+    differ = "only the file has dog; only the dataset has fish."
+    for to_train in (False, True):
+        with pytest.raises(CheckpointError, match=f"{differ} To start.*RESIZE_ON_LOAD True"):
+            StrictCheckpointer(make_model(names=others), to_train=to_train).load(path)
     for more in ((), RESIZE):
-        with pytest.raises(CheckpointError, match="only the dataset has fish. The detector is fro"):
+        with pytest.raises(CheckpointError, match=f"{differ} The detector is frozen"):
             StrictCheckpointer(make_model(*FROZEN, *more, names=others), to_train=True).load(path)
+    as_of_older_versions(path)
+    StrictCheckpointer(make_model(names=others)).load(path)
+    assert f"{path}: The classes of the file and of the dataset differ: {differ}" in caplog.text
+    with pytest.raises(CheckpointError, match=f"{differ} The detector is frozen"):
+        StrictCheckpointer(make_model(*FROZEN, names=others), to_train=True).load(path)
 
 
 @pytest.mark.parametrize("described", [True, False])
@@ -229,11 +245,16 @@ def test_classes_of_the_same_name_keep_their_rows(make_model, tmp_path, describe
 
 
 @pytest.mark.parametrize("overrides", [(), FROZEN, RESIZE])
-def test_classes_in_another_order_are_put_in_the_datasets(make_model, tmp_path, overrides):
+def test_names_in_another_order_are_put_in_the_datasets(make_model, tmp_path, overrides):
+    """Of a file that tells no more of its classes."""
     names = ("cat", "dog", "A", "a", "sky")
     theirs, model = make_model(names=names), make_model(*overrides, names=names[::-1])
     nn.init.normal_(theirs.detector.class_head.bias)
-    StrictCheckpointer(model).load(save_checkpoint(theirs, tmp_path))
+    path = save_checkpoint(theirs, tmp_path)
+    with pytest.raises(CheckpointError, match=r"'cat' has the id 0 in the file and 4 in the datas"):
+        StrictCheckpointer(model).load(path)
+    as_of_older_versions(path)
+    StrictCheckpointer(model).load(path)
     images = [{"image": torch.arange(3 * 64 * 64).view(3, 64, 64) % 256}]
     with torch.no_grad():
         ours, other = (

@@ -1,9 +1,12 @@
 """What each stage changes in a config, and where stages find each other's weights."""
 
+import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from detr_d2.checkpoint import CheckpointError
 from detr_d2.engine.stages import (
     check_starting_point,
     evaluation_config,
@@ -120,3 +123,60 @@ def test_a_detector_alone_is_evaluated_without_masks(tiny_cfg):
     assert evaluation_config(tiny_cfg).MODEL.DETR.MASK_ON is False
     touch(final_weights(tiny_cfg, "masks"))
     assert evaluation_config(tiny_cfg).MODEL.DETR.MASK_ON is True
+
+
+ARRAY = np.zeros(2, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("names", "what"),
+    [
+        (
+            ["backbone.res2.0.conv1.weight", "proposal_generator.a", "roi_heads.b"],
+            "a whole model of Detectron2 with backbone, proposal_generator, roi_heads, and no DETR",
+        ),
+        (
+            ["detector.input_proj.bias"],
+            "one of this project, as a pickle of arrays. Save its state",
+        ),
+        (["transformer.encoder.layers.0.linear1.weight"], "the reference DETR, as a pickle"),
+    ],
+)
+def test_a_whole_model_in_a_pickle_is_not_taken_for_a_backbone(tiny_cfg, tmp_path, names, what):
+    """Nor does what the last stage left take its place."""
+    touch(final_weights(tiny_cfg, "masks"))
+    path = tmp_path / "model.pkl"
+    weights = dict.fromkeys(names, ARRAY)
+    for content in ({"model": weights, "__author__": "Zoo"}, weights):
+        path.write_bytes(pickle.dumps(content))
+        tiny_cfg.MODEL.WEIGHTS = str(path)
+        with pytest.raises(CheckpointError, match=f"^MODEL.WEIGHTS: .*model.pkl is {what}"):
+            evaluation_config(tiny_cfg)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "detectron2://COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x/137849600/model_final.pkl",
+        "https://dl.fbaipublicfiles.com/detectron2/COCO-PanopticSegmentation/panoptic/model.pkl",
+    ],
+)
+def test_a_whole_model_of_the_zoo_is_known_by_its_address(tiny_cfg, url):
+    tiny_cfg.MODEL.WEIGHTS = url
+    with pytest.raises(
+        CheckpointError, match="is a whole model of Detectron2's model zoo, and no D"
+    ):
+        evaluation_config(tiny_cfg)
+
+
+def test_a_backbone_is_not_what_is_evaluated(tiny_cfg, tmp_path):
+    path = tmp_path / "R-50.pkl"
+    path.write_bytes(pickle.dumps({"model": {"stem.conv1.weight": ARRAY}, "__author__": "Zoo"}))
+    for weights in (str(path), "detectron2://ImageNetPretrained/MSRA/R-50.pkl"):
+        tiny_cfg.MODEL.WEIGHTS = weights
+        with pytest.raises(
+            FileNotFoundError, match=f"{weights}', a backbone to train from, and no"
+        ):
+            evaluation_config(tiny_cfg)
+    touch(final_weights(tiny_cfg, "masks"))
+    assert evaluation_config(tiny_cfg).MODEL.WEIGHTS == final_weights(tiny_cfg, "masks")

@@ -110,7 +110,7 @@ def test_an_image_of_one_pixel_is_explained(viewer):
     ("override", "message"),
     [
         (("MODEL.DETR.MASK_ON", False), "MODEL.DETR.MASK_ON is False"),
-        (("DATASETS.TEST", ()), "DATASETS.TEST is empty"),
+        (("DATASETS.TEST", (), "DATASETS.TRAIN", ()), "DATASETS.TEST is empty"),
     ],
 )
 def test_what_cannot_be_shown_is_refused(web_cfg, override, message):

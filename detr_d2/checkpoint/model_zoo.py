@@ -1,0 +1,47 @@
+"""Files of Detectron2's model zoo: backbones to train from, or whole models of other kinds."""
+
+from __future__ import annotations
+
+import re
+
+from detr_d2.checkpoint.errors import CheckpointError, brief
+from detr_d2.checkpoint.files import check_pickle
+from detr_d2.checkpoint.formats import TORCHVISION, recognise, shorten
+from detr_d2.checkpoint.sources import fetch
+
+# Addresses in the zoo of all but its backbones.
+WHOLE_MODELS = re.compile(r"(detectron2://|/detectron2/)(?!ImageNetPretrained/).+\.pkl")
+WANTED = (
+    "Wanted is a trained DETR: the model_final.pth that a training left, or a released model of "
+    "one of the kinds in the README."
+)
+
+
+def whole_model_in(path: str) -> str:
+    """What a ``.pkl`` holds, in a sentence, where that is more than a backbone; empty for others.
+
+    Files of an address aren't downloaded for this.
+    """
+    if not path.endswith(".pkl"):
+        return ""
+    if "://" in path:
+        if WHOLE_MODELS.search(path):
+            return f"{path} is a whole model of Detectron2's model zoo, and no DETR. {WANTED}"
+        return ""
+    try:
+        names = check_pickle(fetch(path))
+    except CheckpointError:
+        return ""  # it isn't there, or damaged: told where it is used
+    kind = recognise(names)
+    if kind not in (None, TORCHVISION):
+        return (
+            f"{path} is {kind.title}, as a pickle of arrays. Save its state dict as a .pth, by "
+            "torch.save."
+        )
+    parts = sorted({name.split(".")[0] for name in names})
+    if "backbone" not in parts or len(parts) == 1:
+        return ""
+    return (
+        f"{path} is a whole model of Detectron2 with {shorten(map(brief, parts))}, and no DETR. "
+        f"{WANTED}"
+    )
