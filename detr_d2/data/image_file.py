@@ -15,6 +15,8 @@ from typing import IO
 import numpy as np
 from PIL import ExifTags, Image
 
+from detr_d2.data.image_names import how_to_read, image_formats
+
 try:
     from detectron2.utils.file_io import PathManager
 except ImportError:  # as where exported models predict; files are local there
@@ -22,8 +24,8 @@ except ImportError:  # as where exported models predict; files are local there
 
 # Larger images are refused by their headers, before any memory is taken: 0.4 GB as RGB.
 MAX_IMAGE_PIXELS = 2**27
-# What is tried, whatever a file's suffix. Pillow knows more, for some of which it starts programs.
-FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+# Brands in the header of HEIF and AVIF files, by their beginnings, with Pillow's names of these.
+_BRANDS = {b"avi": "AVIF", b"hei": "HEIF", b"hev": "HEIF", b"mif1": "HEIF", b"msf1": "HEIF"}
 # What makes an image upright, by its EXIF tag.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -43,7 +45,7 @@ def read_image(path: str | Path, image_format: str) -> np.ndarray:
     its first frame. Of 16 bits the upper 8 are taken, where Detectron2 would clip grey to white.
 
     Args:
-        path: a file of one of ``FORMATS`` with at most ``MAX_IMAGE_PIXELS`` pixels.
+        path: a file of one of ``image_formats()`` with at most ``MAX_IMAGE_PIXELS`` pixels.
         image_format: "RGB" or "BGR".
 
     Returns:
@@ -99,20 +101,29 @@ def _open_checked(file) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow's own limit warns below ours and raises above it.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(file, formats=FORMATS)
+            image = Image.open(file, formats=image_formats())
     except Image.DecompressionBombError as error:
         raise ValueError(too_large) from error
     except Image.UnidentifiedImageError as error:
-        empty = file.seek(0, os.SEEK_END) == 0
-        raise ValueError(
-            "the file is empty" if empty else f"none of {', '.join(FORMATS)}, or damaged"
-        ) from error
+        raise ValueError(_why_unidentified(file)) from error
     width, height = image.size
     if width * height > MAX_IMAGE_PIXELS:
         raise ValueError(f"{width}×{height}, {too_large}")
     if width * height == 0:
         raise ValueError("it has no pixels")
     return image
+
+
+def _why_unidentified(file: IO[bytes]) -> str:
+    file.seek(0)
+    header = file.read(12)
+    if not header:
+        return "the file is empty"
+    if header[4:8] == b"ftyp":  # also of files that are named .jpg all the same
+        for brand, name in _BRANDS.items():
+            if header[8:].startswith(brand) and how_to_read(name):
+                return how_to_read(name)
+    return f"none of {', '.join(image_formats())}, or damaged"
 
 
 def _upright(image: Image.Image) -> Image.Image:

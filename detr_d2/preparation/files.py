@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import glob
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from PIL import Image
-
-from detr_d2.data.image_file import FORMATS
+from detr_d2.data.image_names import image_suffixes, visible_files, why_unread
 from detr_d2.data.messages import quoted
 from detr_d2.preparation.errors import PreparationError
 
@@ -58,18 +56,13 @@ def png_name(file_name: str, taken: Collection[str]) -> str:
     return candidate
 
 
-def image_extensions() -> tuple[str, ...]:
-    """Endings of all image formats that are read."""
-    return tuple(e for e, name in Image.registered_extensions().items() if name in FORMATS)
-
-
 def files_by_stem(
-    folder: str | Path, extensions: tuple[str, ...], suffix: str = ""
+    folder: str | Path, extensions: Collection[str], suffix: str = ""
 ) -> dict[str, list[str]]:
     """Files in a folder and below, by their relative names without ending and suffix.
 
     Args:
-        folder: hidden files in it are no data.
+        folder: hidden files and folders in it are no data, see ``visible_files``.
         extensions: with the dot, in small letters; others are passed over.
         suffix: what the names end in before the ending; others are passed over.
 
@@ -83,9 +76,8 @@ def files_by_stem(
     if not root.is_dir():
         raise NotADirectoryError(f"There is no folder {folder}.")
     files: dict[str, list[str]] = {}
-    for path in sorted(Path(at, name) for at, _, names in os.walk(root) for name in names):
-        known = path.suffix.lower() in extensions and not path.name.startswith(".")
-        if known and path.stem.endswith(suffix):
+    for path in visible_files(root):
+        if path.suffix.lower() in extensions and path.stem.endswith(suffix):
             stem = path.with_name(path.stem.removesuffix(suffix)).relative_to(root).as_posix()
             files.setdefault(stem, []).append(path.relative_to(root).as_posix())
     return files
@@ -142,7 +134,7 @@ class Pairs:
 
 def pair_with_images(
     annotations: str | Path,
-    extensions: tuple[str, ...],
+    extensions: Collection[str],
     suffix: str,
     images: str | Path,
     image_suffix: str,
@@ -164,7 +156,7 @@ def pair_with_images(
             f"{annotations}: no file in it or below ends in "
             + " or ".join(suffix + extension for extension in extensions)
         )
-    found = files_by_stem(images, image_extensions(), image_suffix)
+    found = files_by_stem(images, image_suffixes(), image_suffix)
     pairs, problems = [], []
     for stem, files in annotated.items():
         candidates = found.get(stem, [])
@@ -175,9 +167,16 @@ def pair_with_images(
         else:
             wanted = Path(images, stem + image_suffix)
             which = f"several images: {', '.join(candidates)}" if candidates else "no image"
-            problems.append(f"{Path(annotations, files[0])}: {which} named {wanted}.*")
+            problem = f"{Path(annotations, files[0])}: {which} named {wanted}.*"
+            problems.append(". ".join([problem, *_why_unread(wanted)]))
     missing = [files[0] for stem, files in found.items() if stem not in annotated]
     notes = []
     if missing:
         notes.append(f"{len(missing)} images have no annotation, the first is {missing[0]}")
     return Pairs(pairs, problems, notes)
+
+
+def _why_unread(wanted: Path) -> list[str]:
+    """What to do about images of a name, without ending, that are there and can't be read."""
+    there = wanted.parent.glob(f"{glob.escape(wanted.name)}.*")
+    return sorted({reason for path in there if (reason := why_unread(path))})
