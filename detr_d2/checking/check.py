@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
@@ -17,6 +18,7 @@ from detr_d2.checking.annotation import AnnotationCheck, ImageTask
 from detr_d2.checking.files import FilesResult, check_files
 from detr_d2.checking.report import Report
 from detr_d2.data.categories import classes_of
+from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions
 from detr_d2.data.panoptic_dataset import get_dataset_dicts
 from detr_d2.data.panoptic_json import parse_panoptic_json
 from detr_d2.data.processes import worker_context
@@ -34,6 +36,7 @@ def check_dataset(
     num_queries: int = 100,
     name: str = "",
     known_ids: Collection[int] | None = None,
+    image_options: ImageOptions = DEFAULT_OPTIONS,
     workers: int = 0,
 ) -> Report:
     """Looks for everything that would break or bias training, in all files of a dataset.
@@ -45,6 +48,7 @@ def check_dataset(
         num_queries: of the model, which can find no more segments than that.
         name: of the dataset, for the report.
         known_ids: category ids of the dataset as it is registered; None: those of the JSON.
+        image_options: how image files are to be understood.
         workers: processes; 0: this one alone.
 
     Raises:
@@ -62,7 +66,7 @@ def check_dataset(
     for finding in check.check(content, tasks):
         report.findings.add(finding)
     report.categories = check.categories
-    results = _in_order(tasks, workers)
+    results = _in_order(tasks, workers, image_options)
     # No bar where the output is no terminal, but a file.
     bar = tqdm(results, total=len(tasks), unit="image", disable=None)
     for task, result in zip(tasks, bar, strict=True):
@@ -80,8 +84,12 @@ def check_datasets(cfg: CfgNode, workers: int = 0) -> Iterator[Report]:
     """
     register_from_config(cfg)
     for name in dict.fromkeys([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]):
-        num_queries = cfg.MODEL.DETR.NUM_QUERIES
-        yield check_dataset(**_keywords_of(name), num_queries=num_queries, workers=workers)
+        yield check_dataset(
+            **_keywords_of(name),
+            num_queries=cfg.MODEL.DETR.NUM_QUERIES,
+            image_options=ImageOptions.from_config(cfg),
+            workers=workers,
+        )
 
 
 def _keywords_of(name: str) -> dict:
@@ -103,15 +111,18 @@ def _keywords_of(name: str) -> dict:
     }
 
 
-def _in_order(tasks: Iterable[ImageTask], workers: int) -> Iterator[FilesResult]:
+def _in_order(
+    tasks: Iterable[ImageTask], workers: int, image_options: ImageOptions = DEFAULT_OPTIONS
+) -> Iterator[FilesResult]:
+    check = partial(check_files, options=image_options)
     if workers == 0:
-        yield from map(check_files, tasks)
+        yield from map(check, tasks)
         return
     waiting: deque = deque()
     with ProcessPoolExecutor(workers, worker_context()) as pool:
         try:
             for task in tasks:
-                waiting.append(pool.submit(check_files, task))
+                waiting.append(pool.submit(check, task))
                 if len(waiting) >= IMAGES_PER_PROCESS * workers:
                     yield waiting.popleft().result()
             while waiting:

@@ -71,7 +71,7 @@ class Predictor:
 
         Args:
             image: H×W×3 in 0 … 255, in the order of ``image_format``: uint8, or whole or
-                floating-point numbers, which are rounded. Of uint16 the upper 8 bits are taken.
+                floating-point numbers, which are rounded; uint16 in the range that the file names.
                 Grey (H×W, H×W×1) is taken as well, and of a fourth channel no notice.
 
         Returns:
@@ -86,7 +86,7 @@ class Predictor:
             ValueError: it is no such image, or the model fails on it, for example for want of
                 memory.
         """
-        image = to_uint8_colors(image)
+        image = to_uint8_colors(image, self.info.image_options.deep_range)
         size = image.shape[:2]
         if self._image_format != self.info.input_format:
             image = image[:, :, ::-1]

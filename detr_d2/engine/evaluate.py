@@ -18,7 +18,7 @@ from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import nn
 
 from detr_d2.data.dataset_mapper import DetrDatasetMapper
-from detr_d2.data.image_file import read_image
+from detr_d2.data.image_file import ImageOptions, read_image
 from detr_d2.data.loader import build_test_loader
 from detr_d2.data.panoptic_dataset import get_dataset_dicts
 from detr_d2.evaluation.build import build_evaluators, evaluation_folder
@@ -110,13 +110,14 @@ def draw_pictures(
     """
     metadata = MetadataCatalog.get(dataset_name)
     mapper = DetrDatasetMapper(cfg, is_train=False)
+    options = ImageOptions.from_config(cfg)
     # One process draws: without the wrapper that would wait for the others.
     model = getattr(model, "module", model)
     for dataset_dict in dataset_dicts[: cfg.MODEL.DETR.TEST.NUM_PICTURES]:
         with inference_context(model), torch.no_grad():
             prediction = model([mapper(dataset_dict)])[0]
-        image = read_image(dataset_dict["file_name"], "RGB")
-        truth = draw_ground_truth(dataset_dict, metadata)
+        image = read_image(dataset_dict["file_name"], "RGB", options)
+        truth = draw_ground_truth(dataset_dict, metadata, options)
         drawn = draw_prediction(image, prediction, metadata)
         plain = cv2.resize(image, truth.shape[1::-1], interpolation=cv2.INTER_CUBIC)
         yield dataset_dict["image_id"], beside([plain, truth, drawn])

@@ -13,7 +13,7 @@ from detectron2.data import Metadata
 from detectron2.structures import BoxMode
 from detectron2.utils.visualizer import ColorMode, Visualizer
 
-from detr_d2.data.image_file import read_image
+from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions, read_image
 from detr_d2.data.instance_annotations import annotation_mask
 from detr_d2.data.panoptic_png import read_panoptic_png
 from detr_d2.visualization.colors import class_color
@@ -52,12 +52,15 @@ def draw_prediction(image: np.ndarray, prediction: dict, metadata: Metadata) -> 
     )
 
 
-def draw_ground_truth(dataset_dict: dict, metadata: Metadata) -> np.ndarray:
+def draw_ground_truth(
+    dataset_dict: dict, metadata: Metadata, options: ImageOptions = DEFAULT_OPTIONS
+) -> np.ndarray:
     """Draws the annotation of an image: Detectron2's standard dict to h×w×3 uint8, RGB.
 
-    Drawn is its panoptic PNG, or else its instances, with masks where all of them have one.
+    Drawn is its panoptic PNG, or else its instances, with masks where all of them have one. The
+    options say how the image file is to be understood.
     """
-    image = read_image(dataset_dict["file_name"], "RGB")
+    image = read_image(dataset_dict["file_name"], "RGB", options)
     picture = enlarge(image)
     if "pan_seg_file_name" in dataset_dict:
         ids = read_panoptic_png(dataset_dict["pan_seg_file_name"])

@@ -29,6 +29,8 @@ def test_the_command_writes_onnx_with_metadata_and_for_triton(exported_folder):
         "pixel_mean": [123.675, 116.28, 103.53],
         "pixel_std": [58.395, 57.12, 57.375],
         "input_format": "RGB",
+        "deep_range": 65535,
+        "ignore_exif": False,
         "min_size": 0,
         "max_size": 1333,
         "fixed_size": None,
