@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 from PIL import Image
@@ -48,12 +50,9 @@ _SHOWN = 3
 @cache
 def image_formats() -> tuple[str, ...]:
     """Pillow's names of the formats that are read in this installation."""
-    try:
-        from pillow_heif import register_heif_opener
-    except ImportError:
-        pass
-    else:
-        register_heif_opener()
+    # A plugin that people may have; no part of the package needs it.
+    with suppress(ImportError):
+        import_module("pillow_heif").register_heif_opener()
     Image.init()
     return (*_ENDINGS, *(name for name in _OPTIONAL_ENDINGS if name in Image.OPEN))
 
