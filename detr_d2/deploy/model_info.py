@@ -55,6 +55,7 @@ class ModelInfo:
         max_size: most pixels that the longer side may have then.
         fixed_size: (height, width) of the only images that the model takes, or None.
         image_options: how image files are to be understood.
+        max_side: most pixels a side of what the network can see, None for any number.
     """
 
     classes: tuple[ModelClass, ...]
@@ -63,6 +64,7 @@ class ModelInfo:
     max_size: int
     fixed_size: tuple[int, int] | None
     image_options: ImageOptions = DEFAULT_OPTIONS
+    max_side: int | None = None
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str], where: str | Path) -> ModelInfo:
@@ -109,7 +111,17 @@ class ModelInfo:
         classes = _read_classes(content.get("classes"), f"{where}: its metadata")
         fixed = _read_fixed_size(content.get("fixed_size"), where)
         options = _read_image_options(content, where)
-        return cls(classes, input_format, **sizes, fixed_size=fixed, image_options=options)
+        max_side = content.get("max_side")  # older files don't have it
+        if max_side is not None and not (_is_whole(max_side) and max_side > 0):
+            raise ModelError(f"{where}: its metadata have a wrong 'max_side': {quoted(max_side)}.")
+        return cls(
+            classes,
+            input_format,
+            **sizes,
+            fixed_size=fixed,
+            image_options=options,
+            max_side=max_side,
+        )
 
     def with_categories(self, categories: Iterable[dict], where: str | Path) -> ModelInfo:
         """The same model with the ids, names and colours of a dataset's categories.

@@ -54,6 +54,7 @@ def export_model(
     options.check(cfg)
     model = DETR(cfg).eval()
     StrictCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    metadata["max_side"] = model.detector.max_side
 
     logger.info("Tracing the model; this takes a minute.")
     program = trace(model, options)

@@ -166,6 +166,7 @@ def test_a_class_that_the_metadata_lack_is_refused(make_model, stripes):
         ({"min_size": -1}, "'min_size': -1"),
         ({"max_size": None}, "'max_size': None"),
         ({"fixed_size": [0, 5]}, "'fixed_size'"),
+        ({"max_side": 0}, "'max_side': 0"),
         ({"deep_range": 70_000}, "'deep_range': 70000"),
         ({"ignore_exif": "no"}, "'ignore_exif': 'no'"),
         ({"fixed_size": [24, 32]}, r"takes images of .*, not \[24, 32\]"),
@@ -206,6 +207,17 @@ def test_files_that_are_no_models_are_refused(tmp_path):
 def test_a_wrong_order_of_channels_is_refused(make_model):
     with pytest.raises(ValueError, match="'BGR' or 'RGB', not 'GRB'"):
         Predictor(make_model(), image_format="GRB")
+
+
+def test_images_beyond_learned_positions_are_refused(make_model, stripes):
+    """Before the graph fails in words of its own."""
+    predictor = Predictor(make_model(max_side=64), image_format="RGB")
+    assert segments_of(predictor(stripes))
+    with pytest.raises(ValueError, match=r"96×65 .*sees at 96×65: its .* reach 64 pixels a side"):
+        predictor(np.zeros((96, 65, 3), np.uint8))
+    # Counted is what the network sees.
+    smaller = Predictor(make_model(max_side=64, min_size=32, max_size=64), image_format="RGB")
+    assert smaller(np.zeros((960, 650, 3), np.uint8))["panoptic_seg"][0].shape == (960, 650)
 
 
 def test_failures_inside_the_model_are_told(make_model, stripes, monkeypatch):

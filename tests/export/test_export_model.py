@@ -33,6 +33,7 @@ def test_the_command_writes_onnx_with_metadata_and_for_triton(exported_folder):
         "ignore_exif": False,
         "min_size": 0,
         "max_size": 1333,
+        "max_side": None,
         "fixed_size": None,
         "top_k": None,
         "num_queries": 16,
