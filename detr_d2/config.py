@@ -166,6 +166,14 @@ def add_detr_config(cfg: CfgNode) -> None:
     # evaluation. Some tools mark everything so that was drawn with a brush.
     cfg.DATASETS.CROWDS_AS_THINGS = False
 
+    # --- Image files, wherever they are read: to train, to evaluate, to predict, to check ---
+    # The largest value that pixels of 16 bits have: it becomes 255, and larger ones do, too. 4095
+    # for 12 bits, 1023 for 10, 16383 for 14. Of PNGs, TIFFs and arrays; other formats tell it.
+    cfg.INPUT.DEEP_RANGE = 65535
+    # Whether images stay as they are stored, instead of being turned upright by their EXIF tag: for
+    # annotations that were drawn without regard to it.
+    cfg.INPUT.IGNORE_EXIF = False
+
     # --- Augmentation, beside Detectron2's own INPUT keys ---
     # How often a training image is cropped, between two resizes.
     cfg.INPUT.CROP_PROB = 0.5
@@ -183,25 +191,28 @@ def add_detr_config(cfg: CfgNode) -> None:
     cfg.DATALOADER.MAX_SKIPPED = 0.05
 
 
-def load_config(path: str, overrides: Sequence[str] = ()) -> CfgNode:
+def load_config(path: str | None, overrides: Sequence[str] = ()) -> CfgNode:
     """Reads a config file, applies ``KEY VALUE`` overrides, and checks the result.
 
     Args:
-        path: a YAML file, or the name of one that comes with the package, see ``config_file``.
+        path: a YAML file, or the name of one that comes with the package, see ``config_file``; None
+            for the values of ``add_detr_config``.
         overrides: keys and values in turn, as on Detectron2's command lines.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a key doesn't exist, or has a value that cannot work; the message names it.
     """
-    path = find_config_file(path)
+    path = find_config_file(path) if path is not None else None
     cfg = get_cfg()
     add_detr_config(cfg)
     try:
-        cfg.merge_from_file(path)
+        if path is not None:
+            cfg.merge_from_file(path)
         cfg.merge_from_list(list(overrides))
     except (KeyError, AssertionError) as error:  # what yacs raises for unknown keys and odd lists
-        raise ValueError(f"{path}, {' '.join(map(str, overrides))}: {error.args[0]}") from error
+        given = ", ".join(filter(None, (path, " ".join(map(str, overrides)))))
+        raise ValueError(f"{given}: {error.args[0]}") from error
     check_config(cfg)
     return cfg
 
@@ -259,6 +270,8 @@ def check_config(cfg: CfgNode) -> None:
     _require(steps >= 1, "SOLVER.ACCUMULATION_STEPS", steps, "at least 1")
     _require_one_of(cfg.SOLVER.OPTIMIZER, "SOLVER.OPTIMIZER", ("ADAMW", "SGD"))
     _require_one_of(cfg.INPUT.FORMAT, "INPUT.FORMAT", ("RGB", "BGR"))
+    deep = cfg.INPUT.DEEP_RANGE
+    _require(255 <= deep <= 65535, "INPUT.DEEP_RANGE", deep, "in 255 … 65535")
     wanted = "[name, image_root, panoptic_root, panoptic_json] in each entry, four texts"
     for entry in cfg.DATASETS.PANOPTIC:
         parts = entry if isinstance(entry, (list, tuple)) else []

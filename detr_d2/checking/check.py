@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
@@ -18,6 +19,7 @@ from detr_d2.checking.files import FilesResult, check_files
 from detr_d2.checking.labels import pixel_findings
 from detr_d2.checking.report import Report
 from detr_d2.data.categories import classes_of
+from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions
 from detr_d2.data.panoptic_dataset import get_dataset_dicts
 from detr_d2.data.panoptic_entries import AnnotatedImage, read_panoptic_lists
 from detr_d2.data.processes import worker_context
@@ -36,6 +38,7 @@ def check_dataset(
     name: str = "",
     known_ids: Collection[int] | None = None,
     crowds_as_things: bool = False,
+    image_options: ImageOptions = DEFAULT_OPTIONS,
     workers: int = 0,
 ) -> Report:
     """Looks for everything that would break or bias training, in all files of a dataset.
@@ -49,6 +52,7 @@ def check_dataset(
         known_ids: category ids of the dataset as it is registered; None: those of the JSON.
         crowds_as_things: whether crowds of things are read as single objects, as
             ``DATASETS.CROWDS_AS_THINGS`` has it.
+        image_options: how image files are to be understood.
         workers: processes; 0: this one alone.
 
     Raises:
@@ -71,7 +75,7 @@ def check_dataset(
     content = read_panoptic_lists(PathManager.get_local_path(panoptic_json))
     tasks = check.check(content, report.findings.add)
     report.categories = check.categories
-    results = _in_order(tasks, workers)
+    results = _in_order(tasks, workers, image_options)
     # No bar where the output is no terminal, but a file.
     bar = tqdm(results, total=len(tasks), unit="image", disable=None)
     for task, result in zip(tasks, bar, strict=True):
@@ -91,8 +95,12 @@ def check_datasets(cfg: CfgNode, workers: int = 0) -> Iterator[Report]:
     """
     register_from_config(cfg)
     for name in dict.fromkeys([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]):
-        num_queries = cfg.MODEL.DETR.NUM_QUERIES
-        yield check_dataset(**_keywords_of(name), num_queries=num_queries, workers=workers)
+        yield check_dataset(
+            **_keywords_of(name),
+            num_queries=cfg.MODEL.DETR.NUM_QUERIES,
+            image_options=ImageOptions.from_config(cfg),
+            workers=workers,
+        )
 
 
 def _keywords_of(name: str) -> dict:
@@ -115,15 +123,18 @@ def _keywords_of(name: str) -> dict:
     }
 
 
-def _in_order(tasks: Iterable[AnnotatedImage], workers: int) -> Iterator[FilesResult]:
+def _in_order(
+    tasks: Iterable[AnnotatedImage], workers: int, image_options: ImageOptions = DEFAULT_OPTIONS
+) -> Iterator[FilesResult]:
+    check = partial(check_files, options=image_options)
     if workers == 0:
-        yield from map(check_files, tasks)
+        yield from map(check, tasks)
         return
     waiting: deque = deque()
     with ProcessPoolExecutor(workers, worker_context()) as pool:
         try:
             for task in tasks:
-                waiting.append(pool.submit(check_files, task))
+                waiting.append(pool.submit(check, task))
                 if len(waiting) >= IMAGES_PER_PROCESS * workers:
                     yield waiting.popleft().result()
             while waiting:

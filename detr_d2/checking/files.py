@@ -12,7 +12,7 @@ import numpy as np
 from scipy.ndimage import find_objects
 
 from detr_d2.checking.findings import Finding
-from detr_d2.data.image_file import read_image
+from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions, explain_size, read_measured
 from detr_d2.data.messages import quoted
 from detr_d2.data.mistaken_png import why_ids_differ
 from detr_d2.data.panoptic_entries import AnnotatedImage
@@ -22,6 +22,12 @@ from detr_d2.data.panoptic_png import read_panoptic_png
 TINY_AREA = 4
 # Pixels by which a box may be off: some tools count its last row and column, some don't.
 BOX_TOLERANCE = 1
+
+# Images of 16 bits are dark where their largest value times this is inside the range: with 14 bits
+# of 16 they are four times too dark.
+FAR_BELOW = 4
+# Bits that cameras and scanners use.
+DEPTHS = (8, 10, 12, 14, 16)
 
 
 @dataclass
@@ -40,14 +46,22 @@ class FilesResult:
     pixels: int = 0
 
 
-def check_files(task: AnnotatedImage) -> FilesResult:
-    """Reads an image and its panoptic PNG, and compares them with the JSON."""
+def check_files(task: AnnotatedImage, options: ImageOptions = DEFAULT_OPTIONS) -> FilesResult:
+    """Reads an image and its panoptic PNG, and compares them with the JSON.
+
+    Args:
+        task: the image.
+        options: how its file is to be understood.
+    """
     result = FilesResult()
     size = (task.height, task.width)
     try:
-        height, width, _ = read_image(task.file_name, "RGB").shape
+        colors, highest = read_measured(task.file_name, options)
+        height, width, _ = colors.shape
+        result.findings.extend(_check_range(task.file_name, highest, options.deep_range))
         if (height, width) != size:
-            found = _size_finding("image_size", task.file_name, (height, width), size)
+            reason = explain_size(task.file_name, (height, width), size, options)
+            found = _size_finding("image_size", task.file_name, (height, width), size, reason)
             result.findings.append(found)
     except (OSError, ValueError) as error:
         result.findings.append(Finding("unreadable_image", task.file_name, str(error)))
@@ -63,9 +77,25 @@ def check_files(task: AnnotatedImage) -> FilesResult:
     return result
 
 
-def _size_finding(kind: str, path: str, got: tuple[int, int], said: tuple[int, int]) -> Finding:
+def _check_range(path: str, highest: int | None, deep_range: int) -> Iterator[Finding]:
+    """Compares the largest value of an image of 16 bits, None for others, with the range."""
+    if not highest:  # nor does another range make anything of an image that is black all over
+        return
+    said = f"its largest value is {highest} of {deep_range}"
+    if highest > deep_range:
+        yield Finding("too_bright_image", path, f"{said}, and all above are white")
+    elif highest * FAR_BELOW <= deep_range:
+        brightest = 256 * highest // (deep_range + 1)
+        fitting = next(2**bits - 1 for bits in DEPTHS if highest < 2**bits)
+        what = f"{said}: it will be nearly black, {brightest} of 255 at most"
+        yield Finding("dark_image", path, f"{what}. For such images: INPUT.DEEP_RANGE {fitting}")
+
+
+def _size_finding(
+    kind: str, path: str, got: tuple[int, int], said: tuple[int, int], reason: str = ""
+) -> Finding:
     what = f"{got[0]}×{got[1]} (height × width), {quoted(said[0])}×{quoted(said[1])} by the JSON"
-    return Finding(kind, path, what)
+    return Finding(kind, path, f"{what}. {reason}" if reason else what)
 
 
 def _check_pixels(ids: np.ndarray, task: AnnotatedImage, result: FilesResult) -> Iterator[Finding]:

@@ -24,6 +24,8 @@ KINDS = {
     "unknown_category": (BREAKS, "segments of a category that the dataset lacks"),
     "unreadable_image": (BREAKS, "images that can't be read"),
     "unreadable_png": (BREAKS, "panoptic PNGs that can't be read"),
+    "dark_image": (BIASES, "images of 16 bits that use few of them"),
+    "too_bright_image": (BIASES, "images of 16 bits with values above INPUT.DEEP_RANGE"),
     "image_size": (BREAKS, "images of another size than the JSON says"),
     "png_size": (BREAKS, "panoptic PNGs of another size than the JSON says"),
     "ids_not_in_json": (BREAKS, "panoptic PNGs with segment ids that the JSON lacks"),

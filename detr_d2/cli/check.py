@@ -36,8 +36,6 @@ def check_arguments(args: argparse.Namespace, parser: argparse.ArgumentParser) -
     paths = (args.image_root, args.panoptic_root, args.panoptic_json)
     if bool(args.config_file) == any(paths) or any(paths) != all(paths):
         parser.error("give --config-file, or --image-root, --panoptic-root and --panoptic-json")
-    if args.opts and not args.config_file:
-        parser.error(f"not known: {' '.join(args.opts)}")
     if args.workers < 0:
         parser.error("--workers cannot be negative")
 
@@ -46,12 +44,19 @@ def run(args: argparse.Namespace) -> int:
     """Prints a report on each dataset; the status is 1 where something would break."""
     from detr_d2.checking import check_dataset, check_datasets, write_reports
     from detr_d2.config import load_config
+    from detr_d2.data.image_file import ImageOptions
 
+    # Without a config, that of the project's own values.
+    cfg = load_config(args.config_file, args.opts)
     if args.config_file:
-        found = check_datasets(load_config(args.config_file, args.opts), args.workers)
+        found = check_datasets(cfg, args.workers)
     else:
         paths = (args.image_root, args.panoptic_root, args.panoptic_json)
-        found = [check_dataset(*paths, workers=args.workers)]
+        options = {
+            "num_queries": cfg.MODEL.DETR.NUM_QUERIES,
+            "image_options": ImageOptions.from_config(cfg),
+        }
+        found = [check_dataset(*paths, **options, workers=args.workers)]
     reports = []
     for report in found:
         print(report, end="\n\n")

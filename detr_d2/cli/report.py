@@ -37,14 +37,16 @@ def check_arguments(args: argparse.Namespace, parser: argparse.ArgumentParser) -
 def run(args: argparse.Namespace) -> None:
     """Writes the report and prints its summary."""
     from detr_d2.config import load_config
+    from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions
     from detr_d2.data.register import register_from_config
     from detr_d2.reporting import report_on_saved
 
     show_log()
-    dataset, score_thresh = args.dataset, None
+    dataset, score_thresh, image_options = args.dataset, None, DEFAULT_OPTIONS
     if args.config_file:
         cfg = load_config(args.config_file)
         register_from_config(cfg)
+        image_options = ImageOptions.from_config(cfg)
         score_thresh = cfg.MODEL.DETR.TEST.SCORE_THRESH
         if not dataset:
             if len(cfg.DATASETS.TEST) != 1:
@@ -55,4 +57,5 @@ def run(args: argparse.Namespace) -> None:
             dataset = cfg.DATASETS.TEST[0]
     last = args.runs[-1]
     output = args.output or (last if last.is_dir() else last.parent)
-    print(report_on_saved(args.runs, dataset, output, score_thresh=score_thresh))
+    options = {"score_thresh": score_thresh, "image_options": image_options}
+    print(report_on_saved(args.runs, dataset, output, **options))

@@ -16,7 +16,7 @@ from detectron2.structures import Instances
 
 from detr_d2.config import check_config
 from detr_d2.data.categories import resolve_classes
-from detr_d2.data.image_file import read_image
+from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions, explain_size, read_image
 from detr_d2.data.instance_annotations import read_annotated_instances
 from detr_d2.data.mistaken_png import why_ids_differ
 from detr_d2.data.panoptic_fields import is_crowd
@@ -45,13 +45,16 @@ class DetrDatasetMapper:
         image_format: str,
         num_classes: int,
         with_masks: bool,
+        image_options: ImageOptions = DEFAULT_OPTIONS,
     ) -> None:
         """Takes whether to read the annotation, what to do to image and annotation, "RGB" or "BGR",
-        the number of classes K that annotations may have, and whether instances need masks.
+        the number of classes K that annotations may have, whether instances need masks, and how
+        image files are to be understood.
         """
         self.is_train = is_train
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
+        self.image_options = image_options
         self.num_classes = num_classes
         self.with_masks = with_masks
 
@@ -65,6 +68,7 @@ class DetrDatasetMapper:
             "image_format": cfg.INPUT.FORMAT,
             "num_classes": cfg.MODEL.DETR.NUM_CLASSES,
             "with_masks": cfg.MODEL.DETR.MASK_ON,
+            "image_options": ImageOptions.from_config(cfg),
         }
 
     def __call__(self, dataset_dict: dict) -> dict:
@@ -85,8 +89,8 @@ class DetrDatasetMapper:
                 with it; the message names it.
         """
         result = dict(dataset_dict)
-        image = read_image(result["file_name"], self.image_format)
-        detection_utils.check_image_size(result, image)
+        image = read_image(result["file_name"], self.image_format, self.image_options)
+        self._check_size(result, image)
         augmented = T.AugInput(image)
         transforms = self.augmentations(augmented)
         image = np.ascontiguousarray(augmented.image.transpose(2, 0, 1))
@@ -112,6 +116,19 @@ class DetrDatasetMapper:
                 "(pan_seg_file_name, segments_info) nor instances (annotations)."
             )
         return result
+
+    def _check_size(self, image_dict: dict, image: np.ndarray) -> None:
+        """Compares an image with its dict, which gets the size where it lacks it."""
+        try:
+            detection_utils.check_image_size(image_dict, image)
+        except detection_utils.SizeMismatchError as error:
+            expected = (image_dict["height"], image_dict["width"])
+            reason = explain_size(
+                image_dict["file_name"], image.shape[:2], expected, self.image_options
+            )
+            if not reason:
+                raise
+            raise ValueError(f"{error} {reason}") from error
 
     def _read_segments(
         self, image_dict: dict, segments_info: list[dict], transforms: T.TransformList

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import numpy as np
 
+from detr_d2.data.deep_pixels import FULL_RANGE, scale_to_8_bits
 
-def to_uint8_colors(image: np.ndarray) -> np.ndarray:
+
+def to_uint8_colors(image: np.ndarray, deep_range: int = FULL_RANGE) -> np.ndarray:
     """Makes an image of three channels of 8 bits.
 
     Taken are pixels of one channel (grey: H×W or H×W×1), three, or four, of which the last,
-    transparency, is dropped, in the range 0 … 255 of whatever type; of uint16 the upper 8 bits.
+    transparency, is dropped, in the range 0 … 255 of whatever type; uint16 in 0 … ``deep_range``.
     Refused is what may mean several things: floating-point numbers in 0 … 1 and uint16 in 0 … 255,
     which as they stand would be black.
 
     Args:
         image: H×W, H×W×1, H×W×3 or H×W×4.
+        deep_range: of uint16, see ``scale_to_8_bits``; the upper 8 of 16 bits by default.
 
     Returns:
         H×W×3 uint8; the image itself where it is that.
@@ -30,7 +33,7 @@ def to_uint8_colors(image: np.ndarray) -> np.ndarray:
             f"An image is an H×W×3 array of NumPy, uint8 and BGR, not {type(image).__name__}."
             + (" cv2.imread returns None for files that it can't read." if image is None else "")
         )
-    return _to_uint8(_to_three_channels(image))
+    return _to_uint8(_to_three_channels(image), deep_range)
 
 
 def _to_three_channels(image: np.ndarray) -> np.ndarray:
@@ -48,19 +51,19 @@ def _to_three_channels(image: np.ndarray) -> np.ndarray:
     return image.repeat(3, axis=2) if image.shape[2] == 1 else image[:, :, :3]
 
 
-def _to_uint8(image: np.ndarray) -> np.ndarray:
+def _to_uint8(image: np.ndarray, deep_range: int) -> np.ndarray:
     if image.dtype == np.uint8:
         return image
     if image.dtype.kind not in "iuf":
         raise ValueError(f"An image has pixels in 0 … 255, uint8 for example, not {image.dtype}.")
     lowest, highest = image.min(), image.max()
     if image.dtype == np.uint16:
-        if 0 < highest <= 255:
+        if 0 < highest <= 255 < deep_range:
             raise ValueError(
                 f"The image is uint16, but none of its values is above {highest}: if they are of 8 "
                 "bits, give image.astype(np.uint8)."
             )
-        return (image >> 8).astype(np.uint8)
+        return scale_to_8_bits(image, deep_range)
     if not (0 <= lowest and highest <= 255):  # so that NaN is refused, too
         raise ValueError(
             f"An image has pixels in 0 … 255; these are {image.dtype} in {lowest} … {highest}."

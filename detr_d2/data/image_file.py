@@ -8,23 +8,30 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from PIL import ExifTags, Image
+
+from detr_d2.data.deep_pixels import FULL_RANGE, storage_of, to_8_bits
+from detr_d2.data.image_names import how_to_read, image_formats
 
 try:
     from detectron2.utils.file_io import PathManager
 except ImportError:  # as where exported models predict; files are local there
     PathManager = None
 
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
 # Larger images are refused by their headers, before any memory is taken: 0.4 GB as RGB.
 MAX_IMAGE_PIXELS = 2**27
-# What is tried, whatever a file's suffix. Pillow knows more, for some of which it starts programs.
-FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+# Brands in the header of HEIF and AVIF files, by their beginnings, with Pillow's names of these.
+_BRANDS = {b"avi": "AVIF", b"hei": "HEIF", b"hev": "HEIF", b"mif1": "HEIF", b"msf1": "HEIF"}
 # What makes an image upright, by its EXIF tag.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -35,17 +42,51 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_EXCHANGES_SIDES = {_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)}
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
+# From there back to what is stored.
+_BACK = {turn: turn for turn in _UPRIGHT.values()} | {
+    Image.Transpose.ROTATE_270: Image.Transpose.ROTATE_90,
+    Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270,
+}
 
 
-def read_image(path: str | Path, image_format: str) -> np.ndarray:
+@dataclass(frozen=True)
+class ImageOptions:
+    """How image files are to be understood, where they don't say so themselves.
+
+    Attributes:
+        deep_range: the largest value of PNGs and TIFFs of 16 bits, which becomes 255, as do larger
+            ones; see ``INPUT.DEEP_RANGE``.
+        ignore_exif: leave images as they are stored, instead of turning them upright by their EXIF
+            tag; see ``INPUT.IGNORE_EXIF``.
+    """
+
+    deep_range: int = FULL_RANGE
+    ignore_exif: bool = False
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> ImageOptions:
+        """Takes the keys of ``INPUT``."""
+        return cls(deep_range=cfg.INPUT.DEEP_RANGE, ignore_exif=cfg.INPUT.IGNORE_EXIF)
+
+
+DEFAULT_OPTIONS = ImageOptions()
+
+
+def read_image(
+    path: str | Path, image_format: str, options: ImageOptions = DEFAULT_OPTIONS
+) -> np.ndarray:
     """Reads an image as Detectron2's ``read_image`` does, upright by its EXIF tag.
 
     Grey, palette, CMYK and 1-bit images become colours, transparency is dropped, an animation is
-    its first frame. Of 16 bits the upper 8 are taken, where Detectron2 would clip grey to white.
+    its first frame. Of 16 bits the upper 8 are taken, where Detectron2 would clip grey to white;
+    the options know files with fewer bits.
 
     Args:
-        path: a file of one of ``FORMATS`` with at most ``MAX_IMAGE_PIXELS`` pixels.
+        path: a file of one of ``image_formats()`` with at most ``MAX_IMAGE_PIXELS`` pixels.
         image_format: "RGB" or "BGR".
+        options: see there.
 
     Returns:
         H×W×3 uint8.
@@ -54,13 +95,79 @@ def read_image(path: str | Path, image_format: str) -> np.ndarray:
         FileNotFoundError: there is no such file.
         ValueError: it can't be read: truncated, no image, too large, or with pixels of 32 bits.
     """
+    colors, _ = read_measured(path, options)
+    return colors if image_format == "RGB" else colors[:, :, ::-1]
+
+
+def read_measured(
+    path: str | Path, options: ImageOptions = DEFAULT_OPTIONS
+) -> tuple[np.ndarray, int | None]:
+    """Reads an image as ``read_image`` does, in RGB, and says how much of 16 bits it uses.
+
+    Returns:
+        H×W×3 uint8, and the largest value of a PNG or TIFF of 16 bits (of colours, what it is at
+        most); None for other images.
+
+    Raises:
+        FileNotFoundError, ValueError: see ``read_image``.
+    """
+
+    def decode_anew(prepare: Callable[[Image.Image], None]) -> Image.Image:
+        with open_image(path, "an image") as image:
+            prepare(image)
+            image.load()
+            return image
+
     with open_image(path, "an image") as image:
+        # What decoding and turning lose.
+        kind, storage, stored_turn = image.format, storage_of(image), _turn_of_tiff(image)
         # Before the EXIF tags: asking for these hides errors, and Pillow turns TIFFs on loading.
         image.load()
-        # The format, which turning loses, tells what 32 bits hold.
-        kind = image.format
-        colors = np.asarray(_to_8_bits(_upright(image), kind).convert("RGB"))
-        return colors if image_format == "RGB" else colors[:, :, ::-1]
+        turn = _BACK.get(stored_turn) if options.ignore_exif else _turn_of(image)
+        image, highest = to_8_bits(image, kind, storage, options.deep_range, decode_anew)
+        upright = image if turn is None else image.transpose(turn)
+        return np.asarray(upright.convert("RGB")), highest
+
+
+def read_sizes(path: str | Path) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Height and width of an image as it is stored, and as its EXIF tag turns it upright.
+
+    Raises:
+        FileNotFoundError, ValueError: see ``read_image``; pixels are not decoded.
+    """
+    with open_image(path, "an image") as image:
+        turn = _turn_of(image)
+        # Some Pillows give the size of TIFFs as it is after decoding, which turns them.
+        tags = getattr(image, "tag_v2", {})
+        stored = tags.get(_TIFF_HEIGHT, image.height), tags.get(_TIFF_WIDTH, image.width)
+        return stored, (stored[::-1] if turn in _EXCHANGES_SIDES else stored)
+
+
+def explain_size(
+    path: str | Path, size: tuple[int, int], expected: tuple[int, int], options: ImageOptions
+) -> str:
+    """Says where a size is another than an annotation's by EXIF's turn alone; else nothing.
+
+    Args:
+        path: of an image that can be read.
+        size: its height and width, as read with the options.
+        expected: the annotation's.
+        options: see there.
+    """
+    if size == expected or size != tuple(expected[::-1]):
+        return ""
+    stored, upright = read_sizes(path)
+    if stored == upright:
+        return ""
+    if options.ignore_exif:
+        return (
+            "The annotation is of the image turned upright by its EXIF tag, and INPUT.IGNORE_EXIF "
+            "is True: set it to False."
+        )
+    return (
+        "Its EXIF tag turns it by 90°, and the annotation is of the image as it is stored: set "
+        "INPUT.IGNORE_EXIF True, if that is so for all images, or remove the tag."
+    )
 
 
 @contextmanager
@@ -115,14 +222,11 @@ def _open_checked(file) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow's own limit warns below ours and raises above it.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(file, formats=FORMATS)
+            image = Image.open(file, formats=image_formats())
     except Image.DecompressionBombError as error:
         raise ValueError(too_large) from error
     except Image.UnidentifiedImageError as error:
-        empty = file.seek(0, os.SEEK_END) == 0
-        raise ValueError(
-            "the file is empty" if empty else f"none of {', '.join(FORMATS)}, or damaged"
-        ) from error
+        raise ValueError(_why_unidentified(file)) from error
     width, height = image.size
     if width * height > MAX_IMAGE_PIXELS:
         raise ValueError(f"{width}×{height}, {too_large}")
@@ -131,20 +235,27 @@ def _open_checked(file) -> Image.Image:
     return image
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Turns an image as its EXIF tag says; ``ImageOps.exif_transpose`` fails on damaged tags."""
+def _why_unidentified(file: IO[bytes]) -> str:
+    file.seek(0)
+    header = file.read(12)
+    if not header:
+        return "the file is empty"
+    if header[4:8] == b"ftyp":  # also of files that are named .jpg all the same
+        for brand, name in _BRANDS.items():
+            if header[8:].startswith(brand) and how_to_read(name):
+                return how_to_read(name)
+    return f"none of {', '.join(image_formats())}, or damaged"
+
+
+def _turn_of(image: Image.Image) -> Image.Transpose | None:
+    """What makes an image upright; ``ImageOps.exif_transpose`` fails on damaged tags."""
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
     except Exception:  # damaged tags make Pillow raise nearly everything
-        return image
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+        return None
 
 
-def _to_8_bits(image: Image.Image, kind: str | None) -> Image.Image:
-    """The upper 8 of 16 bits, as Pillow takes them of 16-bit colours; other images as they are."""
-    # 16-bit grey, in old Pillows and of PPM files, is held in 32 bits.
-    if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM")):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError("pixels of 32 bits, whose range nothing tells: save it with 8 or 16 bits")
-    return image
+def _turn_of_tiff(image: Image.Image) -> Image.Transpose | None:
+    """How Pillow turns a TIFF while it decodes it."""
+    tags = getattr(image, "tag_v2", {})
+    return _UPRIGHT.get(tags.get(ExifTags.Base.Orientation))

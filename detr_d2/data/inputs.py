@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import glob
+import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"}
+from detr_d2.data.image_names import (
+    HIDDEN_FOLDERS,
+    VIDEO_SUFFIXES,
+    describe_left_out,
+    image_suffixes,
+    visible_files,
+)
+
+logger = logging.getLogger(__name__)
 
 
 def find_images(inputs: Sequence[str]) -> list[Path]:
     """Expands files, folders (with all below them) and globs to image files, in order.
 
     A file that is named itself is taken whatever its suffix, also where it doesn't exist: reading
-    it then says so.
+    it then says so. Hidden files and folders are passed over. Images and videos that a folder or
+    glob has, and that aren't taken, are logged in one line.
 
     Raises:
         FileNotFoundError: a folder or glob holds no image.
     """
-    return _find(inputs, IMAGE_SUFFIXES, "images")
+    return _find(inputs, image_suffixes(), "images")
 
 
 def find_pictures(inputs: Sequence[str]) -> tuple[list[Path], list[Path]]:
@@ -28,7 +37,7 @@ def find_pictures(inputs: Sequence[str]) -> tuple[list[Path], list[Path]]:
     Raises:
         FileNotFoundError: a folder or glob holds neither.
     """
-    found = _find(inputs, IMAGE_SUFFIXES | VIDEO_SUFFIXES, "images or videos")
+    found = _find(inputs, image_suffixes() | VIDEO_SUFFIXES, "images or videos")
     videos = [path for path in found if path.suffix.lower() in VIDEO_SUFFIXES]
     return [path for path in found if path.suffix.lower() not in VIDEO_SUFFIXES], videos
 
@@ -51,14 +60,25 @@ def _find(inputs: Sequence[str], suffixes: Collection[str], what: str) -> list[P
     for name in inputs:
         path = Path(name)
         if path.is_dir():
-            candidates = sorted(path.rglob("*"))
+            candidates = visible_files(path)
         elif glob.has_magic(name) and not path.exists():
-            candidates = [Path(match) for match in sorted(glob.glob(name, recursive=True))]
+            candidates = _expand(name)
         else:
             found.append(path)
             continue
         files = [p for p in candidates if p.suffix.lower() in suffixes and p.is_file()]
+        left_out = describe_left_out(candidates, suffixes)
         if not files:
-            raise FileNotFoundError(f"No {what} in {name} (suffixes: {sorted(suffixes)})")
+            problem = f"No {what} in {name} (suffixes: {' '.join(sorted(suffixes))})."
+            raise FileNotFoundError(f"{problem} {left_out}".strip())
+        if left_out:
+            logger.warning("%s: %s", name, left_out)
         found.extend(files)
     return found
+
+
+def _expand(pattern: str) -> list[Path]:
+    """What matches a glob, which leaves out names with a dot by itself."""
+    matches = (Path(match) for match in sorted(glob.glob(pattern, recursive=True)))
+    unwanted = HIDDEN_FOLDERS.difference(Path(pattern).parts)
+    return [path for path in matches if unwanted.isdisjoint(path.parts)]

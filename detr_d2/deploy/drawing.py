@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from detr_d2.deploy.model_info import ModelClass
+from detr_d2.fonts import Line, warn_of_missing
 
 # Smaller images are enlarged to about this length, so that names are legible on them.
 MIN_PICTURE_SIZE = 480
@@ -85,8 +86,9 @@ def _write_names(
 ) -> None:
     """Writes names, those of large segments first; one that finds no place is left out."""
     draw = ImageDraw.Draw(canvas, "RGBA")
-    font = ImageFont.load_default(size=min(max(max(canvas.size) / 75, 12), 48))
-    margin = round(0.3 * font.size)
+    warn_of_missing(tuple(each.name for each in classes))
+    font_size = min(max(max(canvas.size) / 75, 12), 48)
+    margin = round(0.3 * font_size)
     step = -(-max(ids.shape) // MAP_SIZE)
     small_ids = ids[step // 2 :: step, step // 2 :: step]
     areas = np.bincount(ids.ravel(), minlength=len(segments_info) + 1)
@@ -97,8 +99,8 @@ def _write_names(
             continue
         score = f" {segment['score']:.0%}" if "score" in segment else ""
         text = f"{classes[segment['category_id']].name}{score}"
-        left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-        size = right - left + 2 * margin, bottom - top + 2 * margin
+        line = Line.of(text, font_size)
+        size = line.width + 2 * margin, line.ascent + line.descent + margin
         # From the map to the picture: the middle of a cell.
         y, x = (
             round((place + 0.5) / length * whole)
@@ -111,8 +113,7 @@ def _write_names(
             continue
         taken.append(box)
         draw.rounded_rectangle(box, radius=margin, fill=(0, 0, 0, 165))
-        place = box[0] + margin - left, box[1] + margin - top
-        draw.text(place, text, font=font, fill=(255, 255, 255, 255))
+        line.draw(draw, (box[0] + margin, box[1] + margin // 2), fill=(255, 255, 255, 255))
 
 
 def _inmost(inside: np.ndarray) -> tuple[int, int]:

@@ -69,7 +69,7 @@ def evaluate(
     for image_path, png_path, segments in with_progress(
         list(_annotated(panoptic_json, image_root, panoptic_root, predictor.info))
     ):
-        image = read_image(image_path, "RGB")
+        image = read_image(image_path, "RGB", predictor.info.image_options)
         started = time.perf_counter()
         ids, found = predictor(image)["panoptic_seg"]
         seconds.append(time.perf_counter() - started)

@@ -60,7 +60,7 @@ def predict_files(
     try:
         for path, output in with_progress(list(zip(paths, outputs, strict=True))):
             try:
-                image = read_image(path, "RGB")
+                image = read_image(path, "RGB", predictor.info.image_options)
                 ids, segments_info = _predict(predictor, image, path)
             except ModelError:
                 raise

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from detr_d2.data.deep_pixels import EIGHT_BITS, FULL_RANGE
+from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions
 from detr_d2.data.json_file import read_json
 from detr_d2.data.messages import quoted
 
@@ -52,6 +54,8 @@ class ModelInfo:
         min_size: pixels that the shorter side of an image is resized to; 0: it keeps its size.
         max_size: most pixels that the longer side may have then.
         fixed_size: (height, width) of the only images that the model takes, or None.
+        image_options: how image files are to be understood.
+        max_side: most pixels a side of what the network can see, None for any number.
     """
 
     classes: tuple[ModelClass, ...]
@@ -59,6 +63,8 @@ class ModelInfo:
     min_size: int
     max_size: int
     fixed_size: tuple[int, int] | None
+    image_options: ImageOptions = DEFAULT_OPTIONS
+    max_side: int | None = None
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str], where: str | Path) -> ModelInfo:
@@ -104,7 +110,18 @@ class ModelInfo:
             )
         classes = _read_classes(content.get("classes"), f"{where}: its metadata")
         fixed = _read_fixed_size(content.get("fixed_size"), where)
-        return cls(classes=classes, input_format=input_format, fixed_size=fixed, **sizes)
+        options = _read_image_options(content, where)
+        max_side = content.get("max_side")  # older files don't have it
+        if max_side is not None and not (_is_whole(max_side) and max_side > 0):
+            raise ModelError(f"{where}: its metadata have a wrong 'max_side': {quoted(max_side)}.")
+        return cls(
+            classes,
+            input_format,
+            **sizes,
+            fixed_size=fixed,
+            image_options=options,
+            max_side=max_side,
+        )
 
     def with_categories(self, categories: Iterable[dict], where: str | Path) -> ModelInfo:
         """The same model with the ids, names and colours of a dataset's categories.
@@ -202,6 +219,19 @@ def _read_fixed_size(size: object, where: str | Path) -> tuple[int, int] | None:
     if isinstance(size, list) and len(size) == 2 and all(_is_whole(n) and n > 0 for n in size):
         return size[0], size[1]
     raise ModelError(f"{where}: its metadata have a wrong 'fixed_size': {quoted(size)}.")
+
+
+def _read_image_options(content: dict, where: str | Path) -> ImageOptions:
+    """Those of the training; older files don't have them, and were exported for the usual ones."""
+    usual = DEFAULT_OPTIONS
+    deep_range = content.get("deep_range", usual.deep_range)
+    ignore_exif = content.get("ignore_exif", usual.ignore_exif)
+    if not _is_whole(deep_range) or not EIGHT_BITS <= deep_range <= FULL_RANGE:
+        raise ModelError(f"{where}: its metadata have a wrong 'deep_range': {quoted(deep_range)}.")
+    if not isinstance(ignore_exif, bool):
+        wrong = quoted(ignore_exif)
+        raise ModelError(f"{where}: its metadata have a wrong 'ignore_exif': {wrong}.")
+    return ImageOptions(deep_range, ignore_exif)
 
 
 def _get(entry: object, key: str) -> object:

@@ -71,7 +71,7 @@ class Predictor:
 
         Args:
             image: H×W×3 in 0 … 255, in the order of ``image_format``: uint8, or whole or
-                floating-point numbers, which are rounded. Of uint16 the upper 8 bits are taken.
+                floating-point numbers, which are rounded; uint16 in the range that the file names.
                 Grey (H×W, H×W×1) is taken as well, and of a fourth channel no notice.
 
         Returns:
@@ -83,15 +83,23 @@ class Predictor:
 
         Raises:
             ModelError: the output isn't what the file says of it, as with other classes.
-            ValueError: it is no such image, or the model fails on it, for example for want of
-                memory.
+            ValueError: it is no such image, it is larger than the model can see, or the model
+                fails on it, for example for want of memory.
         """
-        image = to_uint8_colors(image)
+        image = to_uint8_colors(image, self.info.image_options.deep_range)
         size = image.shape[:2]
         if self._image_format != self.info.input_format:
             image = image[:, :, ::-1]
         fixed = self.info.fixed_size
         inside = fixed or network_size(*size, self.info.min_size, self.info.max_size)
+        limit = self.info.max_side
+        if limit is not None and max(inside) > limit:
+            raise ValueError(
+                f"An image of {size[0]}×{size[1]} pixels (height × width), which {self._path.name} "
+                f"sees at {inside[0]}×{inside[1]}: its learned positions reach {limit} pixels a "
+                "side. Make the image smaller, or export the model with INPUT.MAX_SIZE_TEST "
+                f"{limit}."
+            )
         if inside != size:
             image = resize_image(np.ascontiguousarray(image), inside)
         feeds = {"image": np.ascontiguousarray(image.transpose(2, 0, 1))[None]}

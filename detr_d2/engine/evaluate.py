@@ -11,6 +11,7 @@ from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from torch import nn
 
+from detr_d2.data.image_file import ImageOptions
 from detr_d2.data.loader import build_test_loader
 from detr_d2.data.panoptic_dataset import get_dataset_dicts
 from detr_d2.engine.pictures import PictureCollector
@@ -43,7 +44,8 @@ def evaluate(cfg: CfgNode, model: nn.Module, *, report: bool = False) -> Ordered
                 "Nothing to evaluate on %s: the model predicts nothing that it annotates.", name
             )
             continue
-        pictures = PictureCollector(name, dataset_dicts[: cfg.MODEL.DETR.TEST.NUM_PICTURES])
+        drawn = dataset_dicts[: cfg.MODEL.DETR.TEST.NUM_PICTURES]
+        pictures = PictureCollector(name, drawn, ImageOptions.from_config(cfg))
         evaluators.append(pictures)
         if report:
             folder = evaluation_folder(cfg, name)

@@ -22,7 +22,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage, has_event_storage
 
 from detr_d2.data.file_names import file_name_of
-from detr_d2.data.image_file import read_image
+from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions, read_image
 from detr_d2.data.picture_file import write_picture
 from detr_d2.data.whole_file import check_writable
 from detr_d2.visualization import below, beside, draw_ground_truth, draw_prediction, fitted
@@ -38,12 +38,20 @@ class PictureCollector(DatasetEvaluator):
             process, after ``evaluate``.
     """
 
-    def __init__(self, dataset_name: str, dataset_dicts: list[dict[str, Any]]) -> None:
-        """
+    def __init__(
+        self,
+        dataset_name: str,
+        dataset_dicts: list[dict[str, Any]],
+        image_options: ImageOptions = DEFAULT_OPTIONS,
+    ) -> None:
+        """Draws nothing yet.
+
         Args:
             dataset_name: the dataset that names the classes.
             dataset_dicts: the images to draw.
+            image_options: how their files are to be understood.
         """
+        self._image_options = image_options
         self._metadata = MetadataCatalog.get(dataset_name)
         self._dataset_name = dataset_name
         self._dicts = {dataset_dict["image_id"]: dataset_dict for dataset_dict in dataset_dicts}
@@ -98,6 +106,6 @@ class PictureCollector(DatasetEvaluator):
                 get_event_storage().put_image(tag, picture.transpose(2, 0, 1))
 
     def _draw(self, dataset_dict: dict[str, Any], output: dict[str, Any]) -> np.ndarray:
-        picture = fitted(read_image(dataset_dict["file_name"], "RGB"))
+        picture = fitted(read_image(dataset_dict["file_name"], "RGB", self._image_options))
         truth = draw_ground_truth(picture, dataset_dict, self._metadata)
         return beside([picture, truth, draw_prediction(picture, output, self._metadata)])

@@ -10,7 +10,7 @@ import torch
 from detectron2.config import CfgNode
 
 from detr_d2.data.image_array import to_uint8_colors
-from detr_d2.data.image_file import read_image
+from detr_d2.data.image_file import ImageOptions, read_image
 from detr_d2.data.panoptic_dataset import get_dataset_dicts
 from detr_d2.data.picture_file import write_picture
 from detr_d2.data.whole_file import check_writable
@@ -36,7 +36,7 @@ def explain_image(predictor: Predictor, image: np.ndarray) -> Explanation:
     Raises:
         ValueError: see ``Predictor`` and ``explain``.
     """
-    image = to_uint8_colors(image)
+    image = to_uint8_colors(image, predictor.cfg.INPUT.DEEP_RANGE)
     height, width = image.shape[:2]
     if predictor.input_format == "RGB":
         image = image[:, :, ::-1]
@@ -90,7 +90,7 @@ def explain_file(cfg: CfgNode, image_file: str | None, output_dir: str) -> Path:
         ValueError: the image can't be taken, or the weights don't fit.
     """
     image_file = image_file or get_dataset_dicts(cfg.DATASETS.TEST)[0]["file_name"]
-    image = read_image(Path(image_file), "BGR")
+    image = read_image(Path(image_file), "BGR", ImageOptions.from_config(cfg))
     check_writable(output_dir, "--output")
     predictor = Predictor(evaluation_config(cfg))
     try:

@@ -54,6 +54,7 @@ def export_model(
     model = DETR(cfg).eval()
     metadata = describe(cfg, options, model.loading_rules.classes)
     StrictCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    metadata["max_side"] = model.detector.max_side
 
     logger.info("Tracing the model; this takes a minute.")
     program = trace(model, options)

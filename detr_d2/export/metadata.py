@@ -42,6 +42,8 @@ def describe(cfg: CfgNode, options: ExportOptions, classes: PanopticClasses | No
         "pixel_mean": list(cfg.MODEL.PIXEL_MEAN),
         "pixel_std": list(cfg.MODEL.PIXEL_STD),
         "input_format": cfg.INPUT.FORMAT,
+        "deep_range": cfg.INPUT.DEEP_RANGE,
+        "ignore_exif": cfg.INPUT.IGNORE_EXIF,
         "min_size": cfg.INPUT.MIN_SIZE_TEST,
         "max_size": cfg.INPUT.MAX_SIZE_TEST,
         "fixed_size": list(options.size) if options.size else None,

@@ -120,7 +120,10 @@ class Detector(nn.Module):
             "backbone": backbone,
             "in_features": detr.IN_FEATURES,
             "position_encoding": build_position_encoding(
-                detr.POSITION_EMBEDDING, detr.HIDDEN_DIM, detr.POSITION_TEMPERATURE
+                detr.POSITION_EMBEDDING,
+                detr.HIDDEN_DIM,
+                detr.POSITION_TEMPERATURE,
+                backbone.output_shape()[detr.IN_FEATURES[-1]].stride,
             ),
             "transformer": Transformer(
                 hidden_dim=detr.HIDDEN_DIM,
@@ -141,6 +144,11 @@ class Detector(nn.Module):
         """Channels of the features, finest first."""
         shapes = self.backbone.output_shape()
         return [shapes[name].channels for name in self.in_features]
+
+    @property
+    def max_side(self) -> int | None:
+        """Pixels of the longest side that images may have; None: any number."""
+        return getattr(self.position_encoding, "max_side", None)
 
     def forward(self, images: ImageList, all_layers: bool = False) -> DetectorOutput:
         """Detects objects.

@@ -51,12 +51,19 @@ class LearnedPositionEncoding(nn.Module):
 
     max_size = 50
 
-    def __init__(self, hidden_dim: int) -> None:
+    def __init__(self, hidden_dim: int, stride: int = 32) -> None:
+        """Takes D, and how many pixels of an image a column or row of the grid stands for."""
         super().__init__()
+        self.stride = stride
         self.row_embed = nn.Embedding(self.max_size, hidden_dim // 2)
         self.col_embed = nn.Embedding(self.max_size, hidden_dim // 2)
         nn.init.uniform_(self.row_embed.weight)
         nn.init.uniform_(self.col_embed.weight)
+
+    @property
+    def max_side(self) -> int:
+        """Pixels of the longest side that images may have."""
+        return self.max_size * self.stride
 
     def forward(self, padding_mask: torch.Tensor) -> torch.Tensor:
         """Encodes each grid point by its row and column; padding is encoded like the rest.
@@ -73,8 +80,9 @@ class LearnedPositionEncoding(nn.Module):
         batch, height, width = padding_mask.shape
         if max(height, width) > self.max_size:
             raise ValueError(
-                f"Learned positions reach {self.max_size} rows and columns, the image's grid has "
-                f"{height}×{width}. Lower INPUT.MAX_SIZE_TEST / MAX_SIZE_TRAIN, or use "
+                f"Learned positions reach {self.max_size} rows and columns, which are "
+                f"{self.max_side} pixels a side, and the image's grid has {height}×{width}. Lower "
+                f"INPUT.MAX_SIZE_TEST / MAX_SIZE_TRAIN to {self.max_side}, or use "
                 "MODEL.DETR.POSITION_EMBEDDING 'sine'."
             )
         x = self.col_embed.weight[:width].expand(height, -1, -1)  # h×w×D/2
@@ -82,8 +90,17 @@ class LearnedPositionEncoding(nn.Module):
         return torch.cat([x, y], dim=-1).permute(2, 0, 1).expand(batch, -1, -1, -1)
 
 
-def build_position_encoding(kind: str, hidden_dim: int, temperature: float) -> nn.Module:
-    """Builds the encoding named by ``MODEL.DETR.POSITION_EMBEDDING``: "sine" or "learned"."""
+def build_position_encoding(
+    kind: str, hidden_dim: int, temperature: float, stride: int = 32
+) -> nn.Module:
+    """Builds the encoding named by ``MODEL.DETR.POSITION_EMBEDDING``: "sine" or "learned".
+
+    Args:
+        kind: its name.
+        hidden_dim: D.
+        temperature: of sines, see ``MODEL.DETR.POSITION_TEMPERATURE``.
+        stride: of the grid, in pixels of the image.
+    """
     if kind == "sine":
         return SinePositionEncoding(hidden_dim, temperature)
-    return LearnedPositionEncoding(hidden_dim)
+    return LearnedPositionEncoding(hidden_dim, stride)

@@ -21,7 +21,7 @@ from detectron2.data import Metadata
 from tqdm import tqdm
 
 from detr_d2.data.categories import PanopticClasses
-from detr_d2.data.image_file import read_image
+from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions, read_image
 from detr_d2.data.inputs import distinct_names
 from detr_d2.data.picture_file import write_picture
 from detr_d2.engine.stages import evaluation_config
@@ -73,12 +73,16 @@ class Demo:
         metadata: Metadata,
         output_dir: Path | None,
         options: DemoOptions,
+        image_options: ImageOptions = DEFAULT_OPTIONS,
     ) -> None:
-        """Takes the model, the classes' names, and the folder of all that is written, if any."""
+        """Takes the model, the classes' names, the folder of all that is written, if any, what is
+        shown, and how image files are to be understood.
+        """
         self._predictor = predictor
         self._metadata = metadata
         self._folder = output_dir
         self._options = options
+        self._image_options = image_options
         self._open = ExitStack()
         self._predictions: PredictionStream | None = None
         self.failed = 0
@@ -101,7 +105,8 @@ class Demo:
             )
         predictor = Predictor(picture_config(evaluation_config(cfg), options.view))
         require_names(predictor)
-        return cls(predictor, predictor.metadata, output_dir, options)
+        image_options = ImageOptions.from_config(cfg)
+        return cls(predictor, predictor.metadata, output_dir, options, image_options)
 
     def __enter__(self) -> Demo:
         if self._folder is not None:
@@ -199,7 +204,7 @@ class Demo:
         """The images that can be read, H×W×3 BGR, with their paths and the pictures' names."""
         for path, name in zip(paths, distinct_names(paths), strict=True):
             try:
-                image = read_image(path, "BGR")
+                image = read_image(path, "BGR", self._image_options)
             except (OSError, ValueError) as error:
                 self._fail(str(error))
             else:

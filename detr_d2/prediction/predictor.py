@@ -42,6 +42,7 @@ class Predictor(DefaultPredictor):
         self.model = build_model(self.cfg).eval()
         StrictCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
         self.metadata = self._find_metadata()
+        self.deep_range = cfg.INPUT.DEEP_RANGE
         sizes = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
         self.aug = ResizeShortestEdge(*sizes)
         self.input_format = cfg.INPUT.FORMAT
@@ -57,8 +58,8 @@ class Predictor(DefaultPredictor):
 
         Args:
             original_image: H×W×3, BGR, in 0 … 255: uint8, or whole or floating-point numbers,
-                which are rounded. Of uint16 the upper 8 bits are taken. Grey (H×W, H×W×1) is taken
-                as well, and of a fourth channel (transparency) no notice.
+                which are rounded; uint16 in 0 … ``INPUT.DEEP_RANGE``. Grey (H×W, H×W×1) is taken as
+                well, and of a fourth channel (transparency) no notice.
 
         Returns:
             What the model makes of it, at its size.
@@ -68,7 +69,7 @@ class Predictor(DefaultPredictor):
                 of range, or in a range that hints at another (floats in 0 … 1, 16 bits that are
                 8), or no array at all, such as the None that cv2.imread returns.
         """
-        return super().__call__(to_uint8_colors(original_image))
+        return super().__call__(to_uint8_colors(original_image, self.deep_range))
 
     def predict_batch(self, images: Sequence[np.ndarray]) -> list[dict]:
         """Predicts on several images at once, each as ``__call__`` takes it.
@@ -79,7 +80,7 @@ class Predictor(DefaultPredictor):
         Raises:
             ValueError: one of them is no image; see ``__call__``.
         """
-        inputs = [self._input_of(to_uint8_colors(image)) for image in images]
+        inputs = [self._input_of(to_uint8_colors(image, self.deep_range)) for image in images]
         with torch.no_grad():
             return self.model(inputs)
 

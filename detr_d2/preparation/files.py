@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import posixpath
 import unicodedata
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from PIL import Image
-
-from detr_d2.data.image_file import FORMATS
+from detr_d2.data.image_names import image_suffixes, visible_files, why_unread
 from detr_d2.data.messages import quoted
 from detr_d2.preparation.errors import PreparationError
 
@@ -128,27 +127,13 @@ def existing_folder(folder: str | Path) -> Path:
     return Path(folder)
 
 
-def image_extensions() -> tuple[str, ...]:
-    """Endings of all image formats that are read."""
-    return tuple(e for e, name in Image.registered_extensions().items() if name in FORMATS)
-
-
-def is_hidden(name: PurePath) -> bool:
-    """Whether a file, by its name relative to a folder of data, is none of the data.
-
-    Systems and editors leave such files beside it: ``._a.jpg``, ``.ipynb_checkpoints``,
-    ``__MACOSX``.
-    """
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.parts)
-
-
 def files_by_stem(
-    folder: str | Path, extensions: tuple[str, ...], suffix: str = ""
+    folder: str | Path, extensions: Collection[str], suffix: str = ""
 ) -> dict[str, list[str]]:
     """Files in a folder and below, by their relative names without ending and suffix.
 
     Args:
-        folder: what is hidden in it is passed over, see ``is_hidden``.
+        folder: hidden files and folders in it are no data, see ``visible_files``.
         extensions: with the dot, in small letters; others are passed over.
         suffix: what the names end in before the ending; others are passed over.
 
@@ -160,10 +145,9 @@ def files_by_stem(
     """
     root = existing_folder(folder)
     files: dict[str, list[str]] = {}
-    for path in sorted(Path(at, name) for at, _, names in os.walk(root) for name in names):
+    for path in visible_files(root):
         name = path.relative_to(root)
-        known = name.suffix.lower() in extensions and not is_hidden(name)
-        if known and name.stem.endswith(suffix):
+        if name.suffix.lower() in extensions and name.stem.endswith(suffix):
             stem = name.with_name(name.stem.removesuffix(suffix)).as_posix()
             files.setdefault(stem, []).append(name.as_posix())
     return files
@@ -220,7 +204,7 @@ class Pairs:
 
 def pair_with_images(
     annotations: str | Path,
-    extensions: tuple[str, ...],
+    extensions: Collection[str],
     suffix: str,
     images: str | Path,
     image_suffix: str,
@@ -244,7 +228,7 @@ def pair_with_images(
             f"{annotations}: no file in it or below ends in "
             + " or ".join(suffix + extension for extension in extensions)
         )
-    found = files_by_stem(images, image_extensions(), image_suffix)
+    found = files_by_stem(images, image_suffixes(), image_suffix)
     twins = {_composed(stem): stem for stem in found}
     pairs, problems, used = [], [], set()
     for stem, files in annotated.items():
@@ -258,9 +242,16 @@ def pair_with_images(
         else:
             wanted = Path(images, stem + image_suffix)
             which = f"several images: {', '.join(candidates)}" if candidates else "no image"
-            problems.append(f"{Path(annotations, files[0])}: {which} named {wanted}.*")
+            problem = f"{Path(annotations, files[0])}: {which} named {wanted}.*"
+            problems.append(". ".join([problem, *_why_unread(wanted)]))
     missing = [files[0] for stem, files in found.items() if stem not in used]
     notes = []
     if missing:
         notes.append(f"{len(missing)} images have no annotation, the first is {missing[0]}")
     return Pairs(pairs, problems, notes)
+
+
+def _why_unread(wanted: Path) -> list[str]:
+    """What to do about images of a name, without ending, that are there and can't be read."""
+    there = wanted.parent.glob(f"{glob.escape(wanted.name)}.*")
+    return sorted({reason for path in there if (reason := why_unread(path))})

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags
 
-from detr_d2.data.image_file import MAX_IMAGE_PIXELS, open_image
+from detr_d2.data.image_file import MAX_IMAGE_PIXELS, open_image, read_sizes
 from detr_d2.data.messages import quoted
 from detr_d2.preparation.errors import PreparationError
 
@@ -63,8 +62,6 @@ def image_size(path: str | Path) -> tuple[int, int]:
         PreparationError: the file is missing, broken or too large.
     """
     try:
-        with open_image(path, "an image") as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-            return (image.width, image.height) if turned else (image.height, image.width)
+        return read_sizes(path)[1]
     except (OSError, ValueError) as error:
         raise PreparationError(str(error)) from error

@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from detr_d2.data.image_file import ImageOptions
 from detr_d2.data.panoptic_dataset import load_panoptic_dataset
 from detr_d2.reporting.page import write_report
 from detr_d2.reporting.run import RunOptions, RunRecord
@@ -51,7 +52,8 @@ class ReportCollector(DatasetEvaluator):
         self._dataset_name, self._output_dir = dataset_name, Path(output_dir)
         self._place = {record["image_id"]: i for i, record in enumerate(self._records)}
         self._merging = {"stuff_merging": test.STUFF_MERGING, "min_area": test.MIN_AREA}
-        self._options = RunOptions(Path(cfg.MODEL.WEIGHTS).name or "model", test.SCORE_THRESH, True)
+        name, options = Path(cfg.MODEL.WEIGHTS).name or "model", ImageOptions.from_config(cfg)
+        self._options = RunOptions(name, test.SCORE_THRESH, True, options)
         self.reset()
 
     def reset(self) -> None:

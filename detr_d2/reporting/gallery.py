@@ -37,7 +37,9 @@ def gallery(
                     "anchor": anchor(place),
                     "image_id": records[place]["image_id"],
                     "file_name": PurePath(records[place]["file_name"]).name,
-                    "layers": layers_of_image(records[place], predictions, metadata),
+                    "layers": layers_of_image(
+                        records[place], predictions, metadata, runs[0].options.image_options
+                    ),
                     "scores": [_caption(image) for image in of_image],
                     "gain": _gain(of_image),
                 }
@@ -61,12 +63,14 @@ def mistake_cards(
     """The surplus and the missed segments of each run, with their pictures and links."""
     cards = []
     for run, of_run in zip(runs, figures, strict=True):
+        options = run.options.image_options
         surplus = [
-            (m, picture_of_surplus(records[m.place], run.kept[m.place], m.segment_id))
+            (m, picture_of_surplus(records[m.place], run.kept[m.place], m.segment_id, options))
             for m in run.ranking.surplus.items
         ]
         missed = [
-            (m, picture_of_missed(records[m.place], m.segment_id)) for m in run.ranking.missed.items
+            (m, picture_of_missed(records[m.place], m.segment_id, options))
+            for m in run.ranking.missed.items
         ]
         cards.append(
             {

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from detectron2.data import Metadata
 
-from detr_d2.data.image_file import read_image
+from detr_d2.data.image_file import ImageOptions, read_image
 from detr_d2.data.panoptic_png import read_panoptic_png
 from detr_d2.pages.render import jpeg_uri
 from detr_d2.reporting.run import KeptPrediction
@@ -25,7 +25,10 @@ OUTLINE = (255, 0, 160)
 
 
 def layers_of_image(
-    record: dict[str, Any], predictions: list[KeptPrediction | None], metadata: Metadata
+    record: dict[str, Any],
+    predictions: list[KeptPrediction | None],
+    metadata: Metadata,
+    options: ImageOptions,
 ) -> list[str]:
     """The image, its ground truth and its predictions, of one size, as addresses of images.
 
@@ -35,8 +38,9 @@ def layers_of_image(
         record: the dataset's dict of the image.
         predictions: of each run, None where it has none: its picture is then the plain image.
         metadata: names and colours of the classes.
+        options: how image files are to be understood.
     """
-    picture = fitted(read_image(record["file_name"], "RGB"))
+    picture = fitted(read_image(record["file_name"], "RGB", options))
     layers = [picture, draw_ground_truth(picture, record, metadata)]
     for kept in predictions:
         if kept is None:
@@ -47,20 +51,22 @@ def layers_of_image(
     return [jpeg_uri(layer, 82) for layer in layers]
 
 
-def picture_of_missed(record: dict[str, Any], segment_id: int) -> str:
+def picture_of_missed(record: dict[str, Any], segment_id: int, options: ImageOptions) -> str:
     """A segment of the ground truth in its surroundings, as the address of an image."""
     ids = read_panoptic_png(record["pan_seg_file_name"])
-    return _picture_of_segment(record, ids == segment_id)
+    return _picture_of_segment(record, ids == segment_id, options)
 
 
-def picture_of_surplus(record: dict[str, Any], kept: KeptPrediction, segment_id: int) -> str:
+def picture_of_surplus(
+    record: dict[str, Any], kept: KeptPrediction, segment_id: int, options: ImageOptions
+) -> str:
     """A predicted segment in its surroundings, as the address of an image."""
-    return _picture_of_segment(record, kept.ids == segment_id)
+    return _picture_of_segment(record, kept.ids == segment_id, options)
 
 
-def _picture_of_segment(record: dict[str, Any], mask: np.ndarray) -> str:
+def _picture_of_segment(record: dict[str, Any], mask: np.ndarray, options: ImageOptions) -> str:
     """Cuts out the surroundings of an H×W bool mask and draws its outline."""
-    image = read_image(record["file_name"], "RGB")
+    image = read_image(record["file_name"], "RGB", options)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if len(rows):
         longer = max(np.ptp(rows), np.ptp(columns)) + 1

@@ -16,6 +16,7 @@ import numpy as np
 from detectron2.utils.file_io import PathManager
 
 from detr_d2.data.categories import PanopticClasses
+from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions
 from detr_d2.data.mistaken_png import why_ids_differ
 from detr_d2.data.panoptic_png import read_panoptic_png
 from detr_d2.evaluation import PanopticStats, SegmentMatching, Segments, match_segments
@@ -34,11 +35,13 @@ class RunOptions:
         name: of the run, for people.
         score_thresh: ``MODEL.DETR.TEST.SCORE_THRESH``, None where nobody knows.
         is_refought: whether other thresholds let masks fight anew; else, segments are dropped.
+        image_options: how image files are to be understood.
     """
 
     name: str
     score_thresh: float | None
     is_refought: bool
+    image_options: ImageOptions = DEFAULT_OPTIONS
 
     @property
     def thresholds(self) -> tuple[float, ...]:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from detr_d2.data.categories import PanopticClasses
 from detr_d2.data.file_names import file_name_of
 from detr_d2.data.files_below import find_below
+from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions
 from detr_d2.data.json_file import read_json
 from detr_d2.data.panoptic_dataset import load_panoptic_dataset
 from detr_d2.data.panoptic_fields import (
@@ -141,6 +142,7 @@ def report_on_saved(
     output_dir: Path,
     *,
     score_thresh: float | None = None,
+    image_options: ImageOptions = DEFAULT_OPTIONS,
 ) -> Path:
     """Writes the report of one run, or of two side by side.
 
@@ -150,6 +152,7 @@ def report_on_saved(
         output_dir: where ``report.html`` and ``report.json`` go; made where it isn't there.
         score_thresh: the one that the predictions were made with, where it is known. Where saved
             scores contradict it, none is known.
+        image_options: how image files are to be understood.
 
     Returns:
         The path of the page.
@@ -176,7 +179,7 @@ def report_on_saved(
         score_thresh = None
     runs = []
     for name, saved in zip(_short_names(paths, dataset_name), all_saved, strict=True):
-        run = RunRecord(RunOptions(name, score_thresh, False), records, classes)
+        run = RunRecord(RunOptions(name, score_thresh, False, image_options), records, classes)
         for image_id in tqdm(saved, desc=name, unit="image", disable=None):
             ids, segments_info = saved[image_id]
             run.add(place[image_id], ids, segments_info, SavedSweep(ids, segments_info))

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from detr_d2.fonts import Line
 from detr_d2.visualization.colors import darker
 
 # Rectangles: left, upper, right, lower; right and lower are outside.
@@ -67,13 +66,11 @@ def font_size(size: tuple[int, int]) -> int:
 @lru_cache(maxsize=512)
 def text_coverage(text: str, size: int) -> np.ndarray:
     """A line of text with some room around it: h×w uint8, 255 where its ink is."""
-    font = _font(size)
-    left, upper, right, lower = font.getbbox(text)
     # All lines of one font are equally high, whatever letters they have.
-    ascent, descent = font.getmetrics()
+    line = Line.of(text, size)
     margin = max(2, size // 5)
-    canvas = Image.new("L", (right + 2 * margin, ascent + descent + margin))
-    ImageDraw.Draw(canvas).text((margin, margin // 2), text, fill=255, font=font)
+    canvas = Image.new("L", (line.width + 2 * margin, line.ascent + line.descent + margin))
+    line.draw(ImageDraw.Draw(canvas), (margin, margin // 2), fill=255)
     return np.asarray(canvas)
 
 
@@ -104,10 +101,3 @@ def free_rectangle(
         ):
             return left, upper, right, lower
     return None
-
-
-@lru_cache(maxsize=8)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    # Matplotlib, which Detectron2 needs, brings a font with Latin, Greek and Cyrillic letters.
-    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    return ImageFont.truetype(str(path), size)

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from detectron2.data import Metadata
 
+from detr_d2.fonts import warn_of_missing
 from detr_d2.visualization.colors import (
     as_table,
     class_color,
@@ -52,6 +53,7 @@ def draw_view(
     Raises:
         ValueError: there is no such view, or the scene has no masks and the view needs them.
     """
+    _warn_of_missing_characters(metadata)
     if view not in VIEWS:
         raise ValueError(f"There is no view {view!r}, only {', '.join(VIEWS)}.")
     if view == "boxes":
@@ -91,6 +93,7 @@ def draw_one(image: np.ndarray, scene: Scene, metadata: Metadata, segment_id: in
     """
     if scene.places is None:
         raise ValueError("The model has no masks (MODEL.DETR.MASK_ON is False).")
+    _warn_of_missing_characters(metadata)
     scene = scene.resized(image.shape[:2])
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     picture = cv2.convertScaleAbs(grey, alpha=0.35)
@@ -158,6 +161,12 @@ def _draw_tiles(image: np.ndarray, scene: Scene, metadata: Metadata) -> np.ndarr
     framed = [np.pad(t, ((4, 4), (4, 4), (0, 0)), constant_values=255) for t in tiles]
     rows = [np.hstack(framed[i : i + columns]) for i in range(0, len(framed), columns)]
     return np.vstack(rows)
+
+
+def _warn_of_missing_characters(metadata: Metadata) -> None:
+    """Of all classes, so that one warning says what pictures will lack."""
+    names = (*metadata.get("thing_classes", ()), *metadata.get("stuff_classes", ()))
+    warn_of_missing(tuple(dict.fromkeys(names)))
 
 
 def _text(segment: Segment, metadata: Metadata, numbered: bool) -> str:

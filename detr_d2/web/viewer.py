@@ -15,7 +15,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import Metadata
 
-from detr_d2.data.image_file import read_image
+from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions, read_image
 from detr_d2.engine.stages import evaluation_config
 from detr_d2.explanation.recording import output_of, recording
 from detr_d2.modeling import AttentionMaskHead
@@ -119,10 +119,18 @@ class Viewer:
         merging: what the config says, to begin with.
     """
 
-    def __init__(self, predictor: Predictor, merging: Merging) -> None:
-        """Takes a predictor whose outputs have ``raw``; see ``from_config``."""
+    def __init__(
+        self,
+        predictor: Predictor,
+        merging: Merging,
+        image_options: ImageOptions = DEFAULT_OPTIONS,
+    ) -> None:
+        """Takes a predictor whose outputs have ``raw``, see ``from_config``, the merging to begin
+        with, and how image files are to be understood.
+        """
         self.predictor = predictor
         self.merging = merging
+        self._image_options = image_options
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> Viewer:
@@ -143,7 +151,7 @@ class Viewer:
         merging = Merging(test.SCORE_THRESH, test.MIN_AREA, test.STUFF_MERGING)
         predictor = Predictor(_raw_config(evaluation_config(cfg)))
         require_names(predictor)
-        return cls(predictor, merging)
+        return cls(predictor, merging, ImageOptions.from_config(cfg))
 
     def look_at_file(self, path: str | Path, merging: Merging) -> Shown:
         """Looks at an image file, made smaller where it is longer than ``LONGEST_SIDE``.
@@ -151,7 +159,7 @@ class Viewer:
         Raises:
             FileNotFoundError, ValueError: see ``read_image``.
         """
-        image = read_image(path, "RGB")
+        image = read_image(path, "RGB", self._image_options)
         factor = LONGEST_SIDE / max(image.shape[:2])
         if factor < 1:
             width, height = (max(1, round(factor * n)) for n in image.shape[1::-1])

@@ -53,7 +53,7 @@ def test_few_images_wait(monkeypatch):
     assert len(started) == 1000 and most <= 16
 
 
-def die(task):
+def die(task, options):
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from detr_d2.checking.findings import KINDS
+from detr_d2.data.image_file import ImageOptions
 from detr_d2.data.panoptic_png import read_panoptic_png, write_panoptic_png
 
 # A fault's name: the kind that is to be found, and what plants it.
@@ -59,6 +63,17 @@ def grey_png(dataset):
 @fault("image_size")
 def image_of_another_size(dataset):
     Image.new("RGB", (12, 16)).save(dataset.image(1))  # turned by 90°
+
+
+@fault("dark_image")
+def image_of_12_bits_in_16(dataset):
+    Image.fromarray(np.full((12, 16), 4095, np.uint16)).save(dataset.image(1))
+
+
+@fault("dark_image")
+def image_of_14_bits_in_16_in_colours(dataset):
+    pixels = np.full((12, 16, 3), 16383, np.uint16)
+    cv2.imwrite(str(dataset.image(1)), pixels)
 
 
 @fault("png_size")
@@ -287,9 +302,45 @@ def test_what_nothing_uses_or_all_read_alike_is_no_fault(dataset, change):
     assert not dataset.check(num_queries=3).findings.counts
 
 
+@pytest.mark.parametrize("ignored", [False, True])
+def test_sizes_that_differ_by_exifs_turn_say_so(dataset, ignored):
+    tags = Image.Exif()
+    tags[0x112] = 8
+    stored = (16, 12) if not ignored else (12, 16)
+    Image.new("RGB", stored, (9, 99, 199)).save(dataset.image(1), exif=tags)
+    for ignore_exif in (False, True):
+        options = ImageOptions(ignore_exif=ignore_exif)
+        report = dataset.check(num_queries=3, image_options=options)
+        if ignore_exif != ignored:
+            assert not report.findings.counts
+        else:
+            (finding,) = report.findings.examples["image_size"]
+            assert f"INPUT.IGNORE_EXIF {'is True' if ignored else 'True'}" in finding.what
+
+
 def test_every_kind_is_planted():
-    # What has no target at all has other faults as well: see test_labels.
-    assert {kind for kind, _ in PLANTED.values()} == set(KINDS) - {"no_target"}
+    # What has no target at all has other faults as well, see test_labels; the other needs a range.
+    elsewhere = {"no_target", "too_bright_image"}
+    assert {kind for kind, _ in PLANTED.values()} == set(KINDS) - elsewhere
+
+
+@pytest.mark.parametrize(
+    ("highest", "deep_range", "found"),
+    [
+        (4095, 65535, "4095 of 65535: it will be nearly black, 15 of 255 at most.*DEEP_RANGE 4095"),
+        (4095, 4095, None),
+        (5000, 4095, "5000 of 4095, and all above are white"),
+        (900, 4095, "900 of 4095: .*56 of 255 at most.*INPUT.DEEP_RANGE 1023"),
+        (1100, 4095, None),
+        (0, 65535, None),  # black all over, whatever the range
+    ],
+)
+def test_the_range_of_deep_images_is_compared(dataset, highest, deep_range, found):
+    Image.fromarray(np.full((12, 16), highest, np.uint16)).save(dataset.image(1))
+    report = dataset.check(num_queries=3, image_options=ImageOptions(deep_range=deep_range))
+    whats = [e.what for examples in report.findings.examples.values() for e in examples]
+    assert len(whats) == (found is not None) and not report.breaks
+    assert found is None or re.search(found, whats[0])
 
 
 def test_without_faults_nothing_is_found(dataset):

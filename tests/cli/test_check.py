@@ -57,6 +57,15 @@ def test_the_datasets_of_a_config(run, tiny_cfg, tmp_path):
     assert "small_shapes_train" in printed and "small_shapes_val" in printed
 
 
+def test_keys_count_without_a_config_as_well(run, paths):
+    status, printed = run(*paths, "--workers", 0, "MODEL.DETR.NUM_QUERIES", "2")
+    assert status == 0 and "more segments than queries" in printed
+    with pytest.raises(SystemExit, match="INPUT.DEEP_RANGE is 70000, but must be in 255 … 65535"):
+        run(*paths, "INPUT.DEEP_RANGE", "70000")
+    with pytest.raises(SystemExit, match="^error: INPUT.DEEP 5: "):
+        run(*paths, "INPUT.DEEP", "5")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [[], ["--image-root", "x"], ["--config-file", "x", "--panoptic-json", "y"], ["--workers", -1]],

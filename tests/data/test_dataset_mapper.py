@@ -21,6 +21,7 @@ from detr_d2.data.dataset_mapper import (
     ResizeShortestEdge,
     segment_label_map,
 )
+from detr_d2.data.image_file import ImageOptions
 from detr_d2.data.panoptic_png import MAX_SEGMENT_ID, write_panoptic_png
 from detr_d2.data.segment_masks import SegmentMasks
 
@@ -295,6 +296,26 @@ def test_sizes_that_disagree_are_named(record):
     write_panoptic_png(np.zeros((40, 50), int), record["pan_seg_file_name"])
     with pytest.raises(ValueError, match=r"panoptic\.png has 40×50 .*image\.png has 50×40"):
         make_mapper()(record)
+
+
+def test_an_image_that_exif_turns_says_so_and_can_be_left_as_it_is(record):
+    image, tags = Image.open(record["file_name"]), Image.Exif()
+    tags[0x112] = 6
+    image.save(record["file_name"], exif=tags)
+    message = r"image\.png, got \(50, 40\), expect \(40, 50\).* INPUT\.IGNORE_EXIF True"
+    for is_train in (True, False):
+        with pytest.raises(ValueError, match=message):
+            make_mapper(is_train=is_train)(record)
+    result = make_mapper(image_options=ImageOptions(ignore_exif=True))(record)
+    assert np.array_equal(result["image"].permute(1, 2, 0), np.asarray(image))
+
+
+def test_deep_images_have_the_range_of_the_config(tiny_cfg, record):
+    pixels = np.random.default_rng(0).integers(0, 4096, (50, 40), dtype=np.uint16)
+    Image.fromarray(pixels).save(record["file_name"])
+    tiny_cfg.merge_from_list(["INPUT.DEEP_RANGE", 4095, "INPUT.MIN_SIZE_TEST", 0])
+    mapper = DetrDatasetMapper(tiny_cfg, is_train=False)
+    assert np.array_equal(mapper(record)["image"][0], pixels >> 4)
 
 
 def test_files_that_cannot_be_read_are_named(record):

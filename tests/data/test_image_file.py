@@ -1,7 +1,9 @@
 """Image files of all kinds: exactly Detectron2's pixels where it reads them well."""
 
+import ast
 import struct
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,7 +11,15 @@ import pytest
 from detectron2.data import detection_utils
 from PIL import Image
 
-from detr_d2.data.image_file import MAX_IMAGE_PIXELS, decode_image, read_image
+from detr_d2.data import image_file
+from detr_d2.data.image_file import (
+    MAX_IMAGE_PIXELS,
+    ImageOptions,
+    decode_image,
+    explain_size,
+    read_image,
+    read_sizes,
+)
 
 RGB = np.random.default_rng(0).integers(0, 256, (13, 9, 3), dtype=np.uint8)
 DEEP = np.random.default_rng(1).integers(0, 65_536, (13, 9), dtype=np.uint16)
@@ -70,6 +80,55 @@ def test_tiffs_are_turned_once(tmp_path, orientation):
         Image.fromarray(RGB).save(tmp_path / name, exif=exif(orientation))
         images.append(read_image(tmp_path / name, "RGB"))
     assert np.array_equal(*images)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_exif_can_be_ignored(tmp_path, suffix, orientation):
+    """TIFFs, which Pillow turns while it reads them, are turned back."""
+    quality = {"quality": 100, "subsampling": 0} if suffix == "jpg" else {}
+    for name, tags in (("x", exif(orientation)), ("plain", Image.Exif())):
+        Image.fromarray(RGB).save(tmp_path / f"{name}.{suffix}", exif=tags, **quality)
+    image = read_image(tmp_path / f"x.{suffix}", "RGB", ImageOptions(ignore_exif=True))
+    assert np.array_equal(image, read_image(tmp_path / f"plain.{suffix}", "RGB"))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_sizes_are_told_without_reading(tmp_path, suffix, orientation):
+    path = tmp_path / f"x.{suffix}"
+    Image.fromarray(RGB).save(path, exif=exif(orientation))
+    expected = tuple(
+        read_image(path, "RGB", ImageOptions(ignore_exif=ignored)).shape[:2]
+        for ignored in (True, False)
+    )
+    assert read_sizes(path) == expected and expected[0] == (13, 9)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_sizes_that_exif_alone_explains(tmp_path, suffix):
+    path, usual, ignoring = tmp_path / f"x.{suffix}", ImageOptions(), ImageOptions(ignore_exif=True)
+    Image.fromarray(RGB).save(path, exif=exif(6))
+    assert "set INPUT.IGNORE_EXIF True" in explain_size(path, (9, 13), (13, 9), usual)
+    assert "set it to False" in explain_size(path, (13, 9), (9, 13), ignoring)
+    for expected in ((9, 13), (9, 12), (26, 18)):
+        assert explain_size(path, (9, 13), expected, usual) == ""
+    for orientation in (1, 3):  # upright, and on its head
+        Image.fromarray(RGB).save(path, exif=exif(orientation))
+        assert explain_size(path, (13, 9), (9, 13), usual) == ""
+
+
+def test_all_of_the_package_read_as_the_config_says():
+    """Whoever reads an image says how: else one part would see another image than the others."""
+    package = Path(image_file.__file__).parents[1]
+    calls = [
+        (file, call)
+        for file in package.rglob("*.py")
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "read_image"
+    ]
+    assert len(calls) > 5
+    assert [file.name for file, call in calls if len(call.args) != 3] == []
 
 
 def test_the_order_of_channels(tmp_path):

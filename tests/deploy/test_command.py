@@ -76,6 +76,16 @@ def test_unreadable_images_are_named_and_skipped(make_model, photos, tmp_path, r
     assert len(json.loads((out / "predictions.json").read_text())["annotations"]) == 3
 
 
+def test_what_is_left_out_of_a_folder_is_said_and_no_error(
+    make_model, photos, tmp_path, run_without_torch
+):
+    for name in ("a.cr2", "film.mp4", "._a.png", "notes.txt"):
+        (photos / name).write_bytes(b"no picture")
+    result = run_without_torch(MODULE, make_model(), photos, "--output", tmp_path / "out")
+    assert (result.returncode, result.stdout) == (0, "")
+    assert result.stderr == f"{photos}: 2 files left out: 1 .cr2 (a.cr2); 1 .mp4 (film.mp4).\n"
+
+
 @pytest.mark.parametrize(
     "changed, message",
     [

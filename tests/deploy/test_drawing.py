@@ -52,6 +52,18 @@ def test_colours_shades_and_what_has_no_segment():
     np.testing.assert_array_equal(image, 100)
 
 
+def test_names_of_other_scripts_are_no_boxes(caplog):
+    """All names that the fonts of matplotlib or of the system can write look different."""
+    image, ids = np.zeros((300, 400, 3), np.uint8), np.ones((300, 400), np.int32)
+    pictures = [
+        draw_panoptic(image, ids, [segment(1, 0)], (ModelClass(1, name, True, (9, 9, 9)),))
+        for name in ("кот", "рак", "Müł", "Mul", "αβγ", "abc")
+    ]
+    for one, other in itertools.combinations(pictures, 2):
+        assert not np.array_equal(one, other)
+    assert not caplog.records
+
+
 def test_small_images_are_enlarged():
     image, ids = np.zeros((60, 80, 3), np.uint8), np.ones((60, 80), np.int32)
     assert draw_panoptic(image, ids, [segment(1, 1)], CLASSES).shape == (360, 480, 3)

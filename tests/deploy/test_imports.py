@@ -12,7 +12,8 @@ sys.modules.update(dict.fromkeys(["torch", "torchvision", "detectron2", "fvcore"
 import detr_d2.deploy
 import detr_d2.deploy.files
 top = {name.split(".")[0] for name, module in sys.modules.items() if module}
-print(*sorted(top & {"cv2", "onnx", "onnxruntime", "numpy", "PIL", "panopticapi", "pycocotools"}))
+known = {"cv2", "matplotlib", "onnx", "onnxruntime", "numpy", "PIL", "panopticapi", "pycocotools"}
+print(*sorted(top & known))
 """
 
 

@@ -4,12 +4,15 @@ import json
 import re
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
 from PIL import Image
 
+from detr_d2.data.panoptic_png import read_panoptic_png
 from detr_d2.deploy import ModelError, Predictor
+from detr_d2.deploy.files import predict_files
 
 RED, BLUE = 1, 2
 
@@ -54,6 +57,23 @@ def test_arrays_of_other_kinds(make_model, stripes):
     for wrong in (None, stripes.transpose(2, 0, 1), stripes[None], stripes / 255):
         with pytest.raises(ValueError):
             predictor(wrong)
+
+
+def test_images_are_understood_as_in_training(make_model, stripes, tmp_path):
+    """12 bits in 16, and turned by EXIF: files and arrays."""
+    deep, tags = stripes.astype(np.uint16) << 4, Image.Exif()
+    cv2.imwrite(str(tmp_path / "deep.png"), deep[..., ::-1])
+    tags[0x112] = 6
+    Image.fromarray(stripes).save(tmp_path / "turned.png", exif=tags)
+    model = make_model(deep_range=4095, ignore_exif=True)
+    predictor = Predictor(model, image_format="RGB")
+    expected, _ = predictor(stripes)["panoptic_seg"]
+    np.testing.assert_array_equal(predictor(deep)["panoptic_seg"][0], expected)
+    names = [str(tmp_path / name) for name in ("deep.png", "turned.png")]
+    assert predict_files(predictor, names, tmp_path / "out", save_panoptic=True) == 0
+    for name in ("deep.png", "turned.png"):
+        ids = read_panoptic_png(tmp_path / "out" / "predictions" / name)
+        np.testing.assert_array_equal(ids, expected)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (31, 57), (48, 64)])
@@ -146,6 +166,9 @@ def test_a_class_that_the_metadata_lack_is_refused(make_model, stripes):
         ({"min_size": -1}, "'min_size': -1"),
         ({"max_size": None}, "'max_size': None"),
         ({"fixed_size": [0, 5]}, "'fixed_size'"),
+        ({"max_side": 0}, "'max_side': 0"),
+        ({"deep_range": 70_000}, "'deep_range': 70000"),
+        ({"ignore_exif": "no"}, "'ignore_exif': 'no'"),
         ({"fixed_size": [24, 32]}, r"takes images of .*, not \[24, 32\]"),
         ({"size": (24, 32)}, r"takes images of \[24, 32\] alone"),
     ],
@@ -184,6 +207,17 @@ def test_files_that_are_no_models_are_refused(tmp_path):
 def test_a_wrong_order_of_channels_is_refused(make_model):
     with pytest.raises(ValueError, match="'BGR' or 'RGB', not 'GRB'"):
         Predictor(make_model(), image_format="GRB")
+
+
+def test_images_beyond_learned_positions_are_refused(make_model, stripes):
+    """Before the graph fails in words of its own."""
+    predictor = Predictor(make_model(max_side=64), image_format="RGB")
+    assert segments_of(predictor(stripes))
+    with pytest.raises(ValueError, match=r"96×65 .*sees at 96×65: its .* reach 64 pixels a side"):
+        predictor(np.zeros((96, 65, 3), np.uint8))
+    # Counted is what the network sees.
+    smaller = Predictor(make_model(max_side=64, min_size=32, max_size=64), image_format="RGB")
+    assert smaller(np.zeros((960, 650, 3), np.uint8))["panoptic_seg"][0].shape == (960, 650)
 
 
 def test_failures_inside_the_model_are_told(make_model, stripes, monkeypatch):

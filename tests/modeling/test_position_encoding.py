@@ -6,7 +6,9 @@ import math
 
 import pytest
 import torch
+from detectron2.structures import ImageList
 
+from detr_d2.modeling.detector import Detector
 from detr_d2.modeling.position_encoding import (
     LearnedPositionEncoding,
     SinePositionEncoding,
@@ -107,3 +109,19 @@ def test_learned_refuses_grids_larger_than_trained(grid):
     with pytest.raises(ValueError, match="POSITION_EMBEDDING"):
         encode(torch.zeros(1, *grid, dtype=torch.bool))
     assert encode(torch.zeros(1, 50, 50, dtype=torch.bool)).shape == (1, D, 50, 50)
+
+
+@pytest.mark.parametrize(("dilation", "max_side"), [(1, 1600), (2, 800)])
+def test_the_longest_side_is_that_of_the_last_image_that_works(tiny_cfg, dilation, max_side):
+    tiny_cfg.merge_from_list(
+        ["MODEL.DETR.POSITION_EMBEDDING", "learned", "MODEL.RESNETS.RES5_DILATION", dilation]
+    )
+    detector = Detector(tiny_cfg).eval()
+    assert detector.max_side == max_side
+    with torch.no_grad():
+        for size in ((33, max_side), (max_side, 33)):
+            detector(ImageList.from_tensors([torch.zeros(3, *size)]))
+        with pytest.raises(ValueError, match=f"which are {max_side} pixels a side.*to {max_side}"):
+            detector(ImageList.from_tensors([torch.zeros(3, 33, max_side + 1)]))
+    tiny_cfg.MODEL.DETR.POSITION_EMBEDDING = "sine"
+    assert Detector(tiny_cfg).max_side is None

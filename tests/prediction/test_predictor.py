@@ -88,6 +88,17 @@ def test_predictor_takes_arrays_of_other_types_and_refuses_what_is_no_image(trai
             predictor(wrong)
 
 
+def test_arrays_of_16_bits_have_the_range_of_the_config(trained_cfg):
+    from detr_d2.prediction import Predictor
+
+    deep = np.random.default_rng(0).integers(0, 4096, (30, 40, 3), dtype=np.uint16)
+    expected = Predictor(trained_cfg)((deep >> 4).astype(np.uint8))["instances"].scores
+    trained_cfg.merge_from_list(["INPUT.DEEP_RANGE", 4095])
+    predictor = Predictor(trained_cfg)
+    assert torch.equal(predictor(deep)["instances"].scores, expected)
+    assert torch.equal(predictor.predict_batch([deep])[0]["instances"].scores, expected)
+
+
 def test_predictor_refuses_what_does_not_fit(trained_cfg, released_cfg, hugging_face, tmp_path):
     folder, _ = hugging_face(masks=False)
     for cfg, changes, message in [

@@ -73,5 +73,6 @@ def test_photographs_are_turned_as_their_exif_data_says(tmp_path):
         image = Image.new("RGB", (5, 3))
         exif = image.getexif()
         exif[0x0112] = orientation
-        image.save(tmp_path / "a.jpg", exif=exif)
-        assert image_size(tmp_path / "a.jpg") == ((3, 5) if orientation < 5 else (5, 3))
+        for name in ("a.jpg", "a.tif"):
+            image.save(tmp_path / name, exif=exif)
+            assert image_size(tmp_path / name) == ((3, 5) if orientation < 5 else (5, 3))
