@@ -30,22 +30,33 @@ def find_below(root: str | Path, file_name: str, named_by: str | Path) -> str:
             f"{named_by}: the file name {file_name!r} leaves its folder {root}. File names must be "
             "relative to the folder of images or of panoptic PNGs, without '..'."
         )
-    literal = os.path.join(root, file_name)
     # Most names have no twin, so that the disk needn't be asked, once for each of many images.
-    if (file_name.isascii() and "\\" not in file_name) or os.path.lexists(literal):
-        return literal
-    found = os.fspath(root)
+    is_plain = file_name.isascii() and "\\" not in file_name
+    found = file_name if is_plain else name_on_disk(root, file_name)
+    return os.path.join(root, file_name if found is None else found)
+
+
+def name_on_disk(folder: str | Path, file_name: str) -> str | None:
+    """The name of a file as the disk has it.
+
+    Args:
+        folder: that the name starts from.
+        file_name: relative, unchecked. Backslashes and accents may be written as in ``find_below``.
+
+    Returns:
+        The name itself where there is such a file, else that of the file that is meant; None where
+        none is there, or the name leaves the folder.
+    """
+    path = PurePosixPath(file_name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts:
+        return None
+    if os.path.lexists(os.path.join(folder, file_name)):
+        return file_name
+    found = PurePosixPath()
     for part in path.parts:
-        found = _find_in(found, part)
-        if not os.path.lexists(found):
-            return literal
-    return found
-
-
-def _find_in(folder: str, name: str) -> str:
-    """The path of a file or folder of that name, or of a name that is written like it."""
-    candidates = [os.path.join(folder, name)]
-    candidates += [
-        os.path.join(folder, unicodedata.normalize(form, name)) for form in ("NFC", "NFD")
-    ]
-    return next((path for path in candidates if os.path.lexists(path)), candidates[0])
+        spellings = [part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD"))]
+        there = [s for s in spellings if os.path.lexists(os.path.join(folder, found, s))]
+        if not there:
+            return None
+        found /= there[0]
+    return found.as_posix()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import os
 import posixpath
 import unicodedata
 from collections.abc import Collection, Iterable
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from detr_d2.data.files_below import name_on_disk
 from detr_d2.data.image_names import image_suffixes, visible_files, why_unread
 from detr_d2.data.messages import quoted
 from detr_d2.preparation.errors import PreparationError
@@ -68,47 +68,11 @@ def _with_slashes(name: str) -> str:
     return name.replace("\\", "/")
 
 
-class FileNames:
-    """The names that files have in a folder, where others spell them in another way."""
-
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        self._listed: dict[Path, dict[str, str]] = {}
-
-    def find(self, name: str) -> str:
-        """The name of a file as it is in the folder.
-
-        Args:
-            name: relative, unchecked; its separators may be backslashes, and its accents composed
-                otherwise than in the folder.
-
-        Returns:
-            The name itself where there is such a file, else that of the file that is meant, or, as
-            none is there, the name with slashes.
-        """
-        if name.isascii() and "\\" not in name:
-            return name
-        slashed = _with_slashes(name)
-        for candidate in (name, slashed):
-            if os.path.isfile(self.folder / candidate):
-                return candidate
-        found = []
-        for part in slashed.split("/"):
-            twin = self._names_in(self.folder.joinpath(*found)).get(_composed(part))
-            if twin is None:
-                return slashed
-            found.append(twin)
-        return "/".join(found)
-
-    def _names_in(self, folder: Path) -> dict[str, str]:
-        """What is in a folder, by composed names."""
-        if folder not in self._listed:
-            try:
-                names = sorted(os.listdir(folder))
-            except (OSError, ValueError):
-                names = []
-            self._listed[folder] = {_composed(name): name for name in names}
-        return self._listed[folder]
+def found_name(folder: str | Path, name: str) -> str:
+    """The name of a file as it is in a folder, see ``name_on_disk``; else itself, with slashes."""
+    if name.isascii() and "\\" not in name:
+        return name
+    return name_on_disk(folder, name) or _with_slashes(name)
 
 
 def _composed(name: str) -> str:

@@ -26,7 +26,7 @@ from detr_d2.preparation.categories import (
 from detr_d2.preparation.crowds import crowd_notes
 from detr_d2.preparation.dataset import Source, write_panoptic
 from detr_d2.preparation.errors import PreparationError, Report
-from detr_d2.preparation.files import FileNames, existing_folder
+from detr_d2.preparation.files import existing_folder, found_name
 from detr_d2.preparation.pictures import check_size, image_size, read_label_image
 from detr_d2.preparation.regions import check_encoded, region_rle, whole_polygons
 from detr_d2.preparation.segments import Region, Segmentation, by_regions
@@ -96,15 +96,15 @@ def prepare_instances(
         things = {category["id"] for category in known if category["isthing"]}
         void = {value: None for value, category in category_of.items() if category in things}
         behind = SemanticFolder(Path(semantic), {**category_of, **void})
-    names = FileNames(Path(json_file).parent if images is None else existing_folder(images))
+    folder = Path(json_file).parent if images is None else existing_folder(images)
     of_image, problems = _by_image(annotations, described, json_file)
     annotated = [
         InstancesImage(
             str(json_file),
-            {**image, "file_name": _file_name(names, image.get("file_name"))},
+            {**image, "file_name": _file_name(folder, image.get("file_name"))},
             tuple(of_image[image["id"]]),
             behind,
-            names.folder,
+            folder,
             crowds_as_things,
             behind_all,
         )
@@ -162,7 +162,7 @@ class SemanticFolder:
     def segmentation(self, file_name: str, size: tuple[int, int]) -> Segmentation:
         """The stuff of an image of that name, height and width."""
         stem, _ = posixpath.splitext(file_name.replace("\\", "/"))
-        png = self.folder / FileNames(self.folder).find(f"{stem}.png")
+        png = self.folder / found_name(self.folder, f"{stem}.png")
         values = read_label_image(png)
         check_same_size(values, png, size)
         return semantic_segments(values, png, self.category_of)
@@ -245,6 +245,6 @@ class InstancesImage:
         return Region(rle, category_id, iscrowd and not self.crowds_as_things), crumbs
 
 
-def _file_name(names: FileNames, file_name: Any) -> Any:
+def _file_name(folder: Path, file_name: Any) -> Any:
     """What a file is really called; what is no name is left to be refused."""
-    return names.find(file_name) if isinstance(file_name, str) else file_name
+    return found_name(folder, file_name) if isinstance(file_name, str) else file_name

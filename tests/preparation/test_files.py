@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from detr_d2.preparation import PreparationError
 from detr_d2.preparation.files import (
-    FileNames,
     check_file_name,
     files_by_stem,
+    found_name,
     pair_with_images,
     png_name,
 )
@@ -90,7 +90,7 @@ def touch(tmp_path):
 )
 def test_files_whose_names_are_spelt_otherwise(asked, on_disk, found, touch, tmp_path):
     touch("data/c/x.jpg", *(f"data/{name}" for name in on_disk))
-    assert FileNames(tmp_path / "data").find(asked) == found
+    assert found_name(tmp_path / "data", asked) == found
 
 
 @pytest.mark.parametrize("image", [COMPOSED, APART])
