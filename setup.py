@@ -23,12 +23,12 @@ def read_version() -> str:
 # in spite of weights_only) and torchvision are missing as in Detectron2's own setup.py: they are
 # there where it is, and pip shall not replace the build that Detectron2 was compiled for.
 TRAIN = [
-    "fvcore>=0.1.5",
+    "fvcore>=0.1.5.post20221221",
     "iopath>=0.1.9",
     "Jinja2>=3.1",
     "MarkupSafe>=2.1",
     "matplotlib>=3.8",
-    "opencv-python>=4.8",
+    "opencv-python>=4.11",
     "pycocotools>=2.0.7",
     "safetensors>=0.4.3",
     "scipy>=1.11.3",
@@ -37,10 +37,10 @@ TRAIN = [
     "termcolor>=1.1",
     "tqdm>=4.60",
 ]
-DEPLOY = ["onnxruntime>=1.20"]
-EXPORT = ["onnx>=1.17", "onnx-ir>=0.1", "onnxscript>=0.5"]
+DEPLOY = ["onnxruntime>=1.21"]
+EXPORT = ["onnx>=1.18", "onnx-ir>=0.1", "onnxscript>=0.5"]
 SUBMIT = ["submitit>=1.5"]
-WEB = ["gradio>=6.0"]
+WEB = ["gradio>=6.26"]
 
 setup(
     name="detr_d2",
@@ -73,7 +73,7 @@ setup(
         "benchmark": [*TRAIN, *DEPLOY, *EXPORT, "transformers>=5.20"],
         "deploy": DEPLOY,
         "export": [*TRAIN, *EXPORT],
-        "quantize": [*DEPLOY, "onnx>=1.17"],
+        "quantize": [*DEPLOY, "onnx>=1.18"],
         "submit": [*TRAIN, *SUBMIT],
         "web": [*TRAIN, *WEB],
         "test": [

@@ -67,9 +67,10 @@ def register_from_config(cfg: CfgNode) -> None:
         _register(name, _paths(*located))
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         metadata = MetadataCatalog.get(name)
-        if hasattr(metadata, "crowds_as_things"):  # metadata refuses to change a value
+        if hasattr(metadata, "crowds_as_things"):  # of an earlier config
             del metadata.crowds_as_things
-        metadata.crowds_as_things = cfg.DATASETS.CROWDS_AS_THINGS
+        if cfg.DATASETS.CROWDS_AS_THINGS:
+            metadata.crowds_as_things = True
 
 
 def _paths(image_root: str | Path, panoptic_root: str | Path, panoptic_json: str | Path) -> dict:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from detectron2.config import CfgNode
+from torch.fx.experimental import _config as symbolic_config
 
 from detr_d2.extras import require_extra
 from detr_d2.modeling import DETR, AttentionMaskHead
@@ -40,7 +42,7 @@ class ExportOptions:
 
         Raises:
             ValueError: they don't; the message names the option.
-            ImportError: the packages that write ONNX are missing.
+            ImportError: the packages that write ONNX are missing, or PyTorch is too old.
         """
         if self.format not in SUFFIXES:
             raise ValueError(f"--format {self.format!r}: there are {', '.join(SUFFIXES)}.")
@@ -62,6 +64,11 @@ class ExportOptions:
                 f"--form {self.form}: it holds masks, and this model makes none: "
                 "MODEL.DETR.MASK_ON is False, or only the stage 'boxes' has been trained. Name the "
                 "weights of a model with masks, MODEL.WEIGHTS model_final.pth."
+            )
+        if not hasattr(symbolic_config, "backed_size_oblivious"):
+            raise ImportError(
+                f"Exporting needs a newer PyTorch than {torch.__version__}: 2.8 or later. Training "
+                "and prediction don't; the model can be exported in another environment."
             )
         if self.format == "onnx":
             require_extra("export", "Writing ONNX needs", ("onnx", "onnxscript"))

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 from torch.export import ExportedProgram
+from torch.fx.experimental import _config as symbolic_config
 
 from detr_d2.benchmark.weights import random_image
 from detr_d2.export import ExportOptions
@@ -41,6 +42,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         width = max(map(len, FIGURES))
         for what, share in FIGURES.items():
             terminalreporter.line(f"{what:{width}}  {100 * share:8.4f} %")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def needed_torch() -> None:
+    if not hasattr(symbolic_config, "backed_size_oblivious"):
+        pytest.skip("exporting needs PyTorch 2.8 or newer")
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,9 @@ from detr_d2.modeling.upsampling import ImageSizes, UpsampledMasks, nearest_pixe
 
 sides = st.integers(1, 1400)
 property_test = settings(deadline=None, max_examples=200, database=None)
-# Where processors can't multiply and add in one step, PyTorch rounds positions once more.
-ATOL = 1e-3 if torch.backends.cpu.get_cpu_capability() == "DEFAULT" else 1e-5
+# Where processors can't multiply and add in one step, PyTorch rounds positions once more; PyTorch
+# 2.6 rounds them more coarsely everywhere, which moves logits of about 3 by up to 3.5e-5.
+ATOL = 1e-3 if torch.backends.cpu.get_cpu_capability() == "DEFAULT" else 5e-5
 SIZES = ImageSizes(padded=(20, 28), network=(17, 27), output=(40, 30))
 
 

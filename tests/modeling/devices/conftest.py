@@ -146,6 +146,16 @@ def _fitted(gradient: torch.Tensor, wanted) -> torch.Tensor:
     return gradient if gradient.shape == shape else gradient.sum_to_size(shape)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def fakes_without_a_driver() -> None:
+    """Older PyTorch asks the driver of a GPU even for a fake tensor on it."""
+    try:
+        with FakeTensorMode():
+            torch.empty(1, device=GPU)
+    except RuntimeError as error:
+        pytest.skip(f"this PyTorch can't pretend a GPU: {str(error).splitlines()[0]}")
+
+
 @pytest.fixture
 def autocast_on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a GPU, PyTorch would leave its autocast off."""
