@@ -180,11 +180,11 @@ class PanopticEntries:
     def _segments(
         self, given: list, image_id: int | str, category_ids: Collection[int]
     ) -> Iterator[dict]:
-        where = f"{self._where}: image {image_id!r} has a segment"
+        image = f"{self._where}: image {image_id!r}"
         ids = set()
         for place, entry in enumerate(given):
             try:
-                segment = read_fields(entry, SEGMENT_FIELDS, f"{where} (segments_info[{place}])")
+                segment = read_fields(entry, SEGMENT_FIELDS, f"{image}: segments_info[{place}]")
             except ValueError as error:
                 self._tell(Problem("malformed_entry", str(error)))
                 continue
@@ -195,7 +195,7 @@ class PanopticEntries:
             ids.add(segment["id"])
             if segment["category_id"] not in category_ids:
                 message = (
-                    f"{where} of category {segment['category_id']!r}, which is not among the "
+                    f"{image} has a segment of category {segment['category_id']!r}, which is not among the "
                     "dataset's categories."
                 )
                 self._tell(Problem("unknown_category", message))
