@@ -195,8 +195,8 @@ class PanopticEntries:
             ids.add(segment["id"])
             if segment["category_id"] not in category_ids:
                 message = (
-                    f"{image} has a segment of category {segment['category_id']!r}, which is not among the "
-                    "dataset's categories."
+                    f"{image} has a segment of category {segment['category_id']!r}, which is not "
+                    "among the dataset's categories."
                 )
                 self._tell(Problem("unknown_category", message))
             segment["iscrowd"] = int(segment["iscrowd"])
