@@ -119,6 +119,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
     for source in (instances, semantic, cityscapes, labelme):
         source.add_argument(
+            "--ignore-exif",
+            action="store_true",
+            help="take images as they are stored, not turned upright by their EXIF tags; training "
+            "then needs INPUT.IGNORE_EXIF True",
+        )
+        source.add_argument(
             "--skip-errors",
             action="store_true",
             help="leave out what is wrong and list it; the exit status is then 1",

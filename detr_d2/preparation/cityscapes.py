@@ -16,9 +16,9 @@ from detr_d2.preparation.categories import complete_categories, read_categories
 from detr_d2.preparation.dataset import Source, write_panoptic
 from detr_d2.preparation.errors import PreparationError, Report
 from detr_d2.preparation.files import LABEL_EXTENSIONS, PairedImage, pair_with_images
-from detr_d2.preparation.pictures import image_size, read_label_image
+from detr_d2.preparation.pictures import read_label_image
 from detr_d2.preparation.segments import Segment, Segmentation, by_pixel_value
-from detr_d2.preparation.semantic import check_same_size
+from detr_d2.preparation.semantic import check_size_of_image
 
 # Labels of Cityscapes from 0 on; those that are not among the 19 evaluated categories are void.
 _NUM_LABELS = 34
@@ -33,6 +33,7 @@ def prepare_cityscapes(
     ignore: Iterable[int] = (),
     png_suffix: str = "_gtFine_instanceIds",
     image_suffix: str = "_leftImg8bit",
+    ignore_exif: bool = False,
     skip_errors: bool = False,
     workers: int = 1,
 ) -> Report:
@@ -47,6 +48,7 @@ def prepare_cityscapes(
         ignore: ids of categories, known or not, that are void.
         png_suffix, image_suffix: what the PNGs' and the images' names have before the ending and
             the others' don't.
+        ignore_exif: take images as they are stored, not turned upright by their EXIF tags.
         skip_errors, workers: see ``write_panoptic``.
 
     Raises:
@@ -66,7 +68,9 @@ def prepare_cityscapes(
     else:
         known = read_categories(categories)
     found = pair_with_images(folder, LABEL_EXTENSIONS, png_suffix, images, image_suffix)
-    annotated = CityscapesImage.of_pairs(found.pairs, images, folder, void=frozenset(void))
+    annotated = CityscapesImage.of_pairs(
+        found.pairs, images, folder, void=frozenset(void), ignore_exif=ignore_exif
+    )
     source = Source(known, annotated, found.problems, found.notes)
     return write_panoptic(source, output, skip_errors=skip_errors, workers=workers)
 
@@ -85,7 +89,7 @@ class CityscapesImage(PairedImage):
         """Stuff, crowds and instances."""
         png = self.annotation_path
         values = read_label_image(png)
-        check_same_size(values, png, image_size(self.image_path))
+        check_size_of_image(values, self)
 
         def segment_of(value: int) -> Segment | None:
             category_id, instance = divmod(value, 1000) if value >= 1000 else (value, None)

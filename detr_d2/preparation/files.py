@@ -6,7 +6,7 @@ import glob
 import posixpath
 import unicodedata
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -124,12 +124,14 @@ class PairedImage:
     Attributes:
         image_id, file_name: as they are to be written.
         image_path, annotation_path: files.
+        ignore_exif: see ``image_size``.
     """
 
     image_id: int
     file_name: str
     image_path: Path
     annotation_path: Path
+    ignore_exif: bool = field(default=False, kw_only=True)
 
     @property
     def image(self) -> dict:

@@ -50,6 +50,7 @@ def prepare_instances(
     ignore: Iterable[int] = (),
     crowds_as_things: bool = False,
     background: str | None = None,
+    ignore_exif: bool = False,
     skip_errors: bool = False,
     workers: int = 1,
 ) -> Report:
@@ -69,6 +70,7 @@ def prepare_instances(
             mark all that is drawn with a brush as crowds.
         background: name of a category of stuff for all that isn't annotated. Images of which an
             annotation is left out keep their void, as it may be there.
+        ignore_exif: take images as they are stored, not turned upright by their EXIF tags.
         skip_errors, workers: see ``write_panoptic``.
 
     Raises:
@@ -107,6 +109,7 @@ def prepare_instances(
             folder,
             crowds_as_things,
             behind_all,
+            ignore_exif,
         )
         for image in described
     ]
@@ -178,7 +181,7 @@ class InstancesImage:
         annotations: COCO's, of this image.
         behind: what is seen where no annotation is.
         folder: of the image, for its size.
-        crowds_as_things: see ``prepare_instances``.
+        crowds_as_things, ignore_exif: see ``prepare_instances``.
         background: what is seen instead where there is no ``behind``.
     """
 
@@ -189,6 +192,7 @@ class InstancesImage:
     folder: Path = Path()
     crowds_as_things: bool = False
     background: Background = Background(None)
+    ignore_exif: bool = False
 
     def segmentation(self, is_thing: Mapping[int, bool]) -> Segmentation:
         """The annotations on top of one another, and of the stuff."""
@@ -220,7 +224,7 @@ class InstancesImage:
             check_size(height, width)
             return height, width
         try:
-            return image_size(self.folder / self.image["file_name"])
+            return image_size(self.folder / self.image["file_name"], self.ignore_exif)
         except PreparationError as error:
             raise PreparationError(
                 f"{self.json_file}: its height and width are {quoted(told[0])} and "

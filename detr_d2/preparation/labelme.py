@@ -20,7 +20,7 @@ from detr_d2.preparation.dataset import Source, write_panoptic
 from detr_d2.preparation.errors import PreparationError, Report
 from detr_d2.preparation.files import PairedImage, pair_with_images
 from detr_d2.preparation.labelme_shapes import shape_rle
-from detr_d2.preparation.pictures import image_size
+from detr_d2.preparation.pictures import explain_turn, image_size
 from detr_d2.preparation.regions import check_encoded
 from detr_d2.preparation.segments import Region, Segmentation, by_regions
 
@@ -34,6 +34,7 @@ def prepare_labelme(
     stuff: Iterable[str] = (),
     ignore: Iterable[str] = (),
     background: str | None = None,
+    ignore_exif: bool = False,
     skip_errors: bool = False,
     workers: int = 1,
 ) -> Report:
@@ -49,6 +50,7 @@ def prepare_labelme(
         ignore: labels whose shapes are void, and lie on what is larger.
         background: name of a category of stuff for all that has no shape, see
             ``prepare_instances``.
+        ignore_exif: take images as they are stored, not turned upright by their EXIF tags.
         skip_errors, workers: see ``write_panoptic``.
 
     Raises:
@@ -81,6 +83,7 @@ def prepare_labelme(
             *shapes,
             category_ids,
             behind_all,
+            ignore_exif=ignore_exif,
         )
         for (number, name, json_name), shapes in shapes_of.items()
     ]
@@ -184,11 +187,12 @@ class LabelMeImage(PairedImage):
 
     def segmentation(self, is_thing: Mapping[int, bool]) -> Segmentation:
         """The shapes on top of one another; those of one group and label are one instance."""
-        height, width = image_size(self.image_path)
+        height, width = image_size(self.image_path, self.ignore_exif)
         if self.size[0] not in (None, height) or self.size[1] not in (None, width):
+            reason = explain_turn(self.image_path, tuple(self.size), self.ignore_exif)
             raise PreparationError(
                 f"{self.annotation_path}: it is for {quoted(self.size[1])}×{quoted(self.size[0])} "
-                f"pixels, its image has {width}×{height}"
+                f"pixels, its image has {width}×{height}{reason}"
             )
         instances: dict[tuple, list[dict]] = {}
         problems, encoded = [], 0

@@ -55,13 +55,44 @@ def read_label_image(path: str | Path) -> np.ndarray:
     return values
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
+def image_size(path: str | Path, ignore_exif: bool = False) -> tuple[int, int]:
     """Height and width of a photograph as it is shown, turned as its EXIF data tells.
+
+    Args:
+        path: the file.
+        ignore_exif: give those of the photograph as it is stored.
 
     Raises:
         PreparationError: the file is missing, broken or too large.
     """
+    stored, upright = _sizes(path)
+    return stored if ignore_exif else upright
+
+
+def explain_turn(path: str | Path, annotated: tuple[int, int], ignore_exif: bool) -> str:
+    """Says where an annotation has another size than its photograph by EXIF's turn alone.
+
+    Args:
+        path: of the photograph.
+        annotated: height and width by the annotation.
+        ignore_exif: see ``image_size``.
+
+    Returns:
+        The end of a message, which is empty otherwise.
+    """
+    stored, upright = _sizes(path)
+    if annotated == (upright if ignore_exif else stored) and stored != upright:
+        if ignore_exif:
+            return ". It is for the image turned upright by its EXIF tag: leave out --ignore-exif"
+        return (
+            ". It is for the image as it is stored, which its EXIF tag turns by 90°: --ignore-exif "
+            "takes images so; training, evaluation and prediction then need INPUT.IGNORE_EXIF True"
+        )
+    return ""
+
+
+def _sizes(path: str | Path) -> tuple[tuple[int, int], tuple[int, int]]:
     try:
-        return read_sizes(path)[1]
+        return read_sizes(path)
     except (OSError, ValueError) as error:
         raise PreparationError(str(error)) from error

@@ -16,7 +16,7 @@ from detr_d2.preparation.categories import read_categories, read_json
 from detr_d2.preparation.dataset import Source, write_panoptic
 from detr_d2.preparation.errors import PreparationError, Report
 from detr_d2.preparation.files import LABEL_EXTENSIONS, PairedImage, pair_with_images
-from detr_d2.preparation.pictures import image_size, read_label_image
+from detr_d2.preparation.pictures import explain_turn, image_size, read_label_image
 from detr_d2.preparation.segments import (
     Segment,
     Segmentation,
@@ -46,6 +46,7 @@ def prepare_semantic(
     crumbs: str = "void",
     png_suffix: str = "",
     image_suffix: str = "",
+    ignore_exif: bool = False,
     skip_errors: bool = False,
     workers: int = 1,
 ) -> Report:
@@ -62,6 +63,7 @@ def prepare_semantic(
             category.
         png_suffix, image_suffix: what the PNGs' and the images' names have before the ending and
             the others' don't.
+        ignore_exif: take images as they are stored, not turned upright by their EXIF tags.
         skip_errors, workers: see ``write_panoptic``.
 
     Raises:
@@ -96,6 +98,7 @@ def prepare_semantic(
         found.pairs,
         images,
         folder,
+        ignore_exif=ignore_exif,
         category_of=category_of,
         things=things,
         min_area=min_area,
@@ -158,7 +161,7 @@ class SemanticImage(PairedImage):
         """Stuff, and connected components of things."""
         png = self.annotation_path
         values = read_label_image(png)
-        check_same_size(values, png, image_size(self.image_path))
+        check_size_of_image(values, self)
         segmentation = semantic_segments(values, png, self.category_of)
         result = split_into_components(
             segmentation,
@@ -174,6 +177,20 @@ class SemanticImage(PairedImage):
             for segment, area in zip(result.segments, areas.tolist(), strict=True)
         )
         return replace(result, counts=result.counts + Counter({_UNDECIDED: tiny}))
+
+
+def check_size_of_image(values: np.ndarray, pair: PairedImage) -> None:
+    """Compares a label image with the image beside it.
+
+    Raises:
+        PreparationError: they disagree, or the image can't be read.
+    """
+    size = image_size(pair.image_path, pair.ignore_exif)
+    try:
+        check_same_size(values, pair.annotation_path, size)
+    except PreparationError as error:
+        reason = explain_turn(pair.image_path, values.shape, pair.ignore_exif)
+        raise PreparationError(f"{error}{reason}") from error
 
 
 def check_same_size(values: np.ndarray, png: Path, size: tuple[int, int]) -> None:
