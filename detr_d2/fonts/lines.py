@@ -103,7 +103,8 @@ def warn_of_missing(names: tuple[str, ...]) -> None:
     more = len(lacking) - _SHOWN_NAMES
     logger.warning(
         "No font on this machine has %s%s: pictures show boxes instead. Install fonts of these "
-        "scripts; Debian and Ubuntu: apt install fonts-dejavu-core fonts-noto-cjk fonts-noto-core.",
+        "scripts; Debian and Ubuntu: apt install fonts-dejavu-core fonts-noto-cjk fonts-noto-core; "
+        "anywhere, for Latin, Cyrillic and Greek: pip install matplotlib, which brings DejaVu Sans.",
         shown,
         f", and characters of {more} more names" if more > 0 else "",
     )
