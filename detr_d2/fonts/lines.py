@@ -104,7 +104,7 @@ def warn_of_missing(names: tuple[str, ...]) -> None:
     logger.warning(
         "No font on this machine has %s%s: pictures show boxes instead. Install fonts of these "
         "scripts; Debian and Ubuntu: apt install fonts-dejavu-core fonts-noto-cjk fonts-noto-core; "
-        "anywhere, for Latin, Cyrillic and Greek: pip install matplotlib, which brings DejaVu Sans.",
+        "for Latin, Cyrillic and Greek anywhere: pip install matplotlib, which brings a font.",
         shown,
         f", and characters of {more} more names" if more > 0 else "",
     )
