@@ -61,7 +61,7 @@ def write_panoptic_png(ids: np.ndarray, path: str | Path) -> None:
     # Of four bytes of an integer the lowest three are a colour.
     colors = np.ascontiguousarray(ids, "<u4").view(np.uint8).reshape(*ids.shape, 4)[:, :, :3]
     try:
-        Image.fromarray(colors).save(path)
+        Image.fromarray(colors).save(path, "PNG")
     except OSError as error:  # that a disk is full, the system says without the file's name
         reason = error.strerror or str(error)
         raise OSError(error.errno, f"can't be written: {reason}", str(path)) from error

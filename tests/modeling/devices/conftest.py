@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from packaging.version import Version
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -148,12 +149,8 @@ def _fitted(gradient: torch.Tensor, wanted) -> torch.Tensor:
 
 @pytest.fixture(scope="session", autouse=True)
 def fakes_without_a_driver() -> None:
-    """Older PyTorch asks the driver of a GPU even for a fake tensor on it."""
-    try:
-        with FakeTensorMode():
-            torch.empty(1, device=GPU)
-    except RuntimeError as error:
-        pytest.skip(f"this PyTorch can't pretend a GPU: {str(error).splitlines()[0]}")
+    if Version(torch.__version__) < Version("2.8"):
+        pytest.skip("older PyTorch asks the driver of a GPU for fake tensors, too")
 
 
 @pytest.fixture
