@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         paths = (args.image_root, args.panoptic_root, args.panoptic_json)
         options = {
             "num_queries": cfg.MODEL.DETR.NUM_QUERIES,
+            "crowds_as_things": cfg.DATASETS.CROWDS_AS_THINGS,
             "image_options": ImageOptions.from_config(cfg),
         }
         found = [check_dataset(*paths, **options, workers=args.workers)]

@@ -201,7 +201,7 @@ def decode_image(data: bytes) -> Image.Image:
     """Decodes an image that is held in memory, such as one inside a JSON.
 
     Raises:
-        ValueError: it is none of ``FORMATS``, damaged or too large.
+        ValueError: it is none of ``image_formats()``, damaged or too large.
     """
     try:
         image = _open_checked(io.BytesIO(data))

@@ -49,6 +49,18 @@ def test_what_only_biases_is_no_failure(run, paths, tmp_path):
     assert status == 0 and "another area than the JSON says" in printed
 
 
+@pytest.mark.parametrize("as_things", [False, True])
+def test_keys_of_the_config_count_without_a_config(run, paths, as_things):
+    panoptic_json = Path(paths[-1])
+    content = json.loads(panoptic_json.read_text())
+    for annotation in content["annotations"]:
+        for segment in annotation["segments_info"]:
+            segment["iscrowd"] = 1
+    panoptic_json.write_text(json.dumps(content))
+    _, printed = run(*paths, "--workers", 0, "DATASETS.CROWDS_AS_THINGS", str(as_things))
+    assert ("set DATASETS.CROWDS_AS_THINGS True" in printed) != as_things
+
+
 def test_the_datasets_of_a_config(run, tiny_cfg, tmp_path):
     (tmp_path / "config.yaml").write_text(tiny_cfg.dump())
     options = ["--config-file", tmp_path / "config.yaml", "--workers", 0]
