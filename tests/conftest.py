@@ -114,6 +114,8 @@ def tiny_cfg(make_tiny_cfg: Callable[..., CfgNode], tmp_path: Path) -> CfgNode:
 @pytest.fixture(scope="session")
 def run_cli() -> Callable[..., int]:
     """Runs ``detr-d2`` with arguments, without loggers for the whole session; gives its status."""
+    # Imported before any test replaces what it takes from other modules.
+    import detr_d2.engine.command  # noqa: F401
     from detr_d2.cli import main
 
     def run(*arguments: object) -> int:
