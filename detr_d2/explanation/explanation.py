@@ -104,10 +104,11 @@ def explain(
 
     All tensors are those of one real forward pass, taken by forward hooks, which are gone
     afterwards. Attention weights alone are computed anew, see ``RecordedAttention``. The model is
-    left as it was, its mode of training included. An explanation explains the
-    panoptic picture: its masks are those that the model makes when it is asked for that picture
-    alone (``InferenceOptions.instances_on=False``), from which those that it makes together with
-    the masks of instances may differ by rounding.
+    left as it was, its mode of training included.
+
+    An explanation is about the panoptic picture. Its masks are those that the model makes when it
+    is asked for that picture alone (``InferenceOptions.instances_on=False``). Masks that it makes
+    together with those of instances may differ from them by rounding.
 
     Args:
         model: a DETR, with masks or without; its mask head is an ``AttentionMaskHead``.
