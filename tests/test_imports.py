@@ -22,7 +22,7 @@ LAYERS = {
     "checkpoint": {"config", "data"},
     "modeling": {"config", "data", "checkpoint"},
     "evaluation": {"config", "data", "lazy_names"},
-    "visualization": {"config", "data", "fonts"},
+    "visualization": {"config", "data", "fonts", "lazy_names"},
     "checking": {"config", "data"},
     "pages": {"data"},
     "reporting": {"config", "data", "evaluation", "visualization", "pages"},

@@ -1,17 +1,6 @@
 """Pictures of what models see: segments, classes, boxes, ground truth."""
 
-from detr_d2.visualization.pictures import (
-    MAX_PICTURE_SIZE,
-    MIN_INSTANCE_SCORE,
-    below,
-    beside,
-    draw_ground_truth,
-    draw_prediction,
-    enlarge,
-    fitted,
-)
-from detr_d2.visualization.scene import Scene, Segment
-from detr_d2.visualization.views import VIEWS, draw_one, draw_view
+from detr_d2.lazy_names import lazy_names
 
 __all__ = [
     "MAX_PICTURE_SIZE",
@@ -28,3 +17,25 @@ __all__ = [
     "enlarge",
     "fitted",
 ]
+
+# Fonts, colours and painting are used without Detectron2 as well.
+__getattr__ = lazy_names(
+    __name__,
+    {
+        **dict.fromkeys(["Scene", "Segment"], "scene"),
+        **dict.fromkeys(["VIEWS", "draw_one", "draw_view"], "views"),
+        **dict.fromkeys(
+            [
+                "MAX_PICTURE_SIZE",
+                "MIN_INSTANCE_SCORE",
+                "below",
+                "beside",
+                "draw_ground_truth",
+                "draw_prediction",
+                "enlarge",
+                "fitted",
+            ],
+            "pictures",
+        ),
+    },
+)
