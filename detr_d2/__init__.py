@@ -23,7 +23,7 @@ try:
         from detr_d2.config import add_detr_config, load_config
         from detr_d2.config_files import config_file
         from detr_d2.data.register import register_panoptic
-        from detr_d2.data.shapes_files import register_shapes
+        from detr_d2.data.shapes.shapes_files import register_shapes
 
     register_shapes()
 except ModuleNotFoundError as error:

@@ -43,7 +43,7 @@ def small_shapes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str,
     """Embedded scenes, registered: the datasets' names and numbers of images."""
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
-    from detr_d2.data.shapes_files import register_shapes_split
+    from detr_d2.data.shapes.shapes_files import register_shapes_split
 
     folder = tmp_path_factory.mktemp("small_shapes")
     for name, num_images in SMALL_SHAPES.items():
@@ -115,14 +115,14 @@ def tiny_cfg(make_tiny_cfg: Callable[..., CfgNode], tmp_path: Path) -> CfgNode:
 def run_cli() -> Callable[..., int]:
     """Runs ``detr-d2`` with arguments, without loggers for the whole session; gives its status."""
     # Imported before any test replaces what it takes from other modules.
-    import detr_d2.engine.command  # noqa: F401
+    import detr_d2.engine.run_process  # noqa: F401
     from detr_d2.cli import main
 
     def run(*arguments: object) -> int:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("detectron2.utils.logger.setup_logger", lambda *args, **kwargs: None)
             for setup in ("setup_logger", "default_setup"):
-                patch.setattr(f"detr_d2.engine.command.{setup}", lambda *args, **kwargs: None)
+                patch.setattr(f"detr_d2.engine.run_process.{setup}", lambda *args, **kwargs: None)
             return main([str(argument) for argument in arguments])
 
     return run

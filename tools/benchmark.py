@@ -1,11 +1,14 @@
 #!/usr/bin/env python
-"""Measures speed and memory beside peers: the same as ``detr-d2 benchmark``."""
+"""Measures speed and memory beside peers; ``--help`` tells more."""
 
 import sys
 
-from detr_d2.cli import tool_main
+from detr_d2.cli.program import run_module
 
-main = tool_main("benchmark")
+
+def main() -> int:
+    return run_module("benchmarks.benchmark_command", sys.argv[1:], "tools/benchmark.py")
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that wants a GPU, checked in at most 4 minutes and without a network. Writes
 # gpu_check.json and gpu_check.md into output/gpu_check, or where --output says. Arguments go to
-# python -m detr_d2.benchmark.gpu_check.
+# benchmarks/gpu_check.py.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 python="${DETR_D2_VENV:-.venv}/bin/python"
@@ -18,4 +18,4 @@ print(", ".join(name for name in names if find_spec(name) is None))') || {
     "Detectron2, then pip install -e '.[train]'" >&2
   exit 2
 }
-exec "$python" -m detr_d2.benchmark.gpu_check "$@"
+PYTHONPATH="tools${PYTHONPATH:+:$PYTHONPATH}" exec "$python" -m benchmarks.gpu_check "$@"

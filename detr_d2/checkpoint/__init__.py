@@ -7,16 +7,16 @@ from detr_d2.checkpoint.checkpoint import (
     from_content,
     read_checkpoint,
 )
+from detr_d2.checkpoint.checkpoint_errors import CheckpointError, CheckpointNotFoundError
 from detr_d2.checkpoint.convert import convert_file
-from detr_d2.checkpoint.errors import CheckpointError, CheckpointNotFoundError
-from detr_d2.checkpoint.files import check_pickle
 from detr_d2.checkpoint.fitting import Fitted, LoadingRules, fit
 from detr_d2.checkpoint.formats import OWN, recognise
-from detr_d2.checkpoint.module import TakesAnyDETR
-from detr_d2.checkpoint.report import loading_table, log_loaded, tensor_table
+from detr_d2.checkpoint.load_hook import TakesAnyDETR
+from detr_d2.checkpoint.loading_report import loading_table, log_loaded, tensor_table
+from detr_d2.checkpoint.model_settings import Settings
 from detr_d2.checkpoint.run_classes import run_classes
-from detr_d2.checkpoint.settings import Settings
 from detr_d2.checkpoint.sources import TorchvisionHandler, fetch
+from detr_d2.checkpoint.weight_files import check_pickle
 
 __all__ = [
     "DESCRIPTION",

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from detr_d2.checkpoint import formats
+from detr_d2.checkpoint.checkpoint_errors import CheckpointError
 from detr_d2.checkpoint.class_rows import ClassHead, named
-from detr_d2.checkpoint.errors import CheckpointError
-from detr_d2.checkpoint.files import read_file
 from detr_d2.checkpoint.formats import NamedWeights, StateDict, to_own_names
+from detr_d2.checkpoint.model_settings import OF_TORCHVISION, Settings
 from detr_d2.checkpoint.model_zoo import whole_model_in
-from detr_d2.checkpoint.names import BACKBONE, CLASS_HEAD, MASK_HEAD
-from detr_d2.checkpoint.settings import OF_TORCHVISION, Settings
+from detr_d2.checkpoint.parameter_names import BACKBONE, CLASS_HEAD, MASK_HEAD
 from detr_d2.checkpoint.sources import fetch
+from detr_d2.checkpoint.weight_files import read_file
 from detr_d2.checkpoint.wrappers import plain_name
 from detr_d2.data.categories import PanopticClasses
 

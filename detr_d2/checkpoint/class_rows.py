@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
-from detr_d2.checkpoint.errors import CheckpointError
+from detr_d2.checkpoint.checkpoint_errors import CheckpointError
 from detr_d2.checkpoint.formats import shorten
 from detr_d2.data.categories import PanopticClasses
 

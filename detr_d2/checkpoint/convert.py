@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 from detr_d2.checkpoint.checkpoint import DESCRIPTION, describe, read_checkpoint
+from detr_d2.checkpoint.checkpoint_errors import CheckpointError, brief
 from detr_d2.checkpoint.class_rows import plan_rows
-from detr_d2.checkpoint.errors import CheckpointError, brief
 from detr_d2.checkpoint.fitting import Fitted
-from detr_d2.checkpoint.names import CLASS_HEAD
-from detr_d2.checkpoint.report import loading_table, tensor_table
+from detr_d2.checkpoint.loading_report import loading_table, tensor_table
+from detr_d2.checkpoint.parameter_names import CLASS_HEAD
 from detr_d2.data.categories import PanopticClasses, classes_of
 
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from detr_d2.checkpoint.checkpoint import Checkpoint
+from detr_d2.checkpoint.checkpoint_errors import CheckpointError
 from detr_d2.checkpoint.class_rows import advice, different_classes, plan_rows
-from detr_d2.checkpoint.errors import CheckpointError
 from detr_d2.checkpoint.formats import is_counter, shorten
-from detr_d2.checkpoint.names import BACKBONE, CLASS_HEAD, MASK_HEAD, QUERIES
-from detr_d2.checkpoint.settings import Settings, different_settings
+from detr_d2.checkpoint.model_settings import Settings, different_settings
+from detr_d2.checkpoint.parameter_names import BACKBONE, CLASS_HEAD, MASK_HEAD, QUERIES
 from detr_d2.data.categories import PanopticClasses
 
 WITHOUT_CLASS_HEAD = (

@@ -12,8 +12,8 @@ from functools import cached_property
 
 import torch
 
-from detr_d2.checkpoint import names
-from detr_d2.checkpoint.errors import CheckpointError, brief
+from detr_d2.checkpoint import parameter_names as names
+from detr_d2.checkpoint.checkpoint_errors import CheckpointError, brief
 from detr_d2.checkpoint.wrappers import unwrap
 
 StateDict = Mapping[str, torch.Tensor]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from detr_d2.checkpoint.errors import CheckpointError, brief
-from detr_d2.checkpoint.files import check_pickle
+from detr_d2.checkpoint.checkpoint_errors import CheckpointError, brief
 from detr_d2.checkpoint.formats import TORCHVISION, recognise, shorten
 from detr_d2.checkpoint.sources import fetch
+from detr_d2.checkpoint.weight_files import check_pickle
 
 # Addresses in the zoo of all but its backbones.
 WHOLE_MODELS = re.compile(r"(detectron2://|/detectron2/)(?!ImageNetPretrained/).+\.pkl")

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from detr_d2.checkpoint.errors import CheckpointError, brief
+from detr_d2.checkpoint.checkpoint_errors import CheckpointError, brief
 
 # What torch permits without being told, and argparse.Namespace.
 PERMITTED_GLOBALS = re.compile(

@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from detr_d2.checkpoint.checkpoint import read_checkpoint
-from detr_d2.checkpoint.errors import CheckpointError
+from detr_d2.checkpoint.checkpoint_errors import CheckpointError
 from detr_d2.checkpoint.sources import names_a_backbone
 from detr_d2.config import set_key
 from detr_d2.data.categories import PanopticClasses, classes_of, first_classes, resolve_classes

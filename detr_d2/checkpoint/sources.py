@@ -13,8 +13,8 @@ import torchvision
 from detectron2.utils.file_io import PathHandler, PathManager
 from iopath.common.file_io import get_cache_dir
 
-from detr_d2.checkpoint.errors import CheckpointError, CheckpointNotFoundError, brief
-from detr_d2.checkpoint.files import HUGGING_FACE_CONFIG, WEIGHT_FILES
+from detr_d2.checkpoint.checkpoint_errors import CheckpointError, CheckpointNotFoundError, brief
+from detr_d2.checkpoint.weight_files import HUGGING_FACE_CONFIG, WEIGHT_FILES
 
 # Of files; other URLs are those of folders.
 SUFFIXES = {".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pkl", ".pyth"}

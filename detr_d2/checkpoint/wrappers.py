@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from detr_d2.checkpoint.errors import CheckpointError, brief
+from detr_d2.checkpoint.checkpoint_errors import CheckpointError, brief
 
 # Distributed training, torch.compile, and what shards or recomputes: wherever they stand in a name,
 # around the model or around a part of it, no model has a part of this name.

@@ -42,8 +42,8 @@ def check_arguments(args: argparse.Namespace, parser: argparse.ArgumentParser) -
 
 def run(args: argparse.Namespace) -> int:
     """Prints a report on each dataset; the status is 1 where something would break."""
-    from detr_d2.checking import check_dataset, check_datasets, write_reports
     from detr_d2.config import load_config
+    from detr_d2.data.check import check_dataset, check_datasets, write_reports
     from detr_d2.data.image_file import ImageOptions
 
     # Without a config, that of the project's own values.

@@ -53,7 +53,7 @@ def check_arguments(args: argparse.Namespace, parser: argparse.ArgumentParser) -
 
 def run(args: argparse.Namespace) -> int:
     """Predicts; the status is 1 where something was left out."""
-    from detr_d2.prediction import DemoOptions, predict_files, predict_webcam
+    from detr_d2.apps.demo import DemoOptions, predict_files, predict_webcam
 
     options = DemoOptions(
         args.view or "panoptic", args.mask, args.batch, args.save_panoptic, args.window

@@ -24,6 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Writes the page."""
-    from detr_d2.explanation import explain_file
+    from detr_d2.apps.explain import explain_file
 
     explain_file(load_model_config(args), args.input, args.output)

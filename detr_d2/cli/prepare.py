@@ -138,7 +138,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints what was made; the status is 1 where something was left out."""
-    from detr_d2 import preparation
+    from detr_d2.data import prepare as preparation
 
     sources = {
         "instances": preparation.prepare_instances,

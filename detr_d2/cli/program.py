@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from detr_d2 import __version__
 from detr_d2.extras import message_on_missing
@@ -23,7 +24,6 @@ COMMANDS = {
     "convert": "convert a checkpoint of any kind",
     "export": "write a model as one file for other runtimes",
     "deploy": "predict with such a file, without PyTorch",
-    "benchmark": "measure speed and memory beside peers",
     "submit": "submit a training to a SLURM cluster",
     "env": "list versions and devices, for reports of bugs",
 }
@@ -83,9 +83,26 @@ def run_command(command: str, argv: Sequence[str], program: str) -> int:
     Raises:
         SystemExit: see ``main``.
     """
+    return run_module(f"detr_d2.cli.{command}", argv, program)
+
+
+def run_module(name: str, argv: Sequence[str], program: str) -> int:
+    """Runs a module that has the functions of a command, see ``parse_arguments``.
+
+    Args:
+        name: of the module.
+        argv: its arguments.
+        program: what people have typed to run it.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        SystemExit: see ``main``.
+    """
     try:
-        args = parse_arguments(command, argv, program)
-        return import_module(f"detr_d2.cli.{command}").run(args) or 0
+        module = import_module(name)
+        return module.run(_parse(module, argv, program)) or 0
     except ModuleNotFoundError as error:
         sys.exit(f"error: {message_on_missing(error)}")
     except (ImportError, OSError, ValueError) as error:
@@ -100,24 +117,24 @@ def run_command(command: str, argv: Sequence[str], program: str) -> int:
         return INTERRUPTED
 
 
-def parse_arguments(
-    command: str, argv: Sequence[str], program: str | None = None
-) -> argparse.Namespace:
+def parse_arguments(command: str, argv: Sequence[str]) -> argparse.Namespace:
     """Parses the arguments of a command.
 
     Args:
-        command: its name.
+        command: one of ``COMMANDS``.
         argv: its arguments.
-        program: what people have typed to run it, for messages.
 
     Raises:
         SystemExit: the arguments are wrong, or ask for help.
     """
-    module = import_module(f"detr_d2.cli.{command}")
-    documented = f"detr-d2 {command}"
+    return _parse(import_module(f"detr_d2.cli.{command}"), argv, f"detr-d2 {command}")
+
+
+def _parse(module: ModuleType, argv: Sequence[str], program: str) -> argparse.Namespace:
+    documented = f"detr-d2 {module.__name__.rpartition('.')[2]}"
     parser = argparse.ArgumentParser(
-        prog=program or documented,
-        description=module.__doc__.replace(documented, program or documented),
+        prog=program,
+        description=module.__doc__.replace(documented, program),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)

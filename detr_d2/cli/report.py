@@ -36,10 +36,10 @@ def check_arguments(args: argparse.Namespace, parser: argparse.ArgumentParser) -
 
 def run(args: argparse.Namespace) -> None:
     """Writes the report and prints its summary."""
+    from detr_d2.apps.report import report_on_saved
     from detr_d2.config import load_config
     from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions
     from detr_d2.data.register import register_from_config
-    from detr_d2.reporting import report_on_saved
 
     show_log()
     dataset, score_thresh, image_options = args.dataset, None, DEFAULT_OPTIONS

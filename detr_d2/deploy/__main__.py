@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from detr_d2.deploy.files import predict_files
 from detr_d2.deploy.model_info import read_categories
-from detr_d2.deploy.predictor import Predictor
+from detr_d2.deploy.onnx_predictor import Predictor
+from detr_d2.deploy.prediction_files import predict_files
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

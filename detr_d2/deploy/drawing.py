@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from detr_d2.deploy.model_info import ModelClass
-from detr_d2.fonts import Line, warn_of_missing
+from detr_d2.visualization.fonts import Line, warn_of_missing
 
 # Smaller images are enlarged to about this length, so that names are legible on them.
 MIN_PICTURE_SIZE = 480

@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from detr_d2.deploy.graph import in_order
+from detr_d2.deploy.graph_nodes import in_order
 
 # The axis of the weight that counts its output channels.
 _CONVOLUTIONS = {"Conv": 0, "ConvTranspose": 1}

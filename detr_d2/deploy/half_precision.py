@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from detr_d2.deploy.graph import inputs_of
+from detr_d2.deploy.graph_nodes import inputs_of
 
 # Where the arithmetic is. What follows joins where a float16 tensor reaches it anyway, so that it
 # isn't cast to and fro: all inputs of these have one type.

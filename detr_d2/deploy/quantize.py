@@ -2,7 +2,7 @@
 
 python -m detr_d2.deploy.quantize MODEL OUTPUT --to int8|fp16
 
-What they are worth on a machine and on data shows python -m detr_d2.deploy.evaluate.
+What they are worth on a machine and on data shows python -m detr_d2.deploy.graph_evaluation.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
 
 from detr_d2.deploy.eight_bits import to_int8  # noqa: E402
-from detr_d2.deploy.graph import inputs_of  # noqa: E402
+from detr_d2.deploy.graph_nodes import inputs_of  # noqa: E402
 from detr_d2.deploy.half_precision import to_half  # noqa: E402
 
 KINDS = {"int8": to_int8, "fp16": to_half}

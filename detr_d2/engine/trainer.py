@@ -23,13 +23,13 @@ from detr_d2.data.categories import check_num_classes, resolve_classes
 from detr_d2.data.loader import build_train_loader
 from detr_d2.data.panoptic_dataset import require_datasets
 from detr_d2.data.whole_file import check_writable, remove_unfinished
-from detr_d2.engine.checkpoint import StrictCheckpointer
-from detr_d2.engine.evaluate import evaluate
-from detr_d2.engine.faults import explained
-from detr_d2.engine.hooks import EvalHook, MaskMetrics, RepeatableRandomness
-from detr_d2.engine.loop import Trainer
+from detr_d2.engine.checkpointer import StrictCheckpointer
+from detr_d2.engine.model_evaluation import evaluate
 from detr_d2.engine.solver import build_optimizer
-from detr_d2.engine.stages import (
+from detr_d2.engine.training_faults import explained
+from detr_d2.engine.training_hooks import EvalHook, MaskMetrics, RepeatableRandomness
+from detr_d2.engine.training_loop import Trainer
+from detr_d2.engine.training_stages import (
     FINAL_WEIGHTS,
     check_batch_sizes,
     check_starting_point,

@@ -34,7 +34,7 @@ __getattr__ = lazy_names(
     {
         "PanopticEvaluator": "panoptic_evaluator",
         "ThingInstanceEvaluator": "thing_instances",
-        "build_evaluators": "build",
+        "build_evaluators": "configured_evaluators",
         "build_instance_evaluator": "thing_instances",
         "write_thing_instances": "thing_instances",
     },

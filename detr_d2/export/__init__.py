@@ -1,5 +1,5 @@
 """Whole models as one file for other runtimes: ONNX, and programs of torch.export."""
 
-from detr_d2.export.export import ExportOptions, export_model
+from detr_d2.export.model_export import ExportOptions, export_model
 
 __all__ = ["ExportOptions", "export_model"]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.export import ExportedProgram
 
-from detr_d2.export.metadata import METADATA_KEY
-from detr_d2.export.program import Interface
+from detr_d2.export.graph_metadata import METADATA_KEY
+from detr_d2.export.traced_program import Interface
 
 if TYPE_CHECKING:
     import onnx

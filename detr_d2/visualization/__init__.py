@@ -22,8 +22,8 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        **dict.fromkeys(["Scene", "Segment"], "scene"),
-        **dict.fromkeys(["VIEWS", "draw_one", "draw_view"], "views"),
+        **dict.fromkeys(["Scene", "Segment"], "panoptic_scene"),
+        **dict.fromkeys(["VIEWS", "draw_one", "draw_view"], "scene_views"),
         **dict.fromkeys(
             [
                 "MAX_PICTURE_SIZE",
@@ -35,7 +35,7 @@ __getattr__ = lazy_names(
                 "enlarge",
                 "fitted",
             ],
-            "pictures",
+            "annotated_pictures",
         ),
     },
 )

@@ -12,7 +12,7 @@ import numpy as np
 from detectron2.data import Metadata
 
 from detr_d2.data.categories import default_color
-from detr_d2.visualization.scene import Segment
+from detr_d2.visualization.panoptic_scene import Segment
 
 # Multiples of these, without their whole part, are spread evenly however many there are.
 _GOLDEN, _PLASTIC = 0.618034, 0.754878

@@ -12,8 +12,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw
 
-from detr_d2.fonts import Line
 from detr_d2.visualization.colors import darker
+from detr_d2.visualization.fonts import Line
 
 # Rectangles: left, upper, right, lower; right and lower are outside.
 Rectangle = tuple[int, int, int, int]

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from detr_d2.checking import Report, check_dataset
 from detr_d2.data import image_file
+from detr_d2.data.check import Report, check_dataset
 from detr_d2.data.image_file import read_image
 from detr_d2.data.panoptic_json import read_categories, read_panoptic_json
 from detr_d2.data.panoptic_png import MAX_SEGMENT_ID, read_panoptic_png

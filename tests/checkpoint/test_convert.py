@@ -18,11 +18,11 @@ from detr_d2.checkpoint import (
     CheckpointNotFoundError,
     Settings,
     convert_file,
-    names,
     read_checkpoint,
 )
+from detr_d2.checkpoint import parameter_names as names
 from detr_d2.data.categories import classes_of
-from detr_d2.engine.checkpoint import StrictCheckpointer
+from detr_d2.engine.checkpointer import StrictCheckpointer
 
 VAL = "small_shapes_val"
 # What other projects always have.

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from detr_d2.checkpoint import CheckpointError, CheckpointNotFoundError
-from detr_d2.engine.checkpoint import StrictCheckpointer
+from detr_d2.engine.checkpointer import StrictCheckpointer
 
 PREFIX = "detector.backbone."
 HINT = "?matching_heuristics=True"

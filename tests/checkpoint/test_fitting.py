@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detr_d2.checkpoint import DESCRIPTION, CheckpointError, describe, fit, from_content
-from detr_d2.engine.checkpoint import StrictCheckpointer
+from detr_d2.engine.checkpointer import StrictCheckpointer
 from detr_d2.modeling import DETR
 
 CLASS_WEIGHT, CLASS_BIAS = "detector.class_head.weight", "detector.class_head.bias"

@@ -11,7 +11,7 @@ from torch import nn
 
 from detr_d2.checkpoint import DESCRIPTION, CheckpointError, recognise
 from detr_d2.checkpoint.formats import HUGGING_FACE, OWN, REFERENCE, TORCHVISION, to_own_names
-from detr_d2.engine.checkpoint import StrictCheckpointer
+from detr_d2.engine.checkpointer import StrictCheckpointer
 
 BOXES = {"MODEL.DETR.MASK_ON": False}
 BATCH_NORM = {"MODEL.RESNETS.NORM": "BN"}

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
-from detr_d2.engine.checkpoint import StrictCheckpointer
+from detr_d2.engine.checkpointer import StrictCheckpointer
 
 BOXES = {"MODEL.DETR.MASK_ON": False}
 LEARNED = {"MODEL.DETR.POSITION_EMBEDDING": "learned"}

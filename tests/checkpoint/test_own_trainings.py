@@ -9,7 +9,7 @@ from detectron2.data import MetadataCatalog
 from detr_d2.checkpoint import CheckpointError, convert_file
 from detr_d2.checkpoint.class_rows import ClassHead, RowPlan, plan_rows
 from detr_d2.data.categories import PanopticClasses
-from detr_d2.engine.checkpoint import StrictCheckpointer
+from detr_d2.engine.checkpointer import StrictCheckpointer
 
 # Contiguous class → category id, things first: not the order of ids.
 IDS = (2, 7, 4)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from detr_d2.checkpoint import CheckpointError
-from detr_d2.checkpoint.files import read_file
+from detr_d2.checkpoint.weight_files import read_file
 
 
 @pytest.mark.parametrize("start", [b" <", b" {", b"\n<", b" \t", b"<\x10", b"{\x10"])

@@ -16,8 +16,8 @@ from detectron2.utils.file_io import PathManager
 from safetensors.torch import save_file
 
 from detr_d2.checkpoint import CheckpointError, CheckpointNotFoundError, fetch, read_checkpoint
-from detr_d2.checkpoint.settings import Settings
-from detr_d2.engine.stages import evaluation_config, final_weights
+from detr_d2.checkpoint.model_settings import Settings
+from detr_d2.engine.training_stages import evaluation_config, final_weights
 
 RESNET = {"layer1.0.conv1.weight": torch.arange(4.0)}
 HUGGING_FACE = {

@@ -25,8 +25,8 @@ from detr_d2.checkpoint import (
     Settings,
     read_checkpoint,
 )
-from detr_d2.checkpoint.files import read_file
-from detr_d2.engine.checkpoint import StrictCheckpointer
+from detr_d2.checkpoint.weight_files import read_file
+from detr_d2.engine.checkpointer import StrictCheckpointer
 
 # Enough for a file to be recognised.
 WEIGHTS = {"layer1.0.conv1.weight": torch.arange(4.0)}

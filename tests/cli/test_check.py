@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from detr_d2.data.shapes_files import write_shapes
+from detr_d2.data.shapes.shapes_files import write_shapes
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detr_d2.checking import check_dataset
+from detr_d2.data.check import check_dataset
 
 STUFF = "--categories stuff.json --ignore 255"
 PIXELS = [[7, 7, 255], [7, 9, 9]]

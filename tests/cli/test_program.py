@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TOOLS = {
     path: re.search(r'tool_main\("(\w+)"\)', path.read_text(encoding="utf-8"))[1]
     for path in (ROOT / "tools").glob("*.py")
+    if path.stem != "benchmark"  # which is no part of what is installed
 }
 
 

@@ -33,8 +33,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultPredictor
 from detr_d2.cli import main
 from detr_d2.config import load_config
-from detr_d2.prediction import Predictor
-from detr_d2.web.viewer import Viewer
+from detr_d2.apps.demo import Predictor
+from detr_d2.apps.web.image_viewer import Viewer
 
 folder = sys.argv[1]
 config, image = f"{folder}/config.yaml", f"{folder}/image.png"

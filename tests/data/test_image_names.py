@@ -11,8 +11,8 @@ from PIL import Image
 from detr_d2.data import image_names
 from detr_d2.data.image_file import read_image
 from detr_d2.data.image_names import describe_left_out, image_suffixes, visible_files, why_unread
-from detr_d2.data.inputs import find_images
-from detr_d2.preparation.files import pair_with_images
+from detr_d2.data.input_files import find_images
+from detr_d2.data.prepare.source_files import pair_with_images
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detr_d2.data.inputs import find_images
+from detr_d2.data.input_files import find_images
 from detr_d2.data.panoptic_png import read_panoptic_png
 from detr_d2.deploy import Predictor
-from detr_d2.deploy.files import predict_files
+from detr_d2.deploy.prediction_files import predict_files
 
 MODULE = "detr_d2.deploy"
 

@@ -10,7 +10,7 @@ CODE = """
 import sys
 sys.modules.update(dict.fromkeys(["torch", "torchvision", "detectron2", "fvcore", "iopath"]))
 import detr_d2.deploy
-import detr_d2.deploy.files
+import detr_d2.deploy.prediction_files
 top = {name.split(".")[0] for name, module in sys.modules.items() if module}
 known = {"cv2", "matplotlib", "onnx", "onnxruntime", "numpy", "PIL", "panopticapi", "pycocotools"}
 print(*sorted(top & known))

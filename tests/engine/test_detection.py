@@ -13,8 +13,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
 from detr_d2.engine import evaluate_only, train
-from detr_d2.engine.evaluate import evaluate
-from detr_d2.engine.stages import final_weights
+from detr_d2.engine.model_evaluation import evaluate
+from detr_d2.engine.training_stages import final_weights
 from detr_d2.evaluation import write_thing_instances
 
 NUM_THINGS = 6

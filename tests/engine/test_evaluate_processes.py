@@ -16,8 +16,8 @@ from PIL import Image
 from torch import nn
 
 from detr_d2.data.panoptic_dataset import set_panoptic_metadata
-from detr_d2.data.shapes import CATEGORIES
-from detr_d2.engine.evaluate import evaluate
+from detr_d2.data.shapes.synthetic_scenes import CATEGORIES
+from detr_d2.engine.model_evaluation import evaluate
 
 NAME = "some_shapes"
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from detr_d2.engine import train
-from detr_d2.engine.stages import final_weights
+from detr_d2.engine.training_stages import final_weights
 
 KILLS = int(os.environ.get("DETR_D2_KILLS", "20"))
 STAGES = ("boxes", "masks")

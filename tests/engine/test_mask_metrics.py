@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from detr_d2.data.loader import build_train_loader
-from detr_d2.engine import hooks, train, trainer
+from detr_d2.engine import train, trainer
+from detr_d2.engine import training_hooks as hooks
 from detr_d2.engine.mask_metrics import (
     MaskRecorder,
     attention_entropies,
     mask_ious,
     mask_similarities,
 )
-from detr_d2.engine.stages import final_weights
+from detr_d2.engine.training_stages import final_weights
 
 HEADS = 4
 METRICS = {"metrics/mask_iou", "metrics/mask_similarity", "metrics/empty_masks"}

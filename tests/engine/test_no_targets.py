@@ -5,7 +5,7 @@ import json
 import pytest
 from detectron2.data import MetadataCatalog
 
-from detr_d2.checking import check_datasets
+from detr_d2.data.check import check_datasets
 from detr_d2.data.loader import build_train_loader
 from detr_d2.data.panoptic_dataset import get_dataset_dicts
 from detr_d2.engine import train

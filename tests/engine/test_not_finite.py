@@ -11,8 +11,8 @@ from detectron2.utils import comm
 
 from detr_d2.data.loader import build_train_loader
 from detr_d2.engine import train
-from detr_d2.engine.faults import NotFiniteError
-from detr_d2.engine.stages import final_weights, stage_config
+from detr_d2.engine.training_faults import NotFiniteError
+from detr_d2.engine.training_stages import final_weights, stage_config
 
 criterion = importlib.import_module("detr_d2.modeling.criterion")
 

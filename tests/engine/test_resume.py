@@ -13,8 +13,8 @@ from detectron2.modeling import build_model
 
 from detr_d2.checkpoint import CheckpointError
 from detr_d2.engine import train
-from detr_d2.engine.checkpoint import StrictCheckpointer
-from detr_d2.engine.stages import final_weights, set_aside, stage_config
+from detr_d2.engine.checkpointer import StrictCheckpointer
+from detr_d2.engine.training_stages import final_weights, set_aside, stage_config
 
 
 @pytest.fixture(scope="module")

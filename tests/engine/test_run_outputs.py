@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 
 from detr_d2.engine import train
-from detr_d2.engine.stages import stage_config
+from detr_d2.engine.training_stages import stage_config
 
 BOX_LOSSES = {
     "loss_class",

@@ -26,7 +26,7 @@ def config(make_fast_cfg, tmp_path) -> Path:
 def quiet(monkeypatch) -> None:
     """No loggers for the whole session."""
     for setup in ("setup_logger", "default_setup"):
-        monkeypatch.setattr(f"detr_d2.engine.command.{setup}", lambda *args, **kwargs: None)
+        monkeypatch.setattr(f"detr_d2.engine.run_process.{setup}", lambda *args, **kwargs: None)
 
 
 def test_a_job_trains(config, quiet, tmp_path):

@@ -11,8 +11,8 @@ from detectron2.modeling import build_model
 
 from detr_d2.checkpoint import CheckpointError
 from detr_d2.engine import evaluate_only, train
-from detr_d2.engine.loop import Trainer
-from detr_d2.engine.stages import final_weights, stage_config
+from detr_d2.engine.training_loop import Trainer
+from detr_d2.engine.training_stages import final_weights, stage_config
 
 FEW_STEPS = ("SOLVER.MAX_ITER", 2, "SOLVER.MASK_STAGE.MAX_ITER", 2, "DATASETS.TEST", ())
 

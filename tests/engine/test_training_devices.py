@@ -12,8 +12,8 @@ from detectron2.modeling import build_model
 from detectron2.utils import comm
 
 from detr_d2.engine import evaluate_only, train
-from detr_d2.engine.stages import final_weights, stage_config
 from detr_d2.engine.trainer import leave_cores_to_loader, make_trainer
+from detr_d2.engine.training_stages import final_weights, stage_config
 
 
 def _train(cfg) -> None:

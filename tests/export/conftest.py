@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from benchmarks.weights import random_image
 from torch import nn
 from torch.export import ExportedProgram
 from torch.fx.experimental import _config as symbolic_config
 
-from detr_d2.benchmark.weights import random_image
 from detr_d2.export import ExportOptions
 from detr_d2.export.onnx_file import to_onnx
-from detr_d2.export.program import Interface, trace
+from detr_d2.export.traced_program import Interface, trace
 from detr_d2.modeling import DETR
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def run_tool(run_cli, tiny_cfg_of, tiny_weights, tmp_path_factory) -> Callable[.
         cfg = tiny_cfg_of(OF_THE_TOOL, "MODEL.WEIGHTS", str(tiny_weights), *overrides)
         config.write_text(cfg.dump())
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("detr_d2.export.export.DETR", _short_model)
+            patch.setattr("detr_d2.export.model_export.DETR", _short_model)
             run_cli("export", "--config-file", config, "--output", output, *arguments)
 
     return run

@@ -89,7 +89,7 @@ def test_a_failure_leaves_the_file_that_was_there(tiny_cfg_of, tiny_weights, tmp
     def fail(*_: object) -> None:
         raise ValueError("no such model")
 
-    monkeypatch.setattr("detr_d2.export.export.StrictCheckpointer", fail)
+    monkeypatch.setattr("detr_d2.export.model_export.StrictCheckpointer", fail)
     output = tmp_path / "tiny.pt2"
     output.write_bytes(b"older")
     cfg = tiny_cfg_of("R50, reference", "MODEL.WEIGHTS", str(tiny_weights))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from detr_d2.export import ExportOptions
-from detr_d2.export.graph import PanopticGraph
+from detr_d2.export.model_graph import PanopticGraph
 from detr_d2.export.triton import write_repository
 from detr_d2.modeling import DETR
 from detr_d2.modeling.inference import QuerySelection, select_panoptic_queries
@@ -174,7 +174,7 @@ def test_the_quickstarts_model(quickstart_weights, export, agree):
 
     from detr_d2 import config_file, load_config
     from detr_d2.data.image_file import read_image
-    from detr_d2.engine.checkpoint import StrictCheckpointer
+    from detr_d2.engine.checkpointer import StrictCheckpointer
 
     cfg = load_config(config_file("shapes/detr_panoptic.yaml"), ["MODEL.DEVICE", "cpu"])
     model = DETR(cfg).eval()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from detr_d2.export.graph import RawGraph
+from detr_d2.export.model_graph import RawGraph
 
 TOP_K = 3
 

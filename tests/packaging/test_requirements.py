@@ -24,7 +24,7 @@ PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 # All but the tests'.
 EXTRAS = ("", "benchmark", "deploy", "export", "quantize", "submit", "train", "web")
 # Modules of the deploy extra that need another one.
-QUANTIZE = {"quantize.py", "eight_bits.py", "half_precision.py", "graph.py"}
+QUANTIZE = {"quantize.py", "eight_bits.py", "half_precision.py", "graph_nodes.py"}
 # What is there where Detectron2 is, and isn't declared, as in Detectron2's own setup.py.
 WITH_DETECTRON2 = {"torch", "torchvision"}
 # What tools/setup_env.sh installs without its dependencies.
@@ -104,12 +104,12 @@ def test_every_import_is_declared(declared: list[Requirement]):
     of_deploy = set((package / "deploy").rglob("*.py"))
     of_quantize = {file for file in of_deploy if file.name in QUANTIZE}
     of_extras = {
-        "benchmark": set((package / "benchmark").rglob("*.py")),
+        "benchmark": set((ROOT / "tools" / "benchmarks").rglob("*.py")),
         "submit": {package / "engine" / "submission.py"},
         "deploy": of_deploy - of_quantize,
         "quantize": of_quantize,
         "export": set((package / "export").rglob("*.py")),
-        "web": set((package / "web").rglob("*.py")),
+        "web": set((package / "apps" / "web").rglob("*.py")),
     }
     of_extras["train"] = set(package.rglob("*.py")).difference(*of_extras.values())
     assert len(of_quantize) == len(QUANTIZE)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from detr_d2.cli.program import COMMANDS
-from detr_d2.data.shapes_files import write_shapes
+from detr_d2.data.shapes.shapes_files import write_shapes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,7 +51,7 @@ def test_it_holds_all_modules_configs_and_templates(wheel: Path):
     }
     templates = {
         path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "detr_d2" / "pages" / "templates").iterdir()
+        for path in (ROOT / "detr_d2" / "apps" / "html" / "templates").iterdir()
     }
     assert modules and configs and templates
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from benchmarks.weights import TINY, load_ours, random_image, randomise
 from torch import nn
 
-from detr_d2.benchmark.weights import TINY, load_ours, random_image, randomise
 from detr_d2.modeling import DETR
 
 if TYPE_CHECKING:

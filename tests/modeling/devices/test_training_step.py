@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from detectron2.utils.events import EventStorage
 from torchvision.ops import box_convert
 
-from detr_d2.engine.loop import Trainer
 from detr_d2.engine.solver import build_optimizer
-from detr_d2.engine.stages import stage_config
+from detr_d2.engine.training_loop import Trainer
+from detr_d2.engine.training_stages import stage_config
 from detr_d2.modeling import DETR, criterion, losses, matcher
 from detr_d2.modeling.targets import Target
 

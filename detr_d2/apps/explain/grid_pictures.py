@@ -1,0 +1,145 @@
+"""Tensors as small pictures: a pixel for each cell of the grid, enlarged where they are shown.
+
+Axes: T maps of h×w cells; H×W an image.
+"""
+
+from __future__ import annotations
+
+import base64
+import colorsys
+import io
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import matplotlib
+import numpy as np
+import torch
+from PIL import Image
+
+from detr_d2.apps.explain.mask_head_stages import strongest_channels
+
+# Logits of a mask beyond this look alike: its probability is then within 0.0004 of 0 or 1.
+LOGIT_RANGE = 8.0
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """T maps side by side in one picture, each relative to its own peak.
+
+    Attributes:
+        picture: rows·h × columns·w, 8 bits for the palette "heat": 255 at the peak of each map.
+        columns: maps in a row.
+        peaks: T highest values.
+    """
+
+    picture: np.ndarray
+    columns: int
+    peaks: list[float]
+
+    @classmethod
+    def of(cls, maps: torch.Tensor, columns: int) -> Tiles:
+        """Packs T×h×w values of at least 0, row by row; the last row is filled with zeros."""
+        count, height, width = maps.shape
+        peaks = maps.float().flatten(1).amax(1)
+        scale = 255 / peaks.clamp(min=torch.finfo(torch.float32).tiny)
+        levels = (maps.float() * scale[:, None, None]).round().byte().cpu().numpy()
+        rows = -(-count // columns)
+        tiles = np.zeros((rows * columns, height, width), np.uint8)
+        tiles[:count] = levels
+        picture = tiles.reshape(rows, columns, height, width).swapaxes(1, 2)
+        return cls(picture.reshape(rows * height, columns * width), columns, peaks.tolist())
+
+
+def channel_strip(maps: torch.Tensor, count: int) -> tuple[np.ndarray, list[int]]:
+    """The strongest of C×h×w channels side by side: h × count·w levels, and their indices."""
+    channels = strongest_channels(maps, count)
+    return strip(maps[channels]), channels.tolist()
+
+
+def spread_channels(maps: torch.Tensor, count: int) -> list[int]:
+    """Indices of ``count`` of C×h×w channels, evenly from the first to the last."""
+    return [round(i * (len(maps) - 1) / (count - 1)) for i in range(count)]
+
+
+def strip(maps: torch.Tensor) -> np.ndarray:
+    """T×h×w values side by side, h × T·w levels from each map's lowest value to its highest."""
+    flat = maps.float().flatten(1)
+    low, high = flat.amin(1)[:, None, None], flat.amax(1)[:, None, None]
+    levels = (maps.float() - low) / (high - low).clamp(min=1e-12) * 255
+    return np.concatenate(list(levels.round().byte().cpu().numpy()), axis=1)
+
+
+def logit_levels(logits: torch.Tensor) -> np.ndarray:
+    """H×W logits as levels around 128, which stands for 0; those beyond the range are cut."""
+    clamped = logits.clamp(-LOGIT_RANGE, LOGIT_RANGE)
+    return (128 + clamped * (127 / LOGIT_RANGE)).round().byte().cpu().numpy()
+
+
+@cache
+def palette(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """256×3 uint8 colours and 256 uint8 opacities.
+
+    "heat" goes from nothing over red to light yellow, to be laid over a picture; others are
+    colour maps of matplotlib, without transparency.
+    """
+    levels = np.arange(256)
+    opacity = np.full(256, 255, np.uint8)
+    if name == "heat":
+        name, levels = "inferno", 90 + levels * 165 // 255
+        opacity = (235 * (np.arange(256) / 255) ** 0.7).astype(np.uint8)
+    colors = matplotlib.colormaps[name](levels)[:, :3]
+    return (colors * 255).round().astype(np.uint8), opacity
+
+
+def palette_png(levels: np.ndarray, colors: np.ndarray, opacity: np.ndarray) -> bytes:
+    """An H×W uint8 picture of a palette (n×3 uint8, n uint8) as PNG."""
+    picture = Image.fromarray(levels, "P")
+    picture.putpalette(colors.tobytes())
+    file = io.BytesIO()
+    picture.save(file, "PNG", transparency=opacity.tobytes(), compress_level=9)
+    return file.getvalue()
+
+
+def palette_uri(levels: np.ndarray, name: str) -> str:
+    """H×W levels in a named palette, as the address of an image."""
+    png = palette_png(levels, *palette(name))
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def colored(levels: np.ndarray, name: str) -> np.ndarray:
+    """H×W levels as H×W×3 uint8 RGB, in an opaque palette."""
+    return palette(name)[0][levels]
+
+
+def heated(picture: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Lays h×w levels of "heat" over H×W×3 RGB, which loses its colours and some of its light."""
+    height, width = picture.shape[:2]
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[:, :, None] * np.float32(0.7)
+    colors, opacity = palette("heat")
+    alpha = opacity[:, None] / np.float32(255)
+    mixture = np.hstack([colors * alpha, 1 - alpha])[levels]  # h×w×4: what is added, what is left
+    large = cv2.resize(mixture, (width, height), interpolation=cv2.INTER_NEAREST)
+    return (large[:, :, :3] + grey * large[:, :, 3:]).round().astype(np.uint8)
+
+
+def query_color(query: int) -> tuple[int, int, int]:
+    """A colour for each query, RGB in 0 … 255; neighbours differ, by the golden ratio of hues."""
+    lightness = (0.5, 0.62, 0.42)[query % 3]
+    red, green, blue = colorsys.hls_to_rgb(query * 0.61803398875 % 1, lightness, 0.75)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def query_colors(count: int) -> np.ndarray:
+    """The colours of all queries: count×3 uint8."""
+    return np.array([query_color(query) for query in range(count)], np.uint8)
+
+
+def at_most(picture: np.ndarray, longest: int) -> np.ndarray:
+    """An H×W(×3) picture or map, its nearest pixels taken where it is longer than ``longest``."""
+    height, width = picture.shape[:2]
+    factor = longest / max(height, width)
+    if factor >= 1:
+        return picture
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_NEAREST)

@@ -1,0 +1,139 @@
+"""The page's pictures as files of their own, large enough to be looked at.
+
+Axes: H×W the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import torch
+from detectron2.utils.visualizer import Visualizer
+
+from detr_d2.apps.explain.explanation import Explanation
+from detr_d2.apps.explain.grid_pictures import (
+    Tiles,
+    channel_strip,
+    colored,
+    heated,
+    logit_levels,
+    query_color,
+    query_colors,
+    spread_channels,
+    strip,
+)
+from detr_d2.apps.explain.mask_head_stages import Stage
+from detr_d2.apps.explain.page_content import CHANNELS, MAX_STAGE_QUERIES, final_picture
+from detr_d2.apps.explain.query_outcomes import query_fates, surest_kept
+from detr_d2.visualization import below, beside, enlarge
+
+# Width of a map in a row of maps, in pixels.
+MAP_WIDTH = 240
+# Longest side of an image that lies under a map, in pixels.
+SMALL = 320
+
+
+def pictures(explanation: Explanation) -> Iterator[tuple[str, np.ndarray]]:
+    """Names, without a suffix, and H×W×3 uint8 RGB, in the order of the moves.
+
+    Pictures of queries are those of the surest kept ones, at most ``MAX_STAGE_QUERIES``.
+    """
+    image = enlarge(explanation.picture)
+    small = _shrink(image)
+    yield "move1_image", image
+    for name, maps in explanation.features.items():
+        yield f"move1_{name}", _row(colored(channel_strip(maps, CHANNELS)[0], "viridis"), maps)
+    positions = explanation.positions
+    some = positions[spread_channels(positions, CHANNELS)]
+    yield "move1_positions", _row(colored(strip(some), "viridis"), positions)
+    for name in ("projected", "memory"):
+        maps = getattr(explanation, name)
+        yield f"move2_{name}", _row(colored(channel_strip(maps, CHANNELS)[0], "viridis"), maps)
+    if explanation.encoder_attention:
+        yield "move2_attention_of_the_middle", _encoder_attention(explanation, small)
+    yield "move3_boxes", _boxes(explanation, image)
+    if explanation.masks is None:
+        return
+    fates, kept = query_fates(explanation), explanation.masks.kept.tolist()
+    for query in surest_kept(fates, MAX_STAGE_QUERIES):
+        row, of_query = kept.index(query), f"query{query:03d}"
+        attention = explanation.decoder_attention[-1].weights()[:, query].mean(0)
+        yield f"move3_{of_query}_attention", heated(small, _levels(attention, explanation))
+        maps = explanation.masks.attention_maps[query]
+        yield (
+            f"move4_{of_query}_maps",
+            beside([heated(small, _levels(m.flatten(), explanation)) for m in maps]),
+        )
+        yield f"move5_{of_query}_stages", _stages(explanation.masks.stages, row)
+        logits = logit_levels(explanation.masks.logits[row])
+        yield f"move5_{of_query}_mask_logits", _enlarge_cells(colored(logits, "RdBu_r"))
+    colors = query_colors(len(explanation.raw.logits))
+    for number, fight in enumerate(explanation.masks.rounds, start=1):
+        yield f"move7_round{number}", _enlarge_cells(colors[fight.winner.cpu().numpy()])
+    yield "move7_final", final_picture(explanation)
+
+
+def _shrink(image: np.ndarray) -> np.ndarray:
+    """An image as it lies under maps, of which there are many: at most ``SMALL`` long."""
+    factor = SMALL / max(image.shape[:2])
+    if factor >= 1:
+        return image
+    return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+
+
+def _enlarge_cells(picture: np.ndarray) -> np.ndarray:
+    """A small H×W×3 picture whose pixels stay squares."""
+    factor = max(1, round(SMALL / max(picture.shape[:2])))
+    return picture.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def _row(levels: np.ndarray, maps: torch.Tensor) -> np.ndarray:
+    """A strip of maps (C×h×w), each enlarged to about ``MAP_WIDTH``, a gap between them."""
+    factor = max(1, round(MAP_WIDTH / maps.shape[2]))
+    large = levels.repeat(factor, axis=0).repeat(factor, axis=1)
+    return beside(np.split(large, large.shape[1] // (maps.shape[2] * factor), axis=1))
+
+
+def _levels(weights: torch.Tensor, explanation: Explanation) -> np.ndarray:
+    """S weights as h×w levels up to their peak."""
+    return Tiles.of(weights.view(1, *explanation.padding_mask.shape), 1).picture
+
+
+def _encoder_attention(explanation: Explanation, image: np.ndarray) -> np.ndarray:
+    """What the middle of the image attends to in the last layer, over all heads."""
+    height, width = explanation.padding_mask.shape
+    middle = torch.tensor([height // 2 * width + width // 2])
+    attention = explanation.encoder_attention[-1]
+    weights = attention.weights(middle.to(attention.q.device))[:, 0].mean(0)
+    picture = heated(image, _levels(weights, explanation))
+    x, y = ((width // 2 + 0.5) / width, (height // 2 + 0.5) / height)
+    centre = round(x * image.shape[1]), round(y * image.shape[0])
+    return cv2.circle(picture, centre, 6, (255, 255, 255), 2, cv2.LINE_AA)
+
+
+def _boxes(explanation: Explanation, image: np.ndarray) -> np.ndarray:
+    """Boxes of the kept queries; of a model without masks, of those that are likelier something."""
+    network, padded = explanation.raw.sizes.network, explanation.raw.sizes.padded
+    height, width = (image.shape[i] * network[i] / padded[i] for i in (0, 1))
+    shown = [
+        fate
+        for fate in query_fates(explanation)
+        if (fate.kept if explanation.masks is not None else fate.score > fate.no_object)
+    ]
+    visualizer = Visualizer(image, explanation.metadata)
+    return visualizer.overlay_instances(
+        boxes=np.reshape([fate.box_xyxy for fate in shown], (-1, 4)) * ([width, height] * 2),
+        labels=[f"{fate.index} {fate.name} {fate.score:.0%}" for fate in shown],
+        assigned_colors=[np.array(query_color(fate.index)) / 255 for fate in shown],
+    ).get_image()
+
+
+def _stages(stages: list[Stage], row: int) -> np.ndarray:
+    """A row for each stage: the mean over channels, then the strongest channels."""
+    rows = []
+    for stage in stages:
+        maps = torch.cat([stage.mean[row, None], stage.maps[row]])
+        rows.append(_row(colored(strip(maps), "viridis"), maps))
+    return below(rows)

@@ -1,0 +1,105 @@
+"""What is taken for what, as tables with shaded cells and as lists.
+
+Axes: K classes, and one more place for void, or for no segment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from detr_d2.apps.report.run_record import RunRecord
+from detr_d2.data.categories import PanopticClasses
+
+# A table of more classes than this is left out of the page; the list below it stays.
+MAX_TABLE_CLASSES = 40
+# Confusions in a list.
+NUM_LISTED = 10
+
+
+@dataclass(frozen=True)
+class ConfusionCell:
+    """One pair of classes: its count, its share of the row in percent, and what it says."""
+
+    count: int
+    share: float
+    text: str
+    is_right: bool
+
+
+@dataclass(frozen=True)
+class ConfusionView:
+    """One table.
+
+    Attributes:
+        key: names it in the page.
+        label: for the button that shows it.
+        unit: what is counted.
+        columns: names of the columns.
+        rows: names of the rows with their cells; None where there are too many classes.
+        largest: sentences with the largest confusions, the largest first.
+    """
+
+    key: str
+    label: str
+    unit: str
+    columns: list[str]
+    rows: list[tuple[str, list[ConfusionCell]]] | None
+    largest: list[str]
+
+
+def confusion_views(runs: Sequence[RunRecord], classes: PanopticClasses) -> list[ConfusionView]:
+    """Pixels and segments of each run."""
+    views = []
+    for letter, run in zip("AB", runs, strict=False):
+        prefix = f"{letter}: " if len(runs) == 2 else ""
+        for unit, counts in (("segments", run.tally.segments), ("pixels", run.tally.pixels)):
+            views.append(_view(f"{unit}-{letter.lower()}", prefix + unit, unit, counts, classes))
+    return views
+
+
+def _view(
+    key: str, label: str, unit: str, counts: np.ndarray, classes: PanopticClasses
+) -> ConfusionView:
+    none = len(classes.names)
+    row_names = [*classes.names, "void" if unit == "pixels" else "no segment"]
+    column_names = [*classes.names, "nothing"]
+    occurring = (counts.sum(0) + counts.sum(1) > 0)[:none]
+    shown = [*np.flatnonzero(occurring).tolist(), none]
+    shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+
+    def sentence(row: int, column: int) -> str:
+        count = int(counts[row, column])
+        counted = f"{count:,} {unit}" if count != 1 else f"1 {unit[:-1]}"
+        of_row = f"{shares[row, column]:.1f}\u202f% of “{row_names[row]}”"
+        return f"{row_names[row]} → {column_names[column]}: {counted} ({of_row})"
+
+    rows = None
+    if len(shown) <= MAX_TABLE_CLASSES + 1:
+        rows = [
+            (
+                row_names[row],
+                [
+                    ConfusionCell(
+                        count=int(counts[row, column]),
+                        share=float(shares[row, column]),
+                        text=sentence(row, column),
+                        is_right=row == column != none,
+                    )
+                    for column in shown
+                ],
+            )
+            for row in shown
+        ]
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    wrong[none] = 0
+    if unit == "segments":  # those that are missed or surplus have figures of their own
+        wrong[:, none] = 0
+    order = np.argsort(-wrong, axis=None, kind="stable")[:NUM_LISTED]
+    pairs = [divmod(int(place), none + 1) for place in order]
+    largest = [sentence(row, column) for row, column in pairs if wrong[row, column]]
+    columns = [column_names[column] for column in shown]
+    return ConfusionView(key, label, unit, columns, rows, largest)

@@ -1,0 +1,119 @@
+"""Which images and segments a page shows, and under which headings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Any
+
+from detectron2.data import Metadata
+
+from detr_d2.apps.report.ranking import ImageScore, places_that_differ
+from detr_d2.apps.report.report_pictures import (
+    layers_of_image,
+    picture_of_missed,
+    picture_of_surplus,
+)
+from detr_d2.apps.report.report_tables import difference, number
+from detr_d2.apps.report.run_record import RunRecord
+
+
+def gallery(
+    runs: Sequence[RunRecord], records: list[dict[str, Any]], metadata: Metadata
+) -> tuple[list[dict[str, Any]], set[int]]:
+    """Groups of images with their pictures; each image is in the first group that wants it.
+
+    Returns:
+        The groups, and the places of all images in them.
+    """
+    scores = [{image.place: image for image in run.images} for run in runs]
+    groups, shown = [], set()
+    for title, places in _groups(runs):
+        cards = []
+        for place in places:
+            if place in shown or not any(place in of_run for of_run in scores):
+                continue
+            shown.add(place)
+            of_image = [of_run.get(place) for of_run in scores]
+            predictions = [run.kept.get(place) for run in runs]
+            cards.append(
+                {
+                    "anchor": anchor(place),
+                    "image_id": records[place]["image_id"],
+                    "file_name": PurePath(records[place]["file_name"]).name,
+                    "layers": layers_of_image(
+                        records[place], predictions, metadata, runs[0].options.image_options
+                    ),
+                    "scores": [_caption(image) for image in of_image],
+                    "gain": _gain(of_image),
+                }
+            )
+        if cards:
+            groups.append({"title": title, "cards": cards})
+    return groups, shown
+
+
+def anchor(place: int) -> str:
+    """The name by which links find an image of the gallery."""
+    return f"image-{place}"
+
+
+def mistake_cards(
+    runs: Sequence[RunRecord],
+    figures: Sequence[dict[str, Any]],
+    records: list[dict[str, Any]],
+    shown: set[int],
+) -> list[dict[str, Any]]:
+    """The surplus and the missed segments of each run, with their pictures and links."""
+    cards = []
+    for run, of_run in zip(runs, figures, strict=True):
+        options = run.options.image_options
+        surplus = [
+            (m, picture_of_surplus(records[m.place], run.kept[m.place], m.segment_id, options))
+            for m in run.ranking.surplus.items
+        ]
+        missed = [
+            (m, picture_of_missed(records[m.place], m.segment_id, options))
+            for m in run.ranking.missed.items
+        ]
+        cards.append(
+            {
+                kind: [
+                    {
+                        **figure,
+                        "picture": picture,
+                        "anchor": anchor(mistake.place) if mistake.place in shown else None,
+                    }
+                    for (mistake, picture), figure in zip(found, of_run[kind], strict=True)
+                ]
+                for kind, found in (("false_positives", surplus), ("false_negatives", missed))
+            }
+        )
+    return cards
+
+
+def _groups(runs: Sequence[RunRecord]) -> list[tuple[str, list[int]]]:
+    """Headings, and places of images."""
+    if len(runs) == 1:
+        tops = {"Worst": runs[0].ranking.worst, "Best": runs[0].ranking.best}
+        groups = [(title, [image.place for image in top.items]) for title, top in tops.items()]
+    else:
+        gained, lost = places_that_differ(*(run.images for run in runs))
+        groups = [("Better in B", gained), ("Worse in B", lost)]
+    tops = [top for run in runs for top in (run.ranking.surplus, run.ranking.missed)]
+    of_mistakes = list(dict.fromkeys(mistake.place for top in tops for mistake in top.items))
+    return [*groups, ("Drawn by lot", runs[0].random), ("With segments listed above", of_mistakes)]
+
+
+def _caption(image: ImageScore | None) -> str:
+    if image is None:
+        return "not predicted"
+    pq = number(100 * image.pq if image.counts else None, 1).text
+    return f"PQ {pq} · {image.tp} right, {image.fp} surplus, {image.fn} missed"
+
+
+def _gain(of_runs: Sequence[ImageScore | None]) -> Any:
+    """What PQ has gained from one run to the other, or None."""
+    if len(of_runs) < 2 or not all(image is not None and image.counts for image in of_runs):
+        return None
+    return difference(*(100 * image.pq for image in of_runs), more_is_better=True)

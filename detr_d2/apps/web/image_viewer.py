@@ -1,0 +1,197 @@
+"""One image at a time through a model, merged anew as often as one likes.
+
+Axes: Q queries, M heads; H×W an image, h×w the res5 grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import Metadata
+
+from detr_d2.apps.demo import Predictor
+from detr_d2.apps.explain.hook_recording import output_of, recording
+from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions, read_image
+from detr_d2.engine.training_stages import evaluation_config
+from detr_d2.modeling import AttentionMaskHead
+from detr_d2.modeling.raw_prediction import RawPrediction
+from detr_d2.predictor import require_names
+from detr_d2.visualization import Scene, draw_view, enlarge
+from detr_d2.visualization.painting import inner_points
+
+# Longest side of what is predicted and shown, in pixels. Networks see about as much, and names in
+# the picture stay legible on a screen.
+LONGEST_SIDE = 1280
+
+
+@dataclass(frozen=True)
+class Merging:
+    """What can be changed without a forward pass; the names are those of ``MODEL.DETR.TEST``.
+
+    Attributes:
+        score_thresh: in [0, 1].
+        min_area: in pixels of the image.
+        stuff_merging: "reference" or "merged".
+    """
+
+    score_thresh: float
+    min_area: int
+    stuff_merging: str
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """An image, what the network made of it, and its panoptic picture.
+
+    Attributes:
+        image: H×W×3 uint8 RGB.
+        raw: from which pictures are merged.
+        attention_maps: Q×M×h×w float32; None where the mask head has none.
+        metadata: names and colours of the classes.
+        ids: H×W int32, 0 where there is nothing.
+        segments_info: what each id stands for, see ``merge_panoptic``.
+        point: x and y of the pixel whose segment is explained, if any.
+    """
+
+    image: np.ndarray
+    raw: RawPrediction
+    attention_maps: torch.Tensor | None
+    metadata: Metadata
+    ids: np.ndarray
+    segments_info: list[dict]
+    point: tuple[int, int] | None = None
+
+    @cached_property
+    def scene(self) -> Scene:
+        return Scene.from_panoptic(self.ids, self.segments_info)
+
+    def merged(self, merging: Merging) -> Shown:
+        """The same image in another panoptic picture, without another forward pass."""
+        ids, segments_info = _merge(self.raw, merging)
+        return replace(self, ids=ids, segments_info=segments_info)
+
+    def pointed(self, x: int, y: int) -> Shown:
+        """The same with another point, in pixels of ``picture()``."""
+        height, width = self.image.shape[:2]
+        factor = self.picture_size[0] / height
+        inside = [
+            min(max(int(place / factor), 0), length - 1)
+            for place, length in ((x, width), (y, height))
+        ]
+        return replace(self, point=tuple(inside))
+
+    def pointed_at(self, segment_id: int) -> Shown:
+        """The same with a point inside a segment; without one where no segment has this id."""
+        segments = self.scene.segments
+        points = inner_points(self.scene.places, len(segments))
+        of_id = {segment.id: point for segment, point in zip(segments, points, strict=True)}
+        return replace(self, point=of_id.get(segment_id))
+
+    @property
+    def chosen(self) -> dict | None:
+        """The dict of the segment at the point; None without a point, or where nothing is."""
+        if self.point is None:
+            return None
+        x, y = self.point
+        return next((s for s in self.segments_info if s["id"] == self.ids[y, x]), None)
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """Height and width of ``picture()``."""
+        return enlarge(self.image).shape[:2]
+
+    def picture(self) -> np.ndarray:
+        """The panoptic picture, RGB uint8, with the ids of segments; small images are enlarged."""
+        return draw_view(enlarge(self.image), self.scene, self.metadata, "panoptic")
+
+
+class Viewer:
+    """A model that looks at images.
+
+    Attributes:
+        predictor: of the model; its outputs have ``raw`` alone.
+        merging: what the config says, to begin with.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        merging: Merging,
+        image_options: ImageOptions = DEFAULT_OPTIONS,
+    ) -> None:
+        """Takes a predictor whose outputs have ``raw``, see ``from_config``, the merging to begin
+        with, and how image files are to be understood.
+        """
+        self.predictor = predictor
+        self.merging = merging
+        self._image_options = image_options
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> Viewer:
+        """Builds the model.
+
+        Args:
+            cfg: the whole config; ``MODEL.WEIGHTS`` as for evaluation.
+
+        Raises:
+            FileNotFoundError: no weights.
+            ValueError: they don't fit; the model has no masks; nothing tells the classes' names.
+        """
+        if not cfg.MODEL.DETR.MASK_ON:
+            raise ValueError(
+                "The model has no masks (MODEL.DETR.MASK_ON is False), and so no segments."
+            )
+        test = cfg.MODEL.DETR.TEST
+        merging = Merging(test.SCORE_THRESH, test.MIN_AREA, test.STUFF_MERGING)
+        predictor = Predictor(_raw_config(evaluation_config(cfg)))
+        require_names(predictor)
+        return cls(predictor, merging, ImageOptions.from_config(cfg))
+
+    def look_at_file(self, path: str | Path, merging: Merging) -> Shown:
+        """Looks at an image file, made smaller where it is longer than ``LONGEST_SIDE``.
+
+        Raises:
+            FileNotFoundError, ValueError: see ``read_image``.
+        """
+        image = read_image(path, "RGB", self._image_options)
+        factor = LONGEST_SIDE / max(image.shape[:2])
+        if factor < 1:
+            width, height = (max(1, round(factor * n)) for n in image.shape[1::-1])
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        return self.look_at(image, merging)
+
+    def look_at(self, image: np.ndarray, merging: Merging) -> Shown:
+        """Runs the network on an image, H×W×3 uint8 RGB."""
+        model = self.predictor.model
+        has_maps = isinstance(model.mask_head, AttentionMaskHead)
+        wanted = {"mask_head.attention_map": output_of} if has_maps else {}
+        with recording(model, wanted) as calls:
+            raw = self.predictor(image[:, :, ::-1])["raw"]
+            ids, segments_info = _merge(raw, merging)  # has the mask head make its maps
+        maps = calls["mask_head.attention_map"][0][0] if has_maps else None
+        return Shown(image, raw, maps, self.predictor.metadata, ids, segments_info)
+
+
+def _merge(raw: RawPrediction, merging: Merging) -> tuple[np.ndarray, list[dict]]:
+    ids, segments_info = raw.panoptic(
+        score_thresh=merging.score_thresh,
+        stuff_merging=merging.stuff_merging,
+        min_area=merging.min_area,
+    )
+    return ids.cpu().numpy(), segments_info
+
+
+def _raw_config(cfg: CfgNode) -> CfgNode:
+    """The config of a model that gives raw predictions alone."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    test = cfg.MODEL.DETR.TEST
+    test.RAW_ON, test.INSTANCES_ON, test.PANOPTIC_ON = True, False, False
+    cfg.freeze()
+    return cfg

@@ -1,0 +1,172 @@
+"""The page itself, of gradio: what is on it, and what happens when something is touched."""
+
+from __future__ import annotations
+
+import gradio as gr
+import numpy as np
+from gradio.data_classes import ImageData
+
+from detr_d2.apps.web.image_viewer import Merging, Shown, Viewer
+from detr_d2.apps.web.segment_markup import explanation, segment_choices, segment_list
+
+# Highest minimum area that the slider goes to, in pixels.
+MAX_MIN_AREA = 2000
+# Seconds for which an image that nobody touches is kept, with what the network made of it.
+KEPT_SECONDS = 3600
+# Seconds between two removals of what is older.
+CLEANING_SECONDS = 60
+# People who may wait for the model at once; others are told that it is busy.
+MAX_WAITING = 20
+
+SANS, MONO = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
+
+STUFF_MERGINGS = [
+    ("reference: the first query of a stuff class alone", "reference"),
+    ("merged: all queries of a stuff class share a segment", "merged"),
+]
+
+
+def build_app(viewer: Viewer) -> gr.Blocks:
+    """Makes the page of a viewer; see ``detr_d2.apps.web.web_server`` for how it is served."""
+
+    def look(path: str | None, *settings) -> tuple:
+        return _show(seen(path, settings))
+
+    def merge(shown: Shown | None, path: str | None, *settings) -> tuple:
+        if shown is not None:
+            return _show(shown.merged(Merging(*settings)))
+        return look(path, *settings)
+
+    def point(event: gr.SelectData, shown: Shown | None, path: str | None, *settings) -> tuple:
+        shown = shown or seen(path, settings)
+        return _explain(shown and shown.pointed(*event.index))
+
+    def choose(segment_id: int | None, shown: Shown | None, path: str | None, *settings) -> tuple:
+        shown = shown or seen(path, settings)
+        return _explain(shown and shown.pointed_at(segment_id))
+
+    def seen(path: str | None, settings: tuple) -> Shown | None:
+        """Looks at what was uploaded, the first time or after it was forgotten."""
+        try:
+            return None if path is None else viewer.look_at_file(path, Merging(*settings))
+        except FileNotFoundError as error:
+            raise _told("This image is no longer there: upload it again.") from error
+        except ValueError as error:
+            # Without the place of the upload, which says nothing to who uploaded it.
+            raise _told(str(error).replace(f"{path}: ", "The image ")) from error
+
+    with gr.Blocks(
+        title="Panoptic DETR",
+        analytics_enabled=False,
+        delete_cache=(CLEANING_SECONDS, KEPT_SECONDS),
+    ) as app:
+        shown = gr.State(None, time_to_live=KEPT_SECONDS)
+        gr.Markdown("# Panoptic DETR\nWhat the model sees in an image, and why.")
+        with gr.Row(equal_height=True):
+            image = gr.Image(
+                label="Image", sources=["upload", "webcam"], type="filepath", elem_id="image"
+            )
+            # Gradio's own would open images of any size. A subclass would be the place, but gradio
+            # writes a stub beside the module of each.
+            image.preprocess = _uploaded_path
+            picture = gr.Image(
+                label="Segments",
+                interactive=False,
+                format="png",
+                buttons=["download", "fullscreen"],
+                elem_id="picture",
+            )
+        with gr.Row():
+            with gr.Column():
+                settings = _settings(viewer.merging)
+            with gr.Column():
+                segments = gr.HTML(elem_id="segments")
+                # What a click on the picture does, for those who don't click.
+                choice = gr.Dropdown([], value=None, label="Explain a segment", elem_id="choice")
+                # Gradio's own would refuse what it has forgotten together with the image.
+                choice.preprocess = lambda segment_id: segment_id
+        reasons = gr.HTML(elem_id="reasons")
+
+        def on(event, function, inputs, outputs, **options) -> None:
+            # One at a time: the model, and what is kept of an image, are shared.
+            event(
+                function,
+                inputs,
+                outputs,
+                concurrency_id="model",
+                concurrency_limit=1,
+                api_visibility="private",
+                **options,
+            )
+
+        texts = [segments, choice, reasons]
+        everything = [shown, picture, *texts]
+        kept = [shown, image, *settings]
+        on(image.change, look, [image, *settings], everything)
+        for setting in settings:
+            # Of the many values that a slider passes, the last counts.
+            quiet = {"trigger_mode": "always_last", "show_progress": "hidden"}
+            on(setting.change, merge, kept, everything, **quiet)
+        on(picture.select, point, kept, [shown, *texts], show_progress="hidden")
+        on(choice.input, choose, [choice, *kept], [shown, *texts], show_progress="hidden")
+    return app.queue(max_size=MAX_WAITING)
+
+
+def _uploaded_path(payload: ImageData | None) -> str | None:
+    """Where gradio has put what was uploaded; it takes paths in its own folder alone."""
+    return None if payload is None else payload.path
+
+
+def make_theme() -> gr.Theme:
+    """Gradio's look, with fonts that every system has: its own come from another host."""
+    theme = gr.themes.Default(font=SANS, font_mono=MONO)
+    # Its small print is too pale to be read.
+    names = "body_text_color_subdued", "block_info_text_color"
+    light = {name: "*neutral_600" for name in names}
+    return theme.set(**light, **{f"{name}_dark": "*neutral_300" for name in names})
+
+
+def _settings(merging: Merging) -> list[gr.components.Component]:
+    """What changes a ``Merging``, in the order of its attributes."""
+    return [
+        gr.Slider(
+            0,
+            1,
+            merging.score_thresh,
+            step=0.01,
+            label="Score threshold",
+            info="Queries below it don't fight for pixels.",
+            elem_id="score_thresh",
+        ),
+        gr.Slider(
+            0,
+            max(MAX_MIN_AREA, merging.min_area),
+            merging.min_area,
+            step=1,
+            label="Minimum area",
+            info="Segments of so few pixels are dropped.",
+            elem_id="min_area",
+        ),
+        gr.Radio(
+            STUFF_MERGINGS, value=merging.stuff_merging, label="Stuff", elem_id="stuff_merging"
+        ),
+    ]
+
+
+def _show(shown: Shown | None) -> tuple[Shown | None, np.ndarray | None, str, dict, str]:
+    shown, *texts = _explain(shown)
+    return shown, None if shown is None else shown.picture(), *texts
+
+
+def _explain(shown: Shown | None) -> tuple[Shown | None, str, dict, str]:
+    """Beside it the list of segments, the choice among them, and why the chosen one is there."""
+    if shown is None:
+        return None, "", gr.update(choices=[], value=None), ""
+    chosen = None if shown.chosen is None else shown.chosen["id"]
+    choice = gr.update(choices=segment_choices(shown), value=chosen)
+    return shown, segment_list(shown), choice, explanation(shown)
+
+
+def _told(message: str) -> gr.Error:
+    """An error of the user's, which the page shows and the log leaves out."""
+    return gr.Error(message, print_exception=False)

@@ -1,0 +1,174 @@
+"""Settings that change what a model computes but not the shapes of its tensors."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from detr_d2.checkpoint.checkpoint_errors import CheckpointError, brief
+
+# What all of torchvision's ResNets were made with, and all DETRs of others.
+OF_TORCHVISION = {"stride_in_1x1": False, "input_format": "RGB"}
+OF_DETR = {"position_temperature": 10000.0, "attention_softmax": "joint"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a checkpoint was made with; None where it doesn't say.
+
+    Each attribute has the meaning and the values of the key in ``KEYS``.
+    """
+
+    num_heads: int | None = None
+    pre_norm: bool | None = None
+    position_embedding: str | None = None
+    position_temperature: float | None = None
+    res5_dilation: int | None = None
+    attention_softmax: str | None = None
+    stride_in_1x1: bool | None = None
+    input_format: str | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> Settings:
+        return cls(
+            num_heads=cfg.MODEL.DETR.NUM_HEADS,
+            pre_norm=cfg.MODEL.DETR.PRE_NORM,
+            position_embedding=cfg.MODEL.DETR.POSITION_EMBEDDING,
+            position_temperature=cfg.MODEL.DETR.POSITION_TEMPERATURE,
+            res5_dilation=cfg.MODEL.RESNETS.RES5_DILATION,
+            attention_softmax=cfg.MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX,
+            stride_in_1x1=cfg.MODEL.RESNETS.STRIDE_IN_1X1,
+            input_format=cfg.INPUT.FORMAT,
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> Settings:
+        """Takes what ``to_dict`` gave, perhaps in another version: unknown names are left out."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: _plain(value) for name, value in values.items() if name in known})
+
+    @classmethod
+    def from_reference(cls, args: argparse.Namespace | None) -> Settings:
+        """From the arguments that the reference's training saves; its softmax is always joint."""
+        said = {} if args is None else {name: _plain(x) for name, x in vars(args).items()}
+        dilation, position_embedding = said.get("dilation"), said.get("position_embedding")
+        positions = {"v2": "sine", "v3": "learned"}
+        return cls(
+            num_heads=said.get("nheads"),
+            pre_norm=said.get("pre_norm"),
+            position_embedding=positions.get(position_embedding, position_embedding),
+            res5_dilation=None if dilation is None else 1 + bool(dilation),
+            **OF_TORCHVISION,
+            **OF_DETR,
+        )
+
+    @classmethod
+    def from_hugging_face(cls, config: Mapping | None) -> Settings:
+        """From a ``config.json``; None: only what is the same for all.
+
+        Raises:
+            CheckpointError: it describes a model that this project has no settings for.
+        """
+        always = {"pre_norm": False, **OF_TORCHVISION, **OF_DETR}
+        if config is None:
+            return cls(**always)
+        heads = {
+            _plain(config.get(f"{part}_attention_heads", 8)) for part in ("encoder", "decoder")
+        }
+        if len(heads) > 1:
+            raise CheckpointError(
+                f"its config.json has {' and '.join(map(brief, heads))} attention heads in encoder "
+                "and decoder; here both have as many."
+            )
+        activation = config.get("activation_function", "relu")
+        if activation != "relu":
+            raise CheckpointError(
+                f"its config.json has the activation {brief(repr(activation))}, not 'relu'."
+            )
+        return cls(
+            num_heads=heads.pop(),
+            position_embedding=_plain(config.get("position_embedding_type", "sine")),
+            res5_dilation=2 if _is_dilated(config) else 1,
+            **always,
+        )
+
+
+def _plain(value: object) -> Any:
+    """A value that a file gives, if it is one that a setting may have; None: it doesn't say."""
+    return value if isinstance(value, bool | int | float | str) else None
+
+
+def _is_dilated(config: Mapping) -> bool:
+    """Whether the backbone of a ``config.json`` keeps stride 16 in its last stage.
+
+    Raises:
+        CheckpointError: it is another network than torchvision's ResNet, under the same names.
+    """
+    given = (config.get(f"backbone_{key}") for key in ("config", "kwargs"))
+    backbone = next((x for x in given if x and isinstance(x, Mapping)), {})
+    of_timm = config.get("backbone") if config.get("use_timm_backbone", True) else None
+    name = backbone.get("backbone") or of_timm or "resnet50"
+    stride = backbone.get("output_stride") or 32
+    others = [
+        f"{key} {brief(repr(value))}"
+        for key, value, is_known in (
+            ("backbone", name, re.fullmatch(r"resnet\d+", str(name))),
+            ("output_stride", stride, stride in (16, 32)),
+            (
+                "hidden_act",
+                backbone.get("hidden_act"),
+                backbone.get("hidden_act", "relu") == "relu",
+            ),
+            *(
+                (flag, True, not backbone.get(flag))
+                for flag in ("downsample_in_bottleneck", "downsample_in_first_stage")
+            ),
+        )
+        if not is_known
+    ]
+    if others:
+        raise CheckpointError(
+            f"its config.json has a backbone with {', '.join(others)}: not the ResNet that this "
+            "project has."
+        )
+    return bool(config.get("dilation")) or stride == 16
+
+
+KEYS = {
+    "num_heads": "MODEL.DETR.NUM_HEADS",
+    "pre_norm": "MODEL.DETR.PRE_NORM",
+    "position_embedding": "MODEL.DETR.POSITION_EMBEDDING",
+    "position_temperature": "MODEL.DETR.POSITION_TEMPERATURE",
+    "res5_dilation": "MODEL.RESNETS.RES5_DILATION",
+    "attention_softmax": "MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX",
+    "stride_in_1x1": "MODEL.RESNETS.STRIDE_IN_1X1",
+    "input_format": "INPUT.FORMAT",
+}
+
+
+def different_settings(file: Settings, model: Settings, has_mask_head: bool) -> dict[str, str]:
+    """The settings in which a file and a model differ, each with a phrase that says how.
+
+    Args:
+        file: of the checkpoint.
+        model: of the config.
+        has_mask_head: whether a mask head is loaded, the only part that the softmax matters to.
+    """
+    theirs, ours = file.to_dict(), model.to_dict()
+    if model.position_embedding != "sine":
+        del theirs["position_temperature"]
+    if not has_mask_head:
+        del theirs["attention_softmax"]
+    return {
+        name: f"{KEYS[name]} is {ours[name]!r}, the file was made with {brief(repr(value))}"
+        for name, value in theirs.items()
+        if None not in (value, ours[name]) and value != ours[name]
+    }

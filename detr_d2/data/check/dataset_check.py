@@ -1,0 +1,145 @@
+"""Checks a whole dataset: the JSON first, then the files of its images, in several processes."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.utils.file_io import PathManager
+from tqdm import tqdm
+
+from detr_d2.data.categories import classes_of
+from detr_d2.data.check.annotation_checks import AnnotationCheck
+from detr_d2.data.check.check_report import Report
+from detr_d2.data.check.image_checks import FilesResult, check_files
+from detr_d2.data.check.label_checks import pixel_findings
+from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions
+from detr_d2.data.panoptic_dataset import get_dataset_dicts
+from detr_d2.data.panoptic_entries import AnnotatedImage, read_panoptic_lists
+from detr_d2.data.processes import worker_context
+from detr_d2.data.register import register_from_config
+
+# Images that wait at a process, so that memory doesn't grow with the dataset.
+IMAGES_PER_PROCESS = 8
+
+
+def check_dataset(
+    image_root: str,
+    panoptic_root: str,
+    panoptic_json: str,
+    *,
+    num_queries: int = 100,
+    name: str = "",
+    known_ids: Collection[int] | None = None,
+    crowds_as_things: bool = False,
+    image_options: ImageOptions = DEFAULT_OPTIONS,
+    workers: int = 0,
+) -> Report:
+    """Looks for everything that would break or bias training, in all files of a dataset.
+
+    Args:
+        image_root: the folder that the images' file names start from.
+        panoptic_root: the folder that the panoptic PNGs' file names start from.
+        panoptic_json: the annotation, in COCO's format.
+        num_queries: of the model, which can find no more segments than that.
+        name: of the dataset, for the report.
+        known_ids: category ids of the dataset as it is registered; None: those of the JSON.
+        crowds_as_things: whether crowds of things are read as single objects, as
+            ``DATASETS.CROWDS_AS_THINGS`` has it.
+        image_options: how image files are to be understood.
+        workers: processes; 0: this one alone.
+
+    Raises:
+        FileNotFoundError: the JSON or a folder is missing.
+        ValueError: the JSON can't be read as one of panoptic annotation.
+        ChildProcessError: a process died.
+    """
+    for root in (image_root, panoptic_root):
+        if not os.path.isdir(root):
+            raise FileNotFoundError(f"There is no folder {root}.")
+    report = Report(name or panoptic_json)
+    check = AnnotationCheck(
+        panoptic_json,
+        image_root,
+        panoptic_root,
+        num_queries,
+        known_ids,
+        crowds_as_things=crowds_as_things,
+    )
+    content = read_panoptic_lists(PathManager.get_local_path(panoptic_json))
+    tasks = check.check(content, report.findings.add)
+    report.categories = check.categories
+    results = _in_order(tasks, workers, image_options)
+    # No bar where the output is no terminal, but a file.
+    bar = tqdm(results, total=len(tasks), unit="image", disable=None)
+    for task, result in zip(tasks, bar, strict=True):
+        report.add(task, result)
+    for finding in pixel_findings(panoptic_json, report):
+        report.findings.add(finding)
+    return report
+
+
+def check_datasets(cfg: CfgNode, workers: int = 0) -> Iterator[Report]:
+    """Checks the datasets of ``DATASETS.TRAIN`` and ``DATASETS.TEST``, one after the other.
+
+    Raises:
+        KeyError: a dataset isn't registered.
+        FileNotFoundError, ValueError, ChildProcessError: see ``check_dataset``; also a dataset that
+            isn't panoptic.
+    """
+    register_from_config(cfg)
+    for name in dict.fromkeys([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]):
+        yield check_dataset(
+            **_keywords_of(name),
+            num_queries=cfg.MODEL.DETR.NUM_QUERIES,
+            image_options=ImageOptions.from_config(cfg),
+            workers=workers,
+        )
+
+
+def _keywords_of(name: str) -> dict:
+    """What ``check_dataset`` needs of a registered dataset."""
+    metadata = MetadataCatalog.get(name)
+    panoptic_json = metadata.get("panoptic_json")
+    if panoptic_json is None or not PathManager.exists(panoptic_json):
+        get_dataset_dicts([name])  # writes the embedded datasets, and says what is missing
+        panoptic_json = metadata.get("panoptic_json")
+    if panoptic_json is None:
+        raise ValueError(f"Dataset {name!r} has no panoptic annotation: only such can be checked.")
+    classes = classes_of(name)
+    return {
+        "name": name,
+        "image_root": metadata.image_root,
+        "panoptic_root": metadata.panoptic_root,
+        "panoptic_json": panoptic_json,
+        "crowds_as_things": bool(metadata.get("crowds_as_things")),
+        "known_ids": classes and classes.dataset_ids,
+    }
+
+
+def _in_order(
+    tasks: Iterable[AnnotatedImage], workers: int, image_options: ImageOptions = DEFAULT_OPTIONS
+) -> Iterator[FilesResult]:
+    check = partial(check_files, options=image_options)
+    if workers == 0:
+        yield from map(check, tasks)
+        return
+    waiting: deque = deque()
+    with ProcessPoolExecutor(workers, worker_context()) as pool:
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(check, task))
+                if len(waiting) >= IMAGES_PER_PROCESS * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                "A process that reads images died, perhaps for lack of memory. Try fewer --workers."
+            ) from error

@@ -1,0 +1,129 @@
+"""COCO's ``categories`` list: read, checked, and completed with what it doesn't say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from detr_d2.data import json_file, panoptic_json
+from detr_d2.data.messages import quoted
+from detr_d2.data.panoptic_entries import without_unused_namesakes
+from detr_d2.data.prepare.problems import PreparationError
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        OSError: it cannot be read.
+        PreparationError: it is not JSON.
+    """
+    try:
+        return json_file.read_json(path)
+    except ValueError as error:
+        raise PreparationError(str(error)) from error
+
+
+def listed_categories(path: str | Path) -> Any:
+    """What a file has as categories, unchecked: itself, or those of any of COCO's JSONs.
+
+    Raises:
+        OSError, PreparationError: it cannot be read.
+    """
+    content = read_json(path)
+    return content.get("categories") if isinstance(content, dict) else content
+
+
+def read_categories(path: str | Path, *, isthing: bool | None = None) -> list[dict]:
+    """The categories of a file, see ``listed_categories`` and ``complete_categories``.
+
+    Raises:
+        OSError, PreparationError: it cannot be read, or is wrong.
+    """
+    return complete_categories(listed_categories(path), path, isthing=isthing)
+
+
+def complete_categories(
+    categories: Any, where: str | Path, *, isthing: bool | None = None
+) -> list[dict]:
+    """Checks categories and adds colours and ``isthing``, as 0 or 1.
+
+    Ids may be written as 1.0 or "1". Spaces at the ends of a name go, unless another category has
+    that name. Colours may be written as "#2080c0"; others are made up, as they refuse nothing.
+
+    Args:
+        categories: as a file has them: a list of dicts with at least ``id`` and ``name``.
+        where: the file, for messages.
+        isthing: what categories are that don't say it; None: they have to.
+
+    Returns:
+        New dicts in the same order.
+
+    Raises:
+        PreparationError: an entry is wrong, or two have the same id or name.
+    """
+    if not isinstance(categories, list) or not categories:
+        raise PreparationError(
+            f"{where}: needs COCO's list of categories, such as "
+            '[{"id": 1, "name": "person", "isthing": 1}, …]'
+        )
+    try:
+        complete = panoptic_json.complete_categories(_stripped(categories), where, isthing=isthing)
+    except ValueError as error:
+        raise PreparationError(str(error)) from error
+    for category in complete:
+        if category["id"] < 0:
+            raise PreparationError(
+                f"{where}: category {quoted(category['id'])}: an id has to be a whole number from "
+                "0 on"
+            )
+    return [{**category, "isthing": int(category["isthing"])} for category in complete]
+
+
+def things_of(categories: list[dict]) -> dict[int, bool]:
+    """Whether each category, by its id, is a thing."""
+    return {category["id"]: bool(category["isthing"]) for category in categories}
+
+
+def _stripped(categories: list) -> list:
+    """New entries whose names have no spaces at their ends, unless another has the name then."""
+    entries = [entry for entry in categories if isinstance(entry, dict)]
+    names = Counter(e["name"].strip() for e in entries if isinstance(e.get("name"), str))
+    return [
+        {**entry, "name": entry["name"].strip()}
+        if isinstance(entry, dict)
+        and isinstance(entry.get("name"), str)
+        and names[entry["name"].strip()] == 1
+        else entry
+        for entry in categories
+    ]
+
+
+def renaming_notes(given: list[dict], complete: list[dict]) -> list[str]:
+    """A note for each category whose name has changed, as it had spaces at its ends."""
+    return [
+        f"category {after['id']}: {quoted(before['name'])} is called {quoted(after['name'])} from "
+        "here on"
+        for before, after in zip(given, complete, strict=True)
+        if before["name"] != after["name"]
+    ]
+
+
+def without_unused_twins(categories: Any, used: Collection[int]) -> tuple[Any, list[str]]:
+    """The categories less those of ``without_unused_namesakes``, and a note for each of these.
+
+    Args:
+        categories: as a file has them, unchecked.
+        used: ids of categories that annotations have.
+    """
+    if not isinstance(categories, list):
+        return categories, []
+    kept, unused = without_unused_namesakes(categories, used)
+    notes = [
+        f"category {quoted(twin.get('id'))} is left out: nothing is annotated with it, and another "
+        f"is called {quoted(twin['name'])} too"
+        for twin in unused
+    ]
+    return kept, notes

@@ -1,0 +1,1 @@
+"""The embedded dataset: synthetic scenes, drawn deterministically, and their files in a cache."""

@@ -1,0 +1,144 @@
+"""The files of the embedded dataset: written once into a cache folder, then read like COCO's."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from detectron2.data import DatasetCatalog
+from PIL import Image
+from tqdm import tqdm
+
+from detr_d2.data.panoptic_dataset import read_panoptic_json, set_panoptic_metadata
+from detr_d2.data.panoptic_png import write_panoptic_png
+from detr_d2.data.shapes.synthetic_scenes import CATEGORIES, VOID, Scene, draw_scene
+
+logger = logging.getLogger(__name__)
+
+# Part of the folder's name: changes whenever the scenes do, so that no old cache is taken for new.
+VERSION = 1
+# Images of each split.
+NUM_IMAGES = {"train": 2000, "val": 200}
+
+
+def cache_folder() -> Path:
+    """Where the embedded data is kept: ``$DETR_D2_CACHE``, or ``~/.cache/detr_d2``."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detr_d2"
+    return Path(os.environ.get("DETR_D2_CACHE") or default)
+
+
+def register_shapes() -> None:
+    """Registers ``shapes_panoptic_train`` and ``shapes_panoptic_val``."""
+    for split, num_images in NUM_IMAGES.items():
+        root = cache_folder() / f"shapes_panoptic_v{VERSION}_{split}"
+        register_shapes_split(f"shapes_panoptic_{split}", root, split, num_images)
+
+
+def register_shapes_split(name: str, root: Path, split: str, num_images: int) -> None:
+    """Registers scenes under a name; they are written when they are first read.
+
+    Args:
+        name: in Detectron2's catalogs.
+        root, split, num_images: see ``write_shapes``.
+    """
+    metadata = set_panoptic_metadata(
+        name,
+        [vars(category) for category in CATEGORIES],
+        image_root=str(root / "images"),
+        panoptic_root=str(root / "panoptic"),
+        panoptic_json=str(root / "panoptic.json"),
+        evaluator_type="coco_panoptic_seg",
+    )
+
+    def load() -> list[dict]:
+        if not root.is_dir():
+            write_shapes(root, split, num_images)
+        return read_panoptic_json(
+            metadata.panoptic_json, metadata.image_root, metadata.panoptic_root, metadata
+        )
+
+    DatasetCatalog.register(name, load)
+
+
+def write_shapes(root: Path, split: str, num_images: int) -> None:
+    """Writes a split in COCO's panoptic format: images/, panoptic/ and panoptic.json.
+
+    The folder appears under its name only when it is complete, whatever happens on the way, also
+    where several processes write it at once.
+
+    Args:
+        root: the folder to make.
+        split: "train" or "val"; the same number of another split gives other scenes.
+        num_images: how many.
+    """
+    root.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+    try:
+        _write_split(unfinished, list(NUM_IMAGES).index(split), num_images, split)
+        unfinished.chmod(0o755)
+        unfinished.rename(root)
+        logger.info("Wrote %d scenes to %s", num_images, root)
+    except OSError:
+        if not root.is_dir():  # else another process was faster
+            raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _write_split(folder: Path, split_seed: int, num_images: int, split: str) -> None:
+    (folder / "images").mkdir()
+    (folder / "panoptic").mkdir()
+    images, annotations = [], []
+    logger.info("Drawing %d scenes of the embedded data (%s)", num_images, split)
+    # No bar where the output is no terminal, but a file.
+    for image_id in tqdm(range(1, num_images + 1), unit="scene", leave=False, disable=None):
+        scene = draw_scene((split_seed, image_id))
+        stem = f"{image_id:012d}"
+        Image.fromarray(scene.image).save(folder / "images" / f"{stem}.jpg", quality=95)
+        write_panoptic_png(scene.ids, folder / "panoptic" / f"{stem}.png")
+        height, width = scene.ids.shape
+        images.append(
+            {"id": image_id, "file_name": f"{stem}.jpg", "height": height, "width": width}
+        )
+        annotations.append(
+            {
+                "image_id": image_id,
+                "file_name": f"{stem}.png",
+                "segments_info": _segments_info(scene),
+            }
+        )
+    categories = [
+        {
+            "id": category.id,
+            "name": category.name,
+            "supercategory": "thing" if category.isthing else "stuff",
+            "isthing": int(category.isthing),
+            "color": list(category.color),
+        }
+        for category in CATEGORIES
+    ]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "panoptic.json").write_text(json.dumps(content))
+
+
+def _segments_info(scene: Scene) -> list[dict]:
+    """COCO's description of each segment: id, category, area, bbox (x, y, w, h) and iscrowd."""
+    segments = []
+    for segment_id in np.unique(scene.ids[scene.ids != VOID]).tolist():
+        y, x = np.nonzero(scene.ids == segment_id)
+        left, top = int(x.min()), int(y.min())
+        segments.append(
+            {
+                "id": segment_id,
+                "category_id": scene.categories[segment_id].id,
+                "area": len(x),
+                "bbox": [left, top, int(x.max()) - left + 1, int(y.max()) - top + 1],
+                "iscrowd": int(segment_id in scene.crowds),
+            }
+        )
+    return segments

@@ -1,0 +1,161 @@
+"""The training loop: batches in parts, mixed precision, and losses that have to be finite."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import torch
+from detectron2.engine import SimpleTrainer
+from detectron2.utils import comm
+from torch import nn
+
+from detr_d2.engine.training_faults import Report, stop
+
+logger = logging.getLogger(__name__)
+
+
+class Trainer(SimpleTrainer):
+    """Detectron2's trainer with steps of its own.
+
+    A batch may go through the model in parts, whose gradients add up to those of the whole, since
+    all parts in all processes are divided by what the whole batch is divided by. The optimizer,
+    its clipping and the schedule see one step. A loss that isn't finite stops all processes before
+    it reaches the weights.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        accumulation_steps: int = 1,
+        mixed_precision: bool = False,
+        seed: int = -1,
+        output_dir: str = "",
+    ) -> None:
+        """Takes no data yet: see ``reset_data_loader``.
+
+        Args:
+            model: a DETR, perhaps wrapped for distributed training.
+            optimizer: of its parameters.
+            accumulation_steps: into how many parts each process divides its share of a batch.
+            mixed_precision: whether to compute in float16 where that is safe. Steps whose gradients
+                overflow are skipped, and counted.
+            seed: ``SEED``, for what is written about losses that aren't finite.
+            output_dir: where that is written.
+        """
+        super().__init__(model, [], optimizer)
+        self.accumulation_steps = accumulation_steps
+        self.device_type = next(model.parameters()).device.type
+        self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=mixed_precision)
+        self.skipped_steps = 0
+        self.seed = seed
+        self.output_dir = output_dir
+
+    def run_step(self) -> None:
+        """Takes a batch and changes the weights once.
+
+        Raises:
+            NotFiniteError: in all processes, where a loss of any, or the gradients, aren't finite.
+        """
+        start = time.perf_counter()
+        batch = next(self._data_loader_iter)
+        report = Report(data_time=time.perf_counter() - start)
+        self.optimizer.zero_grad()
+        divisors = getattr(self.model, "module", self.model).divisors(batch)
+        parts = self.split(batch)
+        for part in parts:
+            is_last = part is parts[-1]
+            with nullcontext() if is_last else self._gradients_stay_here():
+                total = self._losses_of(part, divisors, report)
+                # Who is well asks about the others before its last way back, on which all meet.
+                # Who isn't, tells them at once.
+                if is_last or report.error:
+                    reports = comm.all_gather(report)
+                    self._stop_if(next((r.error for r in reports if r.error), ""), reports)
+                self.grad_scaler.scale(total).backward()
+        self.after_backward()
+        self._put_metrics(reports)
+        self._change_weights(reports)
+
+    def split(self, batch: Sequence[dict]) -> list[Sequence[dict]]:
+        """The parts of this process's share of a batch, all of one size."""
+        size = len(batch) // self.accumulation_steps
+        return [batch[i : i + size] for i in range(0, len(batch), size)]
+
+    def _gradients_stay_here(self) -> AbstractContextManager:
+        """Until the last part, processes don't exchange gradients."""
+        return self.model.no_sync() if hasattr(self.model, "no_sync") else nullcontext()
+
+    def _losses_of(
+        self, part: Sequence[dict], divisors: object, report: Report
+    ) -> torch.Tensor | None:
+        """The sum of a part's losses, after they were reported; None without any."""
+        report.file_names = [x.get("file_name", "?") for x in part]
+        try:
+            with torch.autocast(
+                self.device_type, torch.float16, enabled=self.grad_scaler.is_enabled()
+            ):
+                losses = self.model(part, divisors)
+        except FloatingPointError as error:  # of the matcher
+            report.error = str(error)
+            return None
+        values = torch.stack([loss.detach().float() for loss in losses.values()]).tolist()
+        report.add(dict(zip(losses, values, strict=True)))
+        return sum(losses.values())
+
+    def _change_weights(self, reports: Sequence[Report]) -> None:
+        scaler = self.grad_scaler
+        scale = scaler.get_scale()
+        try:
+            scaler.step(self.optimizer)
+        except FloatingPointError as error:  # of clipping, before anything was changed
+            self._stop_if(str(error), reports)
+        scaler.update()
+        if not scaler.is_enabled():
+            return
+        if scaler.get_scale() < scale:
+            self.skipped_steps += 1
+            logger.info(
+                "Iteration %d: gradients overflowed float16, so that the step is skipped, as is "
+                "normal now and then (%d so far). Losses are scaled by %g from now on.",
+                *(self.iter, self.skipped_steps, scaler.get_scale()),
+            )
+        self.storage.put_scalar("amp/skipped_steps", self.skipped_steps, smoothing_hint=False)
+        self.storage.put_scalar("amp/loss_scale", scaler.get_scale(), smoothing_hint=False)
+
+    def _put_metrics(self, reports: Sequence[Report]) -> None:
+        """Losses of the whole batch: the mean over processes of what each adds up."""
+        if not comm.is_main_process():
+            return
+        losses = {name: np.mean([r.losses[name] for r in reports]) for name in reports[0].losses}
+        self.storage.put_scalar("data_time", max(report.data_time for report in reports))
+        self.storage.put_scalar("total_loss", sum(losses.values()))
+        self.storage.put_scalars(**losses)
+
+    def _stop_if(self, reason: str, reports: Sequence[Report]) -> None:
+        if reason:
+            stop(
+                reports,
+                reason,
+                iteration=self.iter,
+                seed=self.seed,
+                output_dir=self.output_dir,
+            )
+
+    def state_dict(self) -> dict:
+        state = super().state_dict()
+        if self.grad_scaler.is_enabled():
+            state["grad_scaler"] = self.grad_scaler.state_dict()
+            state["skipped_steps"] = self.skipped_steps
+        return state
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        super().load_state_dict(state_dict)
+        if self.grad_scaler.is_enabled() and state_dict.get("grad_scaler"):
+            self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+            self.skipped_steps = state_dict.get("skipped_steps", 0)

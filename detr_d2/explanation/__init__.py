@@ -1,6 +1,0 @@
-"""One image followed through the model in seven moves: its tensors, and a page that shows them."""
-
-from detr_d2.explanation.explanation import Explanation, explain
-from detr_d2.explanation.writing import explain_file, explain_image, write_explanation
-
-__all__ = ["Explanation", "explain", "explain_file", "explain_image", "write_explanation"]

@@ -1,0 +1,52 @@
+"""What travels in an exported file beside the graph, so that it can be used without its config."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+
+from detr_d2 import __version__
+from detr_d2.data.categories import PanopticClasses
+from detr_d2.export.export_options import ExportOptions
+
+# The entry's name in the metadata of ONNX, and, with ".json", among the files of torch.export.
+METADATA_KEY = "detr_d2"
+METADATA_FORMAT = 1
+
+
+def describe(cfg: CfgNode, options: ExportOptions, classes: PanopticClasses | None) -> dict:
+    """The metadata of a file, of types that JSON has.
+
+    Args:
+        cfg: of the model.
+        options: what is exported.
+        classes: of the model.
+
+    Raises:
+        ValueError: the classes aren't known.
+    """
+    if classes is None:
+        raise ValueError(
+            "DATASETS.TEST: no dataset tells the names and colours of the classes, which the file "
+            "has to hold, and MODEL.WEIGHTS doesn't either. Name a dataset whose files are there."
+        )
+    detr = cfg.MODEL.DETR
+    return {
+        "format": METADATA_FORMAT,
+        "form": options.form,
+        "version": __version__,
+        "config_version": cfg.VERSION,
+        "classes": classes.categories(),
+        "score_thresh": detr.TEST.SCORE_THRESH,
+        "stuff_merging": detr.TEST.STUFF_MERGING,
+        "min_area": detr.TEST.MIN_AREA,
+        "pixel_mean": list(cfg.MODEL.PIXEL_MEAN),
+        "pixel_std": list(cfg.MODEL.PIXEL_STD),
+        "input_format": cfg.INPUT.FORMAT,
+        "deep_range": cfg.INPUT.DEEP_RANGE,
+        "ignore_exif": cfg.INPUT.IGNORE_EXIF,
+        "min_size": cfg.INPUT.MIN_SIZE_TEST,
+        "max_size": cfg.INPUT.MAX_SIZE_TEST,
+        "fixed_size": list(options.size) if options.size else None,
+        "top_k": options.top_k,
+        "num_queries": detr.NUM_QUERIES,
+    }

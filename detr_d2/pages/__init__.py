@@ -1,5 +1,0 @@
-"""Self-contained pages: one file each, without network, for screens of any size."""
-
-from detr_d2.pages.render import json_for_script, png_uri, render_page, write_page
-
-__all__ = ["json_for_script", "png_uri", "render_page", "write_page"]

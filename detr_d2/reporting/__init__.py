@@ -1,6 +1,0 @@
-"""Reports on trained models: a page that shows where a model fails, and a JSON of its figures."""
-
-from detr_d2.reporting.collector import ReportCollector
-from detr_d2.reporting.saved import report_on_saved
-
-__all__ = ["ReportCollector", "report_on_saved"]

@@ -1,0 +1,175 @@
+"""Pictures of predictions and annotations, for evaluation and reports.
+
+Panoptic pictures are painted by ours; boxes, and masks that overlap, by Detectron2's visualizer.
+Images, ids and masks are brought to the size of their picture before anything is painted, so that a
+picture of a large image takes little more time and memory than reading its files. Segments that are
+smaller than a pixel of the picture can be missing from it.
+
+Axes: H×W the image, h×w the picture, between ``MIN_PICTURE_SIZE`` and ``MAX_PICTURE_SIZE`` long
+where ``fitted`` made it.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from detectron2.data import Metadata
+from detectron2.structures import BoxMode
+from detectron2.utils.visualizer import ColorMode, Visualizer
+
+from detr_d2.data.instance_annotations import annotation_mask
+from detr_d2.data.panoptic_png import read_panoptic_png
+from detr_d2.visualization.colors import class_color
+from detr_d2.visualization.panoptic_scene import Scene
+from detr_d2.visualization.scene_views import draw_view
+
+# Smaller images are enlarged to about this length, so that names are legible on them.
+MIN_PICTURE_SIZE = 480
+# Larger ones shrink to this length in pictures of evaluations and reports. It is the longest that
+# ``enlarge`` makes of a small image.
+MAX_PICTURE_SIZE = 640
+# Instances below this score are not drawn.
+MIN_INSTANCE_SCORE = 0.5
+
+
+def draw_prediction(picture: np.ndarray, prediction: dict, metadata: Metadata) -> np.ndarray:
+    """Draws what the model returned for one image: its panoptic picture, or else its instances.
+
+    Args:
+        picture: h×w×3 uint8, RGB: the image, at the size at which it is drawn.
+        prediction: ``panoptic_seg`` or ``instances``, at any size, on any device.
+        metadata: of the dataset that names the classes.
+
+    Returns:
+        h×w×3 uint8, RGB.
+    """
+    height, width = picture.shape[:2]
+    if "panoptic_seg" in prediction:
+        ids, segments_info = prediction["panoptic_seg"]
+        scene = Scene.from_panoptic(_nearest(ids, (height, width)), segments_info)
+        return draw_view(picture, scene, metadata, "panoptic", numbered=False)
+    instances = prediction["instances"]
+    down, right = height / instances.image_size[0], width / instances.image_size[1]
+    # Fields one by one: masks, which aren't drawn, can take gigabytes.
+    scores = instances.scores.cpu()
+    shown = scores >= MIN_INSTANCE_SCORE
+    return _draw_instances(
+        Visualizer(picture, metadata, instance_mode=ColorMode.IMAGE),
+        instances.pred_boxes.tensor.cpu()[shown].numpy() * (right, down, right, down),
+        instances.pred_classes.cpu()[shown].tolist(),
+        [f" {score:.0%}" for score in scores[shown].tolist()],
+    )
+
+
+def draw_ground_truth(picture: np.ndarray, dataset_dict: dict, metadata: Metadata) -> np.ndarray:
+    """Draws the annotation of an image.
+
+    Drawn is its panoptic PNG, or else its instances, with masks where all of them have one.
+
+    Args:
+        picture: h×w×3 uint8, RGB: the image, at the size at which it is drawn.
+        dataset_dict: Detectron2's standard dict of the image.
+        metadata: of the dataset that names the classes.
+
+    Returns:
+        h×w×3 uint8, RGB.
+
+    Raises:
+        FileNotFoundError, ValueError: see read_panoptic_png and annotation_mask.
+    """
+    height, width = picture.shape[:2]
+    if "pan_seg_file_name" in dataset_dict:
+        ids = _nearest(read_panoptic_png(dataset_dict["pan_seg_file_name"]), (height, width))
+        scene = Scene.from_panoptic(ids, dataset_dict["segments_info"])
+        # Small numbers, as predictions have, are sure to have colours that can be told apart.
+        scene = scene.numbered(range(1, len(scene.segments) + 1))
+        return draw_view(picture, scene, metadata, "panoptic", numbered=False)
+    annotations = dataset_dict["annotations"]
+    down, right = height / dataset_dict["height"], width / dataset_dict["width"]
+    corners = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
+    masks = None
+    if all(annotation.get("segmentation") for annotation in annotations):
+        masks = [_mask(a["segmentation"], dataset_dict, (height, width)) for a in annotations]
+    return _draw_instances(
+        Visualizer(picture, metadata),
+        np.array(corners).reshape(-1, 4) * (right, down, right, down),
+        [a["category_id"] for a in annotations],
+        [" (crowd)" if a.get("iscrowd", 0) else "" for a in annotations],
+        masks,
+    )
+
+
+def beside(pictures: list[np.ndarray]) -> np.ndarray:
+    """Puts pictures of one height side by side, a white gap between them."""
+    gap = np.full((pictures[0].shape[0], 8, 3), 255, np.uint8)
+    row = [part for picture in pictures for part in (picture, gap)]
+    return np.concatenate(row[:-1], axis=1)
+
+
+def below(pictures: list[np.ndarray]) -> np.ndarray:
+    """Puts pictures one below the other, left-aligned on white."""
+    width = max(picture.shape[1] for picture in pictures)
+    rows = [
+        np.pad(p, ((0, 8), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in pictures
+    ]
+    return np.concatenate(rows)[:-8]
+
+
+def enlarge(image: np.ndarray) -> np.ndarray:
+    """Enlarges a small H×W×3 image by a whole factor; leaves a large one as it is."""
+    factor = max(1, round(MIN_PICTURE_SIZE / max(image.shape[:2])))
+    if factor == 1:
+        return image
+    return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+
+
+def fitted(image: np.ndarray) -> np.ndarray:
+    """Enlarges a small H×W×3 image, and shrinks one longer than ``MAX_PICTURE_SIZE`` to that."""
+    height, width = image.shape[:2]
+    factor = MAX_PICTURE_SIZE / max(height, width)
+    if factor >= 1:
+        return enlarge(image)
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _nearest(ids: np.ndarray | torch.Tensor, size: tuple[int, int]) -> np.ndarray:
+    """H×W ids or mask at h×w: each pixel is the nearest one."""
+    ids = ids.cpu().numpy() if isinstance(ids, torch.Tensor) else ids
+    if ids.shape == size:
+        return ids
+    rows, columns = (
+        ((np.arange(length) + 0.5) * (of_image / length)).astype(np.intp)
+        for length, of_image in zip(size, ids.shape, strict=True)
+    )
+    return ids[np.ix_(rows, columns)]
+
+
+def _mask(segmentation: list[list[float]] | dict, dataset_dict: dict, size: tuple) -> np.ndarray:
+    """An annotated instance at h×w: uint8, 0 or 1."""
+    file_name = dataset_dict["file_name"]
+    of_image = dataset_dict["height"], dataset_dict["width"]
+    if isinstance(segmentation, dict):
+        return _nearest(annotation_mask(segmentation, of_image, file_name), size)
+    # Polygons are moved, not their pixels: there may be hundreds, each of the whole image.
+    scale = size[1] / of_image[1], size[0] / of_image[0]
+    moved = [(np.reshape(polygon, (-1, 2)) * scale).ravel().tolist() for polygon in segmentation]
+    return annotation_mask(moved, size, file_name)
+
+
+def _draw_instances(
+    visualizer: Visualizer,
+    boxes: np.ndarray,
+    classes: list[int],
+    remarks: list[str],
+    masks: list[np.ndarray] | None = None,
+) -> np.ndarray:
+    """Draws n instances: n×4 corners, a remark behind each class's name, n h×w masks."""
+    names = visualizer.metadata.thing_classes
+    return visualizer.overlay_instances(
+        boxes=boxes,
+        labels=[f"{names[c]}{remark}" for c, remark in zip(classes, remarks, strict=True)],
+        masks=masks,
+        assigned_colors=[class_color(visualizer.metadata, c, True) / 255 for c in classes],
+    ).get_image()

@@ -1,0 +1,158 @@
+"""Lines of text, of as many fonts as their characters need.
+
+Positions are x, y in pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+
+from PIL import ImageDraw, ImageFont
+
+from detr_d2.visualization.fonts.font_coverage import coverage_of, coverage_of_file, has_character
+from detr_d2.visualization.fonts.font_files import font_files
+
+logger = logging.getLogger(__name__)
+
+# Names that a warning gives.
+_SHOWN_NAMES = 5
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of text, ready to be measured and drawn.
+
+    Attributes:
+        runs: parts of the text, each with its font.
+        width: from the origin to the last pixel.
+        ascent, descent: of the highest font above the baseline, and of the deepest below it.
+    """
+
+    runs: tuple[tuple[str, ImageFont.FreeTypeFont], ...]
+    width: int
+    ascent: int
+    descent: int
+
+    @classmethod
+    @lru_cache(maxsize=512)
+    def of(cls, text: str, size: float) -> Line:
+        """Chooses the fonts of a text.
+
+        Args:
+            text: of which ends of lines become spaces; characters that no font has become boxes,
+                see ``warn_of_missing``.
+            size: in pixels.
+        """
+        runs = tuple((part, _font(path, size)) for part, path in runs_of(_with_plain_spaces(text)))
+        metrics = [font.getmetrics() for _, font in runs]
+        before = sum(font.getlength(part) for part, font in runs[:-1])
+        last, font = runs[-1]
+        width = round(before) + round(font.getbbox(last)[2])
+        return cls(runs, width, *(max(lengths) for lengths in zip(*metrics, strict=True)))
+
+    def draw(
+        self, canvas: ImageDraw.ImageDraw, place: tuple[int, int], fill: int | tuple[int, ...]
+    ) -> None:
+        """Writes the line; the place is its upper left corner, ``ascent`` above the baseline."""
+        x, baseline = place[0], place[1] + self.ascent
+        for part, font in self.runs:
+            canvas.text((round(x), baseline), part, fill=fill, font=font, anchor="ls")
+            x += font.getlength(part)
+
+
+def runs_of(text: str) -> list[tuple[str, Path | None]]:
+    """Divides a text by the fonts that it needs, of which None is Pillow's own.
+
+    One font that has all characters is taken for all of them; else each character has the first
+    font that has it, and stays in that of the one before where this has it, too.
+    """
+    for path in (*font_files(), None):
+        if not _lacking(text, path):
+            return [(text, path)]
+    runs: list[tuple[str, Path | None]] = []
+    for character in text:
+        path = runs[-1][1] if runs else _first_with(character)
+        if _lacking(character, path):
+            path = _first_with(character)
+        if runs and runs[-1][1] == path:
+            runs[-1] = (runs[-1][0] + character, path)
+        else:
+            runs.append((character, path))
+    return runs
+
+
+@lru_cache(maxsize=64)
+def warn_of_missing(names: tuple[str, ...]) -> None:
+    """Logs which characters of names no font has, once for each set of names.
+
+    Args:
+        names: of all classes, so that one warning says all.
+    """
+    lacking = {name: missing for name in names if (missing := missing_characters(name))}
+    if not lacking:
+        return
+    shown = ", ".join(
+        f"{missing} of {name!r}" for name, missing in list(lacking.items())[:_SHOWN_NAMES]
+    )
+    more = len(lacking) - _SHOWN_NAMES
+    logger.warning(
+        "No font on this machine has %s%s: pictures show boxes instead. Install fonts of these "
+        "scripts; Debian and Ubuntu: apt install fonts-dejavu-core fonts-noto-cjk fonts-noto-core; "
+        "for Latin, Cyrillic and Greek anywhere: pip install matplotlib, which brings a font.",
+        shown,
+        f", and characters of {more} more names" if more > 0 else "",
+    )
+
+
+def missing_characters(text: str) -> str:
+    """The characters of a text that no font has, each once."""
+    usual = font_files()[:1] or (None,)
+    candidates = dict.fromkeys(c for c in _with_plain_spaces(text) if _lacking(c, usual[0]))
+    return "".join(c for c in candidates if _lacking(c, _first_with(c)))
+
+
+def _with_plain_spaces(text: str) -> str:
+    """Of the spaces of all scripts, and of controls, fonts have the usual one for certain."""
+    plain = ("Cc", "Zl", "Zp", "Zs")
+    return "".join(" " if unicodedata.category(c) in plain else c for c in text)
+
+
+@lru_cache(maxsize=4096)
+def _first_with(character: str) -> Path | None:
+    """The first font that has a character; the usual one where none has."""
+    for path in (*font_files(), None):
+        if not _lacking(character, path):
+            return path
+    return next(iter(font_files()), None)
+
+
+def _lacking(text: Iterable[str], path: Path | None) -> bool:
+    coverage = _own_coverage() if path is None else coverage_of_file(path)
+    return any(not has_character(coverage, c) for c in text if not _is_invisible(c))
+
+
+def _is_invisible(character: str) -> bool:
+    """Whether it only tells how others are to be drawn or joined."""
+    return "\ufe00" <= character <= "\ufe0f" or unicodedata.category(character) == "Cf"
+
+
+@cache
+def _own_coverage() -> bytes:
+    """Of the font inside Pillow, which has the letters of Western Europe at most."""
+    return coverage_of(io.BytesIO(ImageFont.load_default(size=16).font_bytes))
+
+
+@lru_cache(maxsize=32)
+def _font(path: Path | None, size: float) -> ImageFont.FreeTypeFont:
+    if path is not None:
+        try:
+            return ImageFont.truetype(str(path), size)
+        except OSError:
+            logger.warning("%s is damaged: remove this font, or replace it.", path)
+    return ImageFont.load_default(size=size)

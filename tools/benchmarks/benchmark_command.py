@@ -1,0 +1,73 @@
+"""Measures this project beside its peers: the same weights and images, in one run and in turns.
+
+tools/benchmark.py [inference|training|evaluation|export|all] --output FOLDER
+
+Writes benchmark.json (all that was measured), benchmark.md (tables) and benchmark.png into FOLDER,
+and prints the tables. What the figures mean is in BENCHMARKS.md. An interruption leaves what was
+measured until then. It needs pip install 'detr_d2[benchmark]'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what is measured, on what, and how often."""
+    parser.add_argument(
+        "part",
+        nargs="?",
+        default="all",
+        choices=("inference", "training", "evaluation", "export", "all"),
+        help="what is measured (default: all, which leaves export out)",
+    )
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="where the files go")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="timed rounds (5)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, metavar="N", help="of PyTorch (its own default)")
+    parser.add_argument(
+        "--kept", type=int, default=15, metavar="N", help="queries that compete for pixels (15)"
+    )
+    parser.add_argument(
+        "--size", type=int, nargs=2, default=(800, 1066), metavar=("H", "W"), help="(800 1066)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument("--sweeps", action="store_true", help="also queries, sizes and batches")
+    parser.add_argument("--compile", action="store_true", help="also under torch.compile")
+    parser.add_argument("--quick", action="store_true", help="a tiny model, to try this tool out")
+
+
+def run(args: argparse.Namespace) -> int | None:
+    """Measures, and prints the tables."""
+    # PyTorch's profiler says when it starts and stops, in lines that nobody asked for.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")
+    from benchmarks.benchmark_extras import require_extras
+
+    require_extras()
+    import torch
+
+    from benchmarks.benchmark_run import run_benchmark
+    from benchmarks.benchmark_settings import Settings, SweepValues
+
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("benchmarks").setLevel(logging.INFO)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: PyTorch finds no GPU.")
+    settings = Settings(
+        device=args.device,
+        threads=args.threads or torch.get_num_threads(),
+        repeats=args.repeats,
+        seed=args.seed,
+        size=tuple(args.size),
+        kept=args.kept,
+        compiled=args.compile,
+        sweeps=SweepValues() if args.sweeps else None,
+    )
+    settings = settings.quick() if args.quick else settings
+    try:
+        print(run_benchmark(args.part, settings, args.output, sys.argv))
+    except KeyboardInterrupt:
+        sys.exit(f"interrupted; what was measured is in {args.output}")

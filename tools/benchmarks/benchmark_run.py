@@ -1,0 +1,53 @@
+"""The whole benchmark, or a part of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+import transformers
+
+from benchmarks.benchmark_report import Report
+from benchmarks.benchmark_settings import Settings
+from benchmarks.evaluation import run_evaluation
+from benchmarks.export import run_export
+from benchmarks.inference import run_inference
+from benchmarks.plot import draw
+from benchmarks.training import run_training
+
+logger = logging.getLogger(__name__)
+
+PARTS = {"inference": run_inference, "training": run_training, "evaluation": run_evaluation}
+# Not part of "all": it needs the extras "export" and "deploy", and minutes to export.
+OTHER_PARTS = {"export": run_export}
+
+
+def run_benchmark(part: str, settings: Settings, folder: str, command: Sequence[str]) -> str:
+    """Measures, and leaves ``benchmark.json``, ``.md`` and ``.png``, also where interrupted.
+
+    Args:
+        part: a key of ``PARTS`` or ``OTHER_PARTS``, or "all" for those of ``PARTS``.
+        settings: what is measured.
+        folder: where the files go.
+        command: the command line, for the record.
+
+    Returns:
+        The tables, in Markdown.
+
+    Raises:
+        ValueError: the settings can't be met.
+    """
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    torch.set_num_threads(settings.threads)
+    report = Report(folder, settings, command)
+    try:
+        for name, run in {**PARTS, **OTHER_PARTS}.items():
+            if part == name or (part == "all" and name in PARTS):
+                logger.info("== %s ==", name)
+                run(settings, report)
+    finally:
+        report.write()
+        draw(report.content, report.folder / "benchmark.png")
+    return report.markdown()

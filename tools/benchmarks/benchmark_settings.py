@@ -1,0 +1,75 @@
+"""What a benchmark measures, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from benchmarks.weights import FULL, TINY
+
+
+@dataclass(frozen=True)
+class SweepValues:
+    """What is changed in each sweep, everything else being as in the settings."""
+
+    kept: tuple[int, ...] = (5, 15, 30, 60, 100)
+    queries: tuple[int, ...] = (100, 200, 300)
+    sizes: tuple[tuple[int, int], ...] = ((480, 640), (640, 853), (800, 1066), (1000, 1333))
+    batches: tuple[int, ...] = (1, 2, 4)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The defaults are the released R50 model on an image of COCO's usual size.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        threads: of PyTorch.
+        repeats: rounds that are timed.
+        seed: of weights, images and scenes.
+        size: (H, W) of the image.
+        kept: queries that compete for pixels.
+        num_targets: segments of the image that is trained on.
+        evaluated_images: predictions that are evaluated.
+        evaluated_size: their (H, W).
+        architecture: changes to transformers' ``DetrConfig``.
+        matrix_side: of the matrices whose product tells what the machine can do.
+        memory: whether memory is measured, which starts a process for each figure.
+        compiled: whether ``torch.compile`` takes part.
+        sweeps: what is swept; None: nothing.
+    """
+
+    device: str
+    threads: int
+    repeats: int = 5
+    seed: int = 0
+    size: tuple[int, int] = (800, 1066)
+    kept: int = 15
+    num_targets: int = 10
+    evaluated_images: int = 200
+    evaluated_size: tuple[int, int] = (480, 640)
+    architecture: Mapping[str, Any] = field(default_factory=lambda: FULL)
+    matrix_side: int = 2048
+    memory: bool = True
+    compiled: bool = False
+    sweeps: SweepValues | None = None
+
+    def quick(self) -> Settings:
+        """The same on a tiny model, small images and two rounds, without memory: to try it out."""
+        small = SweepValues(
+            kept=(3, 5), queries=(100, 110), sizes=((64, 96), (96, 128)), batches=(1, 2)
+        )
+        return replace(
+            self,
+            repeats=2,
+            size=(96, 128),
+            kept=5,
+            num_targets=3,
+            evaluated_images=4,
+            evaluated_size=(60, 80),
+            architecture=TINY,
+            matrix_side=256,
+            memory=False,
+            sweeps=self.sweeps and small,
+        )

@@ -1,0 +1,160 @@
+"""The benchmark's part on evaluation: our evaluator and Detectron2's on the same predictions.
+
+Axes: H×W an image.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+from detectron2.evaluation import COCOPanopticEvaluator, DatasetEvaluator
+
+from benchmarks.benchmark_report import Report
+from benchmarks.benchmark_settings import Settings
+from benchmarks.inference import measure_times
+from benchmarks.scenes import blob_labels
+from detr_d2.data.panoptic_dataset import read_panoptic_json, set_panoptic_metadata
+from detr_d2.data.panoptic_png import write_panoptic_png
+from detr_d2.evaluation import PanopticEvaluator
+
+logger = logging.getLogger(__name__)
+
+DATASET = "detr_d2_benchmark_panoptic"
+# Segments of an image: as many as the busier images of COCO have.
+FEWEST_SEGMENTS, MOST_SEGMENTS = 15, 25
+# The model's input, as far as evaluators look at it, and its ``panoptic_seg``.
+Prediction = tuple[dict, tuple[torch.Tensor, list[dict]]]
+# What both evaluators report.
+FIGURES = [figure + group for figure in ("PQ", "SQ", "RQ") for group in ("", "_th", "_st")]
+
+
+def run_evaluation(settings: Settings, report: Report) -> None:
+    """Measures both evaluators and compares their figures, into the section "evaluation"."""
+    found = report.section("evaluation")
+    with TemporaryDirectory(prefix="detr_d2_benchmark_") as folder:
+        logger.info("Making %d predictions", settings.evaluated_images)
+        with made_up_dataset(Path(folder), settings) as predictions:
+            evaluators = {
+                "ours": PanopticEvaluator(DATASET),
+                "detectron2": COCOPanopticEvaluator(DATASET, str(Path(folder) / "detectron2")),
+            }
+            figures: dict[str, dict[str, float]] = {}
+            runs = {
+                name: _evaluation(name, evaluator, predictions, figures)
+                for name, evaluator in evaluators.items()
+            }
+            measure_times(runs, settings, report, found.setdefault("seconds", {}))
+    found["figures"] = figures
+    found["largest_difference"] = max(
+        abs(figures["ours"][figure] - figures["detectron2"][figure]) for figure in FIGURES
+    )
+    logger.info("PQ of both differs by %g at most", found["largest_difference"])
+    report.write()
+
+
+def _evaluation(
+    name: str, evaluator: DatasetEvaluator, predictions: list[Prediction], figures: dict
+) -> Callable[[], None]:
+    """A whole evaluation, image by image; leaves the figures of the evaluator under its name."""
+
+    def run() -> None:
+        evaluator.reset()
+        for inputs, (ids, segments_info) in predictions:
+            # Detectron2's evaluator changes what it is given.
+            segments_info = [dict(segment) for segment in segments_info]
+            evaluator.process([inputs], [{"panoptic_seg": (ids, segments_info)}])
+        results = evaluator.evaluate()["panoptic_seg"]
+        figures[name] = {figure: float(results[figure]) for figure in FIGURES}
+
+    return run
+
+
+@contextmanager
+def made_up_dataset(folder: Path, settings: Settings) -> Iterator[list[Prediction]]:
+    """Registers a dataset with COCO's categories, and takes it out again.
+
+    Yields:
+        A prediction for each image.
+    """
+    rng = np.random.default_rng(settings.seed)
+    (folder / "panoptic").mkdir()
+    images, annotations, predictions = [], [], []
+    for image_id in range(1, settings.evaluated_images + 1):
+        num_segments = int(rng.integers(FEWEST_SEGMENTS, MOST_SEGMENTS + 1))
+        size = settings.evaluated_size
+        truth, predicted = blob_labels(size, num_segments, rng, (0.0, size[0] / 60))
+        classes = rng.integers(0, len(COCO_CATEGORIES), num_segments)
+        wrong = rng.random(num_segments) < 0.15
+        predicted_classes = np.where(wrong, np.roll(classes, 1), classes)
+
+        name = f"{image_id:012d}"
+        write_panoptic_png(truth + 1, folder / "panoptic" / f"{name}.png")
+        segments = _annotated(truth, classes)
+        annotations.append(
+            {"image_id": image_id, "file_name": f"{name}.png", "segments_info": segments}
+        )
+        images.append(
+            {"id": image_id, "file_name": f"{name}.jpg", "height": size[0], "width": size[1]}
+        )
+        inputs = {"image_id": image_id, "file_name": f"{name}.jpg"}
+        predictions.append((inputs, _output(predicted, predicted_classes)))
+
+    content = {"images": images, "annotations": annotations, "categories": COCO_CATEGORIES}
+    annotation_file = folder / "panoptic.json"
+    annotation_file.write_text(json.dumps(content), encoding="utf-8")
+    metadata = set_panoptic_metadata(
+        DATASET,
+        COCO_CATEGORIES,
+        panoptic_json=str(annotation_file),
+        panoptic_root=str(folder / "panoptic"),
+        image_root=str(folder),
+    )
+    DatasetCatalog.register(
+        DATASET,
+        lambda: read_panoptic_json(annotation_file, folder, folder / "panoptic", metadata),
+    )
+    try:
+        yield predictions
+    finally:
+        DatasetCatalog.remove(DATASET)
+        MetadataCatalog.remove(DATASET)
+
+
+def _annotated(labels: np.ndarray, classes: np.ndarray) -> list[dict]:
+    """A ground truth's ``segments_info``, with ids from 1 on; ``classes`` as in COCO's list."""
+    segments = []
+    for label, area in zip(*np.unique(labels, return_counts=True), strict=True):
+        y, x = np.nonzero(labels == label)
+        left, top = int(x.min()), int(y.min())
+        segments.append(
+            {
+                "id": int(label) + 1,
+                "category_id": COCO_CATEGORIES[classes[label]]["id"],
+                "area": int(area),
+                "bbox": [left, top, int(x.max()) - left + 1, int(y.max()) - top + 1],
+                "iscrowd": 0,
+            }
+        )
+    return segments
+
+
+def _output(labels: np.ndarray, classes: np.ndarray) -> tuple[torch.Tensor, list[dict]]:
+    """A model's ``panoptic_seg``; ``classes`` as in COCO's list, which has things first."""
+    segments_info = [
+        {
+            "id": int(label) + 1,
+            "category_id": int(classes[label]),
+            "isthing": bool(COCO_CATEGORIES[classes[label]]["isthing"]),
+        }
+        for label in np.unique(labels)
+    ]
+    return torch.from_numpy(labels + 1).int(), segments_info

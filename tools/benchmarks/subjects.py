@@ -1,0 +1,207 @@
+"""What is compared at inference: this project's paths and its peers', from pixels to results.
+
+Axes: Q queries, K classes, H×W the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from oracles.plain_panoptic import PlainPanoptic
+
+from benchmarks.agreement import Picture
+from benchmarks.weights import load_ours, random_image
+from detr_d2.modeling import DETR
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What every subject is given; survives pickling.
+
+    Attributes:
+        weights: the folder that ``save_random_weights`` filled.
+        size: (H, W) of the image, and of the output.
+        score_thresh: above which queries are kept.
+        device: "cpu" or "cuda".
+        seed: of the image.
+    """
+
+    weights: str
+    size: tuple[int, int]
+    score_thresh: float
+    device: str
+    seed: int
+
+    def image(self) -> torch.Tensor:
+        """The image: 3×H×W uint8, on the CPU, where data loaders leave images."""
+        return random_image(self.size, torch.Generator().manual_seed(self.seed))
+
+    def load_ours(self, **overrides: object) -> DETR:
+        """Our model. Takes keys below ``MODEL.DETR``, with ``__`` for the dot in them."""
+        return load_ours(
+            self.weights,
+            {
+                "MODEL.DEVICE": self.device,
+                "MODEL.DETR.TEST.INSTANCES_ON": False,
+                "MODEL.DETR.TEST.SCORE_THRESH": self.score_thresh,
+                **{f"MODEL.DETR.{key.replace('__', '.')}": x for key, x in overrides.items()},
+            },
+        )
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something that predicts.
+
+    Attributes:
+        run: predicts on the workload's image, pixels to result.
+        picture: reads the panoptic picture in a result; None for bare detectors.
+    """
+
+    run: Callable[[], object]
+    picture: Callable[[object], Picture] | None = None
+
+
+def score_threshold(logits: torch.Tensor, kept: int) -> float:
+    """The threshold that exactly so many queries pass: halfway to the best that doesn't.
+
+    Args:
+        logits: Q×(K+1).
+        kept: how many queries shall be kept.
+
+    Raises:
+        ValueError: there is no such threshold, for too few queries are objects, or two are equal.
+    """
+    scores, classes = logits.float().softmax(-1).max(-1)
+    scores = scores[classes != logits.shape[-1] - 1].double().sort(descending=True).values
+    if not 1 <= kept <= len(scores):
+        raise ValueError(f"{kept} queries can't be kept: {len(scores)} stand for an object.")
+    next_score = scores[kept].item() if kept < len(scores) else 0.0
+    if next_score == scores[kept - 1].item():
+        raise ValueError(f"{kept} queries can't be kept: the next has the same score.")
+    return (scores[kept - 1].item() + next_score) / 2
+
+
+def build_ours(workload: Workload, **overrides: object) -> Subject:
+    """Our panoptic model."""
+    return _panoptic(workload.load_ours(**overrides), workload)
+
+
+def build_bf16(workload: Workload) -> Subject:
+    """The same, computing in bfloat16 where it may."""
+    return build_ours(workload, TEST__PRECISION="bfloat16")
+
+
+def build_compiled(workload: Workload) -> Subject:
+    """The same with detector and mask head under ``torch.compile``.
+
+    What is between and behind them depends on how many queries are kept, and waits for that.
+    """
+    model = workload.load_ours()
+    model.detector.compile()
+    model.mask_head.compile()
+    return _panoptic(model, workload)
+
+
+def build_detector(workload: Workload) -> Subject:
+    """Our bare detector: boxes, classes and scores of things."""
+    model = workload.load_ours(MASK_ON=False, TEST__INSTANCES_ON=True)
+    image = workload.image()
+    return Subject(lambda: model([{"image": image}])[0]["instances"])
+
+
+def build_plain(workload: Workload) -> Subject:
+    """Our parameters by the plain path."""
+    plain, image = PlainPanoptic(workload.load_ours()), workload.image()
+    return Subject(lambda: plain(image), lambda result: Picture.from_output(*result))
+
+
+def build_transformers(workload: Workload) -> Subject:
+    """The panoptic DETR of transformers with its image processor, masks merged by its rules.
+
+    Its thresholds on a segment's own pixels are 0, so that it keeps the same segments as ours; and
+    it shall not fuse stuff, since then it gives one id to several segments.
+    """
+    from transformers import DetrForSegmentation
+
+    model = DetrForSegmentation.from_pretrained(workload.weights).to(workload.device).eval()
+    process, image = _their_input(workload)
+
+    @torch.no_grad()
+    def run() -> dict:
+        return process.post_process_panoptic_segmentation(
+            model(**process(image, return_tensors="pt").to(workload.device)),
+            threshold=workload.score_thresh,
+            mask_threshold=0.0,
+            overlap_mask_area_threshold=0.0,
+            label_ids_to_fuse=set(),
+            target_sizes=[workload.size],
+        )[0]
+
+    return Subject(run, Picture.from_transformers)
+
+
+def build_transformers_detector(workload: Workload) -> Subject:
+    """The bare detector of transformers with its image processor."""
+    from transformers import DetrForSegmentation
+
+    model = DetrForSegmentation.from_pretrained(workload.weights).detr.to(workload.device).eval()
+    process, image = _their_input(workload)
+
+    @torch.no_grad()
+    def run() -> dict:
+        return process.post_process_object_detection(
+            model(**process(image, return_tensors="pt").to(workload.device)),
+            threshold=0.0,
+            target_sizes=[workload.size],
+        )[0]
+
+    return Subject(run)
+
+
+@torch.no_grad()
+def their_masks_merged_plainly(workload: Workload) -> Picture:
+    """What transformers' network says, merged by our rules: shows that it is the same network."""
+    from transformers import DetrForSegmentation
+
+    model = DetrForSegmentation.from_pretrained(workload.weights).to(workload.device).eval()
+    process, image = _their_input(workload)
+    output = model(**process(image, return_tensors="pt").to(workload.device))
+    plain = PlainPanoptic(workload.load_ours())
+    merged = plain.choose_and_merge(output.logits[0], output.pred_masks[0], workload.size)
+    return Picture.from_output(*merged)
+
+
+# Names as they stand in tables. The first is what the others are compared with in time, "plain"
+# what they are compared with in results.
+SUBJECTS: dict[str, Callable[[Workload], Subject]] = {
+    "panoptic": build_ours,
+    "panoptic bf16": build_bf16,
+    "panoptic compiled": build_compiled,
+    "plain": build_plain,
+    "transformers": build_transformers,
+    "detector": build_detector,
+    "transformers detector": build_transformers_detector,
+}
+
+
+def prepare_run(name: str, workload: Workload) -> Callable[[], object]:
+    """Builds a subject by its name, for measuring memory."""
+    return SUBJECTS[name](workload).run
+
+
+def _panoptic(model: DETR, workload: Workload) -> Subject:
+    image = workload.image()
+    return Subject(
+        lambda: model([{"image": image}])[0]["panoptic_seg"],
+        lambda result: Picture.from_output(*result),
+    )
+
+
+def _their_input(workload: Workload) -> tuple:
+    """The image processor of transformers, and the image for it."""
+    from transformers import DetrImageProcessor
+
+    return DetrImageProcessor(do_resize=False), workload.image()
