@@ -67,7 +67,7 @@ def third_party_modules(files: Iterable[Path]) -> set[str]:
                 modules |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 modules.add(node.module.split(".")[0])
-    return modules - sys.stdlib_module_names - {"detr_d2", "detectron2"}
+    return modules - sys.stdlib_module_names - {"detr_d2", "detectron2", "benchmarks", "oracles"}
 
 
 def declared_for(declared: list[Requirement], extra: str) -> dict[str, Requirement]:
