@@ -13,7 +13,7 @@ from detr_d2.checkpoint.fitting import Fitted, LoadingRules, fit
 from detr_d2.checkpoint.formats import OWN, recognise
 from detr_d2.checkpoint.load_hook import TakesAnyDETR
 from detr_d2.checkpoint.loading_report import loading_table, log_loaded, tensor_table
-from detr_d2.checkpoint.model_settings import Settings
+from detr_d2.checkpoint.model_settings import ModelSettings
 from detr_d2.checkpoint.run_classes import run_classes
 from detr_d2.checkpoint.sources import TorchvisionHandler, fetch
 from detr_d2.checkpoint.weight_files import check_pickle
@@ -26,7 +26,7 @@ __all__ = [
     "CheckpointNotFoundError",
     "Fitted",
     "LoadingRules",
-    "Settings",
+    "ModelSettings",
     "TakesAnyDETR",
     "TorchvisionHandler",
     "check_pickle",

@@ -11,7 +11,7 @@ from detr_d2.checkpoint import formats
 from detr_d2.checkpoint.checkpoint_errors import CheckpointError
 from detr_d2.checkpoint.class_rows import ClassHead, named
 from detr_d2.checkpoint.formats import NamedWeights, StateDict, to_own_names
-from detr_d2.checkpoint.model_settings import OF_TORCHVISION, Settings
+from detr_d2.checkpoint.model_settings import OF_TORCHVISION, ModelSettings
 from detr_d2.checkpoint.model_zoo import whole_model_in
 from detr_d2.checkpoint.parameter_names import BACKBONE, CLASS_HEAD, MASK_HEAD
 from detr_d2.checkpoint.sources import fetch
@@ -43,7 +43,7 @@ class Checkpoint:
     class_names: tuple[str | None, ...] | None = None
     has_ids: bool = False
     classes: PanopticClasses | None = None
-    settings: Settings = field(default_factory=Settings)
+    settings: ModelSettings = field(default_factory=ModelSettings)
     content: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -106,24 +106,26 @@ def from_content(content: Mapping[str, Any], origin: str) -> Checkpoint:
         CheckpointError: the state dict is of no known kind.
     """
     weights = to_own_names(content["model"])
-    class_names, has_ids, classes, settings = None, False, None, Settings()
+    class_names, has_ids, classes, settings = None, False, None, ModelSettings()
     if weights.format is formats.OWN:
         description = _mapping(content.get(DESCRIPTION))
         class_names = _own_names(description.get("class_names"))
         has_ids = description.get("has_ids") is True
         classes = _own_classes(description, weights.weights)
-        settings = Settings.from_dict(_mapping(description.get("settings")))
+        settings = ModelSettings.from_dict(_mapping(description.get("settings")))
     elif weights.format is formats.REFERENCE:
         # The reference's Detectron2 wrapper is trained on contiguous classes.
         has_ids = not any(".backbone.0.backbone." in plain_name(key) for key in content["model"])
         args = content.get("args")
-        settings = Settings.from_reference(args if isinstance(args, argparse.Namespace) else None)
+        settings = ModelSettings.from_reference(
+            args if isinstance(args, argparse.Namespace) else None
+        )
     elif weights.format is formats.HUGGING_FACE:
         config = content.get("config")  # none where the file was taken out of its folder
-        settings = Settings.from_hugging_face(config if isinstance(config, Mapping) else None)
+        settings = ModelSettings.from_hugging_face(config if isinstance(config, Mapping) else None)
         class_names = _hugging_face_names(config, weights.weights)
     elif weights.format is formats.TORCHVISION:
-        settings = Settings(**OF_TORCHVISION)
+        settings = ModelSettings(**OF_TORCHVISION)
     return Checkpoint(origin, weights, class_names, has_ids, classes, settings, content)
 
 
@@ -167,7 +169,7 @@ def _mapping(value: object) -> Mapping:
     return value if isinstance(value, Mapping) else {}
 
 
-def describe(classes: PanopticClasses | None, settings: Settings) -> dict[str, Any]:
+def describe(classes: PanopticClasses | None, settings: ModelSettings) -> dict[str, Any]:
     """What a checkpoint of this project says of itself, in plain containers."""
     keys = {"class_names": "name", "dataset_ids": "id", "is_thing": "isthing", "colors": "color"}
     categories = [] if classes is None else classes.categories()

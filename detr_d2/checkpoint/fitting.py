@@ -14,7 +14,7 @@ from detr_d2.checkpoint.checkpoint import Checkpoint
 from detr_d2.checkpoint.checkpoint_errors import CheckpointError
 from detr_d2.checkpoint.class_rows import advice, different_classes, plan_rows
 from detr_d2.checkpoint.formats import is_counter, shorten
-from detr_d2.checkpoint.model_settings import Settings, different_settings
+from detr_d2.checkpoint.model_settings import ModelSettings, different_settings
 from detr_d2.checkpoint.parameter_names import BACKBONE, CLASS_HEAD, MASK_HEAD, QUERIES
 from detr_d2.data.categories import PanopticClasses
 
@@ -37,7 +37,7 @@ class LoadingRules:
     """
 
     classes: PanopticClasses | None
-    settings: Settings
+    settings: ModelSettings
     resize: bool = False
     frozen: bool = False
 

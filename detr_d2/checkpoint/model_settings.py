@@ -18,7 +18,7 @@ OF_DETR = {"position_temperature": 10000.0, "attention_softmax": "joint"}
 
 
 @dataclass(frozen=True)
-class Settings:
+class ModelSettings:
     """What a checkpoint was made with; None where it doesn't say.
 
     Each attribute has the meaning and the values of the key in ``KEYS``.
@@ -37,7 +37,7 @@ class Settings:
         return asdict(self)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> Settings:
+    def from_config(cls, cfg: CfgNode) -> ModelSettings:
         return cls(
             num_heads=cfg.MODEL.DETR.NUM_HEADS,
             pre_norm=cfg.MODEL.DETR.PRE_NORM,
@@ -50,13 +50,13 @@ class Settings:
         )
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, object]) -> Settings:
+    def from_dict(cls, values: Mapping[str, object]) -> ModelSettings:
         """Takes what ``to_dict`` gave, perhaps in another version: unknown names are left out."""
         known = {field.name for field in fields(cls)}
         return cls(**{name: _plain(value) for name, value in values.items() if name in known})
 
     @classmethod
-    def from_reference(cls, args: argparse.Namespace | None) -> Settings:
+    def from_reference(cls, args: argparse.Namespace | None) -> ModelSettings:
         """From the arguments that the reference's training saves; its softmax is always joint."""
         said = {} if args is None else {name: _plain(x) for name, x in vars(args).items()}
         dilation, position_embedding = said.get("dilation"), said.get("position_embedding")
@@ -71,7 +71,7 @@ class Settings:
         )
 
     @classmethod
-    def from_hugging_face(cls, config: Mapping | None) -> Settings:
+    def from_hugging_face(cls, config: Mapping | None) -> ModelSettings:
         """From a ``config.json``; None: only what is the same for all.
 
         Raises:
@@ -154,7 +154,9 @@ KEYS = {
 }
 
 
-def different_settings(file: Settings, model: Settings, has_mask_head: bool) -> dict[str, str]:
+def different_settings(
+    file: ModelSettings, model: ModelSettings, has_mask_head: bool
+) -> dict[str, str]:
     """The settings in which a file and a model differ, each with a phrase that says how.
 
     Args:

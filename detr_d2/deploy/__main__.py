@@ -9,7 +9,7 @@ import argparse
 import sys
 
 from detr_d2.deploy.model_info import read_categories
-from detr_d2.deploy.onnx_predictor import Predictor
+from detr_d2.deploy.onnx_predictor import OnnxPredictor
 from detr_d2.deploy.prediction_files import predict_files
 
 
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """Draws the pictures; the status is 1 where something was left out."""
     try:
         categories = read_categories(args.categories) if args.categories else None
-        predictor = Predictor(args.model, image_format="RGB", categories=categories)
+        predictor = OnnxPredictor(args.model, image_format="RGB", categories=categories)
         failed = predict_files(
             predictor, args.images, args.output, save_panoptic=args.save_panoptic
         )

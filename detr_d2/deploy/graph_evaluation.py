@@ -22,7 +22,7 @@ from detr_d2.data.mistaken_png import why_ids_differ
 from detr_d2.data.panoptic_entries import PanopticEntries, read_panoptic_lists
 from detr_d2.data.panoptic_png import read_panoptic_png
 from detr_d2.deploy.model_info import ModelError, ModelInfo, read_categories
-from detr_d2.deploy.onnx_predictor import Predictor
+from detr_d2.deploy.onnx_predictor import OnnxPredictor
 from detr_d2.deploy.prediction_files import with_progress
 from detr_d2.evaluation.panoptic_quality import (
     GroupQuality,
@@ -47,7 +47,7 @@ class Evaluation:
 
 
 def evaluate(
-    predictor: Predictor,
+    predictor: OnnxPredictor,
     panoptic_json: str | Path,
     image_root: str | Path,
     panoptic_root: str | Path,
@@ -143,7 +143,7 @@ def main() -> None:
     """Runs the command line."""
     args = _parse_args()
     try:
-        predictor = Predictor(args.model, image_format="RGB")
+        predictor = OnnxPredictor(args.model, image_format="RGB")
         result = evaluate(predictor, args.json, args.images, args.panoptic)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")

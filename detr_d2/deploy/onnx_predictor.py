@@ -22,7 +22,7 @@ import onnxruntime  # noqa: E402  (where it is missing, the line above tells how
 OUTPUTS = ("ids", "classes", "scores", "areas", "boxes")
 
 
-class Predictor:
+class OnnxPredictor:
     """Predicts with a file of ``detr-d2 export --form panoptic``.
 
     Thresholds and the way of merging are part of the exported graph.

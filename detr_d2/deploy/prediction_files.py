@@ -19,14 +19,14 @@ from detr_d2.data.panoptic_png import write_panoptic_png
 from detr_d2.data.picture_file import write_picture
 from detr_d2.deploy.drawing import draw_panoptic
 from detr_d2.deploy.model_info import ModelClass, ModelError
-from detr_d2.deploy.onnx_predictor import Predictor
+from detr_d2.deploy.onnx_predictor import OnnxPredictor
 
 # The folder of segment ids in colours, below that of the pictures.
 PREDICTIONS = "predictions"
 
 
 def predict_files(
-    predictor: Predictor, inputs: Sequence[str], output_dir: str | Path, *, save_panoptic: bool
+    predictor: OnnxPredictor, inputs: Sequence[str], output_dir: str | Path, *, save_panoptic: bool
 ) -> int:
     """Draws a picture of each image, under its name.
 
@@ -55,7 +55,7 @@ def predict_files(
     if save_panoptic:
         _check_apart(paths, [folder / PREDICTIONS / output.name for output in outputs])
     folder.mkdir(parents=True, exist_ok=True)
-    saved = SavedPredictions(folder, predictor.info.classes) if save_panoptic else None
+    saved = PredictionWriter(folder, predictor.info.classes) if save_panoptic else None
     failed = 0
     try:
         for path, output in with_progress(list(zip(paths, outputs, strict=True))):
@@ -78,7 +78,7 @@ def predict_files(
     return failed
 
 
-class SavedPredictions:
+class PredictionWriter:
     """Predictions as COCO's panoptic format has them: a JSON, and a PNG of each image."""
 
     def __init__(self, folder: Path, classes: Sequence[ModelClass]) -> None:
@@ -137,7 +137,9 @@ class SavedPredictions:
         )
 
 
-def _predict(predictor: Predictor, image: np.ndarray, path: Path) -> tuple[np.ndarray, list[dict]]:
+def _predict(
+    predictor: OnnxPredictor, image: np.ndarray, path: Path
+) -> tuple[np.ndarray, list[dict]]:
     """The picture of an image; errors name the file."""
     try:
         return predictor(image)["panoptic_seg"]

@@ -26,7 +26,7 @@ class NotFiniteError(TrainingError, FloatingPointError):
 
 
 @dataclass
-class Report:
+class StepStatus:
     """What one process says of its share of a step.
 
     Attributes:
@@ -51,12 +51,12 @@ class Report:
 
 
 def stop(
-    reports: Sequence[Report], reason: str, *, iteration: int, seed: int, output_dir: str
+    statuses: Sequence[StepStatus], reason: str, *, iteration: int, seed: int, output_dir: str
 ) -> None:
     """Ends training in all processes, the first of which writes what is needed to repeat the step.
 
     Args:
-        reports: of all processes, in the order of their ranks, the same in each.
+        statuses: of all processes, in the order of their ranks, the same in each.
         reason: what isn't finite.
         iteration: of the stage, from 0.
         seed: ``SEED``.
@@ -81,19 +81,19 @@ def stop(
         "processes": [
             {
                 "rank": rank,
-                "error": report.error,
-                "losses": {name: _json_number(value) for name, value in report.losses.items()},
-                "file_names": list(report.file_names),
+                "error": status.error,
+                "losses": {name: _json_number(value) for name, value in status.losses.items()},
+                "file_names": list(status.file_names),
             }
-            for rank, report in enumerate(reports)
+            for rank, status in enumerate(statuses)
         ],
         "to_repeat": repeat if seed >= 0 else "Not to be repeated: SEED was negative.",
     }
     if comm.is_main_process():
         write_json_atomically(content, path)
     comm.synchronize()  # else the first to leave would take the others with it
-    guilty = [report for report in reports if report.error] or reports
-    names = [str(name) for report in guilty for name in report.file_names]
+    guilty = [status for status in statuses if status.error] or statuses
+    names = [str(name) for status in guilty for name in status.file_names]
     shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     raise NotFiniteError(
         f"Iteration {iteration} of stage {stage!r}: {reason} Images: {shown}. Losses, file names "

@@ -13,7 +13,7 @@ from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
 from torch import nn
 
-from detr_d2.engine.training_faults import Report, stop
+from detr_d2.engine.training_faults import StepStatus, stop
 
 logger = logging.getLogger(__name__)
 
@@ -64,23 +64,23 @@ class Trainer(SimpleTrainer):
         """
         start = time.perf_counter()
         batch = next(self._data_loader_iter)
-        report = Report(data_time=time.perf_counter() - start)
+        status = StepStatus(data_time=time.perf_counter() - start)
         self.optimizer.zero_grad()
         divisors = getattr(self.model, "module", self.model).divisors(batch)
         parts = self.split(batch)
         for part in parts:
             is_last = part is parts[-1]
             with nullcontext() if is_last else self._gradients_stay_here():
-                total = self._losses_of(part, divisors, report)
+                total = self._losses_of(part, divisors, status)
                 # Who is well asks about the others before its last way back, on which all meet.
                 # Who isn't, tells them at once.
-                if is_last or report.error:
-                    reports = comm.all_gather(report)
-                    self._stop_if(next((r.error for r in reports if r.error), ""), reports)
+                if is_last or status.error:
+                    statuses = comm.all_gather(status)
+                    self._stop_if(next((s.error for s in statuses if s.error), ""), statuses)
                 self.grad_scaler.scale(total).backward()
         self.after_backward()
-        self._put_metrics(reports)
-        self._change_weights(reports)
+        self._put_metrics(statuses)
+        self._change_weights(statuses)
 
     def split(self, batch: Sequence[dict]) -> list[Sequence[dict]]:
         """The parts of this process's share of a batch, all of one size."""
@@ -92,29 +92,29 @@ class Trainer(SimpleTrainer):
         return self.model.no_sync() if hasattr(self.model, "no_sync") else nullcontext()
 
     def _losses_of(
-        self, part: Sequence[dict], divisors: object, report: Report
+        self, part: Sequence[dict], divisors: object, status: StepStatus
     ) -> torch.Tensor | None:
         """The sum of a part's losses, after they were reported; None without any."""
-        report.file_names = [x.get("file_name", "?") for x in part]
+        status.file_names = [x.get("file_name", "?") for x in part]
         try:
             with torch.autocast(
                 self.device_type, torch.float16, enabled=self.grad_scaler.is_enabled()
             ):
                 losses = self.model(part, divisors)
         except FloatingPointError as error:  # of the matcher
-            report.error = str(error)
+            status.error = str(error)
             return None
         values = torch.stack([loss.detach().float() for loss in losses.values()]).tolist()
-        report.add(dict(zip(losses, values, strict=True)))
+        status.add(dict(zip(losses, values, strict=True)))
         return sum(losses.values())
 
-    def _change_weights(self, reports: Sequence[Report]) -> None:
+    def _change_weights(self, statuses: Sequence[StepStatus]) -> None:
         scaler = self.grad_scaler
         scale = scaler.get_scale()
         try:
             scaler.step(self.optimizer)
         except FloatingPointError as error:  # of clipping, before anything was changed
-            self._stop_if(str(error), reports)
+            self._stop_if(str(error), statuses)
         scaler.update()
         if not scaler.is_enabled():
             return
@@ -128,19 +128,19 @@ class Trainer(SimpleTrainer):
         self.storage.put_scalar("amp/skipped_steps", self.skipped_steps, smoothing_hint=False)
         self.storage.put_scalar("amp/loss_scale", scaler.get_scale(), smoothing_hint=False)
 
-    def _put_metrics(self, reports: Sequence[Report]) -> None:
+    def _put_metrics(self, statuses: Sequence[StepStatus]) -> None:
         """Losses of the whole batch: the mean over processes of what each adds up."""
         if not comm.is_main_process():
             return
-        losses = {name: np.mean([r.losses[name] for r in reports]) for name in reports[0].losses}
-        self.storage.put_scalar("data_time", max(report.data_time for report in reports))
+        losses = {name: np.mean([s.losses[name] for s in statuses]) for name in statuses[0].losses}
+        self.storage.put_scalar("data_time", max(status.data_time for status in statuses))
         self.storage.put_scalar("total_loss", sum(losses.values()))
         self.storage.put_scalars(**losses)
 
-    def _stop_if(self, reason: str, reports: Sequence[Report]) -> None:
+    def _stop_if(self, reason: str, statuses: Sequence[StepStatus]) -> None:
         if reason:
             stop(
-                reports,
+                statuses,
                 reason,
                 iteration=self.iter,
                 seed=self.seed,

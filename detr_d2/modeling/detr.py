@@ -16,7 +16,7 @@ from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import nn
 from torch.profiler import record_function
 
-from detr_d2.checkpoint import LoadingRules, Settings, TakesAnyDETR, run_classes
+from detr_d2.checkpoint import LoadingRules, ModelSettings, TakesAnyDETR, run_classes
 from detr_d2.config import check_config, use_available_device
 from detr_d2.data.categories import thing_mask
 from detr_d2.modeling.criterion import Divisors, LossWeights, SetCriterion, detection_metrics
@@ -112,7 +112,7 @@ class DETR(TakesAnyDETR):
             ),
             "loading_rules": LoadingRules(
                 classes=classes,
-                settings=Settings.from_config(cfg),
+                settings=ModelSettings.from_config(cfg),
                 resize=detr.RESIZE_ON_LOAD,
                 frozen=detr.FREEZE_DETECTOR,
             ),

@@ -6,8 +6,8 @@ __all__ = [
     "MAX_PICTURE_SIZE",
     "MIN_INSTANCE_SCORE",
     "VIEWS",
-    "Scene",
-    "Segment",
+    "PanopticScene",
+    "SceneSegment",
     "below",
     "beside",
     "draw_ground_truth",
@@ -22,7 +22,7 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        **dict.fromkeys(["Scene", "Segment"], "panoptic_scene"),
+        **dict.fromkeys(["PanopticScene", "SceneSegment"], "panoptic_scene"),
         **dict.fromkeys(["VIEWS", "draw_one", "draw_view"], "scene_views"),
         **dict.fromkeys(
             [

@@ -21,7 +21,7 @@ from detectron2.utils.visualizer import ColorMode, Visualizer
 from detr_d2.data.instance_annotations import annotation_mask
 from detr_d2.data.panoptic_png import read_panoptic_png
 from detr_d2.visualization.colors import class_color
-from detr_d2.visualization.panoptic_scene import Scene
+from detr_d2.visualization.panoptic_scene import PanopticScene
 from detr_d2.visualization.scene_views import draw_view
 
 # Smaller images are enlarged to about this length, so that names are legible on them.
@@ -47,7 +47,7 @@ def draw_prediction(picture: np.ndarray, prediction: dict, metadata: Metadata) -
     height, width = picture.shape[:2]
     if "panoptic_seg" in prediction:
         ids, segments_info = prediction["panoptic_seg"]
-        scene = Scene.from_panoptic(_nearest(ids, (height, width)), segments_info)
+        scene = PanopticScene.from_panoptic(_nearest(ids, (height, width)), segments_info)
         return draw_view(picture, scene, metadata, "panoptic", numbered=False)
     instances = prediction["instances"]
     down, right = height / instances.image_size[0], width / instances.image_size[1]
@@ -81,7 +81,7 @@ def draw_ground_truth(picture: np.ndarray, dataset_dict: dict, metadata: Metadat
     height, width = picture.shape[:2]
     if "pan_seg_file_name" in dataset_dict:
         ids = _nearest(read_panoptic_png(dataset_dict["pan_seg_file_name"]), (height, width))
-        scene = Scene.from_panoptic(ids, dataset_dict["segments_info"])
+        scene = PanopticScene.from_panoptic(ids, dataset_dict["segments_info"])
         # Small numbers, as predictions have, are sure to have colours that can be told apart.
         scene = scene.numbered(range(1, len(scene.segments) + 1))
         return draw_view(picture, scene, metadata, "panoptic", numbered=False)

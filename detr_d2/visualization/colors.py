@@ -12,7 +12,7 @@ import numpy as np
 from detectron2.data import Metadata
 
 from detr_d2.data.categories import default_color
-from detr_d2.visualization.panoptic_scene import Segment
+from detr_d2.visualization.panoptic_scene import SceneSegment
 
 # Multiples of these, without their whole part, are spread evenly however many there are.
 _GOLDEN, _PLASTIC = 0.618034, 0.754878
@@ -27,7 +27,7 @@ def class_color(metadata: Metadata, class_id: int, is_thing: bool) -> np.ndarray
     return np.array(default_color(class_id, is_thing), np.float64)
 
 
-def segment_color(metadata: Metadata, segment: Segment) -> np.ndarray:
+def segment_color(metadata: Metadata, segment: SceneSegment) -> np.ndarray:
     """The colour of a segment: its class's for stuff, for things a shade by their id."""
     color = class_color(metadata, segment.class_id, segment.is_thing)
     if not segment.is_thing:

@@ -19,7 +19,7 @@ MAX_SEGMENTS = 2**16 - 1
 
 
 @dataclass(frozen=True)
-class Segment:
+class SceneSegment:
     """One thing, or all stuff of a class.
 
     Attributes:
@@ -38,7 +38,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Scene:
+class PanopticScene:
     """The segments of an image.
 
     Attributes:
@@ -49,11 +49,11 @@ class Scene:
     """
 
     places: np.ndarray | None
-    segments: tuple[Segment, ...]
+    segments: tuple[SceneSegment, ...]
     size: tuple[int, int]
 
     @classmethod
-    def from_output(cls, output: dict, min_score: float) -> Scene:
+    def from_output(cls, output: dict, min_score: float) -> PanopticScene:
         """What the model returned for one image: its panoptic picture, or else its instances.
 
         Args:
@@ -77,7 +77,7 @@ class Scene:
         return replace(scene, segments=tuple(segments))
 
     @classmethod
-    def from_panoptic(cls, ids: np.ndarray, segments_info: Sequence[dict]) -> Scene:
+    def from_panoptic(cls, ids: np.ndarray, segments_info: Sequence[dict]) -> PanopticScene:
         """A panoptic picture, predicted or annotated.
 
         Args:
@@ -100,7 +100,7 @@ class Scene:
             if known:
                 places = np.where(np.asarray(known)[order][found] == ids, order[found] + 1, 0)
         segments = tuple(
-            Segment(
+            SceneSegment(
                 id=int(info["id"]),
                 class_id=int(info["category_id"]),
                 is_thing=bool(info["isthing"]),
@@ -111,7 +111,7 @@ class Scene:
         return cls(places.astype(np.uint16), segments, places.shape)
 
     @classmethod
-    def _from_instances(cls, instances: Instances, min_score: float) -> Scene:
+    def _from_instances(cls, instances: Instances, min_score: float) -> PanopticScene:
         instances = instances[instances.scores >= min_score]
         rows = zip(
             instances.pred_boxes.tensor.tolist(),
@@ -120,7 +120,7 @@ class Scene:
             strict=True,
         )
         segments = tuple(
-            Segment(id, class_id, True, score, tuple(box))
+            SceneSegment(id, class_id, True, score, tuple(box))
             for id, (box, class_id, score) in enumerate(rows, start=1)
         )
         return cls(None, segments, instances.image_size)
@@ -143,12 +143,12 @@ class Scene:
             for segment in self.segments
         ]
 
-    def numbered(self, numbers: Sequence[int]) -> Scene:
+    def numbered(self, numbers: Sequence[int]) -> PanopticScene:
         """The same with other ids, n of them."""
         pairs = zip(self.segments, numbers, strict=True)
         return replace(self, segments=tuple(replace(segment, id=id) for segment, id in pairs))
 
-    def resized(self, size: tuple[int, int]) -> Scene:
+    def resized(self, size: tuple[int, int]) -> PanopticScene:
         """The same at another H, W: each pixel shows the nearest one."""
         if tuple(size) == tuple(self.size):
             return self
@@ -160,9 +160,11 @@ class Scene:
             s if s.box is None else replace(s, box=_scaled(s.box, right, down))
             for s in self.segments
         ]
-        return Scene(places, tuple(segments), tuple(size))
+        return PanopticScene(places, tuple(segments), tuple(size))
 
-    def regrouped(self, group_of: Mapping[int, int], segments: Sequence[Segment]) -> Scene:
+    def regrouped(
+        self, group_of: Mapping[int, int], segments: Sequence[SceneSegment]
+    ) -> PanopticScene:
         """Other segments, of pixels that segments of this scene have.
 
         Args:
@@ -174,7 +176,7 @@ class Scene:
         for place, group in group_of.items():
             table[place + 1] = group + 1
         places = None if self.places is None else table[self.places]
-        return Scene(places, tuple(segments), self.size)
+        return PanopticScene(places, tuple(segments), self.size)
 
 
 def _scaled(box: tuple[float, ...], right: float, down: float) -> tuple[float, ...]:

@@ -25,7 +25,7 @@ from detr_d2.visualization.painting import (
     outline_width,
     paint_segments,
 )
-from detr_d2.visualization.panoptic_scene import Scene, Segment
+from detr_d2.visualization.panoptic_scene import PanopticScene, SceneSegment
 
 VIEWS = ("panoptic", "instance", "semantic", "boxes", "masks")
 OPACITY = 0.55
@@ -35,7 +35,7 @@ TILE_SIZE = 480
 
 
 def draw_view(
-    image: np.ndarray, scene: Scene, metadata: Metadata, view: str, *, numbered: bool = True
+    image: np.ndarray, scene: PanopticScene, metadata: Metadata, view: str, *, numbered: bool = True
 ) -> np.ndarray:
     """Draws a scene.
 
@@ -76,7 +76,9 @@ def draw_view(
     return _draw(image, scene, colors, [_text(s, metadata, numbered) for s in scene.segments])
 
 
-def draw_one(image: np.ndarray, scene: Scene, metadata: Metadata, segment_id: int) -> np.ndarray:
+def draw_one(
+    image: np.ndarray, scene: PanopticScene, metadata: Metadata, segment_id: int
+) -> np.ndarray:
     """Draws one segment alone: the rest of the image is dark and grey.
 
     Args:
@@ -108,7 +110,7 @@ def draw_one(image: np.ndarray, scene: Scene, metadata: Metadata, segment_id: in
 
 
 def _draw(
-    image: np.ndarray, scene: Scene, colors: Sequence[np.ndarray], texts: Sequence[str]
+    image: np.ndarray, scene: PanopticScene, colors: Sequence[np.ndarray], texts: Sequence[str]
 ) -> np.ndarray:
     """All segments of a scene in n colours, with n texts."""
     outlines = as_table([lighter(color) for color in colors])
@@ -121,19 +123,21 @@ def _draw(
     return picture
 
 
-def _draw_classes(image: np.ndarray, scene: Scene, metadata: Metadata) -> np.ndarray:
+def _draw_classes(image: np.ndarray, scene: PanopticScene, metadata: Metadata) -> np.ndarray:
     group_of_class: dict[tuple[int, bool], int] = {}
     group_of = {
         place: group_of_class.setdefault((s.class_id, s.is_thing), len(group_of_class))
         for place, s in enumerate(scene.segments)
     }
-    classes = [Segment(class_id, class_id, is_thing) for class_id, is_thing in group_of_class]
+    classes = [SceneSegment(class_id, class_id, is_thing) for class_id, is_thing in group_of_class]
     scene = scene.regrouped(group_of, classes)
     colors = [class_color(metadata, s.class_id, s.is_thing) for s in classes]
     return _draw(image, scene, colors, [_text(s, metadata, False) for s in classes])
 
 
-def _draw_boxes(image: np.ndarray, scene: Scene, metadata: Metadata, numbered: bool) -> np.ndarray:
+def _draw_boxes(
+    image: np.ndarray, scene: PanopticScene, metadata: Metadata, numbered: bool
+) -> np.ndarray:
     picture = image.copy()
     things = [s for s in scene.segments if s.is_thing and s.box is not None]
     width = outline_width(scene.size)
@@ -148,7 +152,7 @@ def _draw_boxes(image: np.ndarray, scene: Scene, metadata: Metadata, numbered: b
     return picture
 
 
-def _draw_tiles(image: np.ndarray, scene: Scene, metadata: Metadata) -> np.ndarray:
+def _draw_tiles(image: np.ndarray, scene: PanopticScene, metadata: Metadata) -> np.ndarray:
     """A picture of each segment alone, in rows; of an image without segments, itself in grey."""
     factor = min(1, TILE_SIZE / max(image.shape[:2]))
     size = [max(1, round(factor * length)) for length in image.shape[:2]]
@@ -169,7 +173,7 @@ def _warn_of_missing_characters(metadata: Metadata) -> None:
     warn_of_missing(tuple(dict.fromkeys(names)))
 
 
-def _text(segment: Segment, metadata: Metadata, numbered: bool) -> str:
+def _text(segment: SceneSegment, metadata: Metadata, numbered: bool) -> str:
     names = metadata.thing_classes if segment.is_thing else metadata.stuff_classes
     number = f"{segment.id}: " if numbered else ""
     score = "" if segment.score is None else f" {segment.score:.0%}"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from detr_d2.data import image_file
-from detr_d2.data.check import Report, check_dataset
+from detr_d2.data.check import CheckReport, check_dataset
 from detr_d2.data.image_file import read_image
 from detr_d2.data.panoptic_json import read_categories, read_panoptic_json
 from detr_d2.data.panoptic_png import MAX_SEGMENT_ID, read_panoptic_png
@@ -213,7 +213,7 @@ def test_json_in_a_check(panoptic_json, try_input, content):
     panoptic_json.write_bytes(content)
     folder = str(panoptic_json.parent)
 
-    def check(report: Report):
+    def check(report: CheckReport):
         assert str(report)
         assert json.loads(json.dumps(report.to_dict()))["breaks"] == report.breaks
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from detr_d2.checkpoint import CheckpointError, Settings, check_pickle, read_checkpoint
+from detr_d2.checkpoint import CheckpointError, ModelSettings, check_pickle, read_checkpoint
 
 # Enough for a file to be recognised.
 WEIGHTS = {
@@ -207,13 +207,13 @@ def test_descriptions_that_make_no_sense_say_nothing(nonsense, tmp_path):
     args = Namespace(**dict.fromkeys(names, nonsense))
     for content in ({"args": nonsense}, {"args": args}):
         path.write_bytes(saved({"model": REFERENCE, **content}))
-        assert read_checkpoint(str(path)).settings == Settings.from_reference(None)
-    settings_of_own = dict.fromkeys(Settings().to_dict(), nonsense)
+        assert read_checkpoint(str(path)).settings == ModelSettings.from_reference(None)
+    settings_of_own = dict.fromkeys(ModelSettings().to_dict(), nonsense)
     description = {"class_names": nonsense, "settings": settings_of_own, "dataset_ids": nonsense}
     for own in (nonsense, description, {"class_names": [nonsense] * 2, "settings": nonsense}):
         path.write_bytes(saved({"model": OWN, "detr_d2": own}))
         checkpoint = read_checkpoint(str(path))
-        assert (checkpoint.settings, checkpoint.class_names) == (Settings(), None)
+        assert (checkpoint.settings, checkpoint.class_names) == (ModelSettings(), None)
 
 
 HUGGING_FACE = {"model.encoder.layers.0.self_attn.q_proj.weight": torch.zeros(2, 2)}

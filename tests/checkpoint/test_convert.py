@@ -16,7 +16,7 @@ from torch import nn
 from detr_d2.checkpoint import (
     CheckpointError,
     CheckpointNotFoundError,
-    Settings,
+    ModelSettings,
     convert_file,
     read_checkpoint,
 )
@@ -123,7 +123,7 @@ def test_settings_and_names_survive(kind, make_source, cfg, tmp_path):
     if kind != "reference":
         assert output.class_names == classes_of(VAL).names
     if kind == "own":
-        assert output.settings == Settings.from_config(cfg)
+        assert output.settings == ModelSettings.from_config(cfg)
 
 
 def test_other_settings_survive(tmp_path):

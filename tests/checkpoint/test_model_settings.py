@@ -7,12 +7,12 @@ import pytest
 from detectron2.modeling import build_model
 
 from detr_d2 import config_file, load_config
-from detr_d2.checkpoint import CheckpointError, Settings
+from detr_d2.checkpoint import CheckpointError, ModelSettings
 from detr_d2.checkpoint.model_settings import KEYS, different_settings
 from detr_d2.engine.checkpointer import StrictCheckpointer
 
 # Of the released models, dilation aside.
-RELEASED = Settings(
+RELEASED = ModelSettings(
     num_heads=8,
     pre_norm=False,
     position_embedding="sine",
@@ -47,17 +47,17 @@ def test_every_setting_has_its_key():
         "stride_in_1x1": True,
         "input_format": "BGR",
     }
-    assert Settings.from_config(config(**values)) == Settings(**values)
-    assert KEYS.keys() == values.keys() == Settings().to_dict().keys()
-    assert Settings.from_config(config()) == RELEASED
+    assert ModelSettings.from_config(config(**values)) == ModelSettings(**values)
+    assert KEYS.keys() == values.keys() == ModelSettings().to_dict().keys()
+    assert ModelSettings.from_config(config()) == RELEASED
 
 
 def test_a_dict_there_and_back():
-    for settings in (RELEASED, UNSAID, Settings()):
-        assert Settings.from_dict(settings.to_dict()) == settings
+    for settings in (RELEASED, UNSAID, ModelSettings()):
+        assert ModelSettings.from_dict(settings.to_dict()) == settings
     newer = {"num_heads": 4, "not_yet_thought_of": "?"}
-    assert Settings.from_dict(newer) == Settings(num_heads=4)
-    assert Settings.from_dict({}) == Settings()
+    assert ModelSettings.from_dict(newer) == ModelSettings(num_heads=4)
+    assert ModelSettings.from_dict({}) == ModelSettings()
 
 
 def reference_args(**changes: object) -> argparse.Namespace:
@@ -79,14 +79,14 @@ def reference_args(**changes: object) -> argparse.Namespace:
     ],
 )
 def test_of_the_references_arguments(changes, expected):
-    settings = Settings.from_reference(reference_args(**changes))
+    settings = ModelSettings.from_reference(reference_args(**changes))
     assert settings == replace(RELEASED, **expected)
 
 
 def test_the_reference_may_say_little():
-    assert Settings.from_reference(None) == UNSAID
-    assert Settings.from_reference(argparse.Namespace()) == UNSAID
-    some = Settings.from_reference(argparse.Namespace(dilation=False))
+    assert ModelSettings.from_reference(None) == UNSAID
+    assert ModelSettings.from_reference(argparse.Namespace()) == UNSAID
+    some = ModelSettings.from_reference(argparse.Namespace(dilation=False))
     assert some == replace(UNSAID, res5_dilation=1)
 
 
@@ -111,16 +111,16 @@ def hugging_face_config(**changes: object) -> dict:
     ],
 )
 def test_of_hugging_faces_config(changes, expected):
-    settings = Settings.from_hugging_face(hugging_face_config(**changes))
+    settings = ModelSettings.from_hugging_face(hugging_face_config(**changes))
     assert settings == replace(RELEASED, **expected)
 
 
 def test_hugging_faces_defaults_are_left_out_of_its_files():
-    assert Settings.from_hugging_face({"model_type": "detr"}) == RELEASED
+    assert ModelSettings.from_hugging_face({"model_type": "detr"}) == RELEASED
 
 
 def test_without_hugging_faces_config_little_is_known():
-    assert Settings.from_hugging_face(None) == replace(UNSAID, pre_norm=False)
+    assert ModelSettings.from_hugging_face(None) == replace(UNSAID, pre_norm=False)
 
 
 @pytest.mark.parametrize("dilation", [False, True])
@@ -130,8 +130,8 @@ def test_transformers_own_configs(dilation):
     theirs = transformers.DetrConfig(**changes, position_embedding_type="learned")
     changes = {"num_heads": 4, "position_embedding": "learned", "res5_dilation": 1 + dilation}
     expected = replace(RELEASED, **changes)
-    assert Settings.from_hugging_face(theirs.to_dict()) == expected
-    assert Settings.from_hugging_face(theirs.to_diff_dict()) == expected
+    assert ModelSettings.from_hugging_face(theirs.to_dict()) == expected
+    assert ModelSettings.from_hugging_face(theirs.to_diff_dict()) == expected
 
 
 @pytest.mark.parametrize(
@@ -151,16 +151,16 @@ def test_transformers_own_configs(dilation):
 )
 def test_what_no_setting_can_describe_is_refused(changes, message):
     with pytest.raises(CheckpointError, match=message):
-        Settings.from_hugging_face(hugging_face_config(**changes))
+        ModelSettings.from_hugging_face(hugging_face_config(**changes))
 
 
 # --- where they differ ---
 
 
 def test_equal_and_unknown_settings_do_not_differ():
-    for file in (RELEASED, UNSAID, Settings()):
+    for file in (RELEASED, UNSAID, ModelSettings()):
         assert different_settings(file, RELEASED, has_mask_head=True) == {}
-    assert different_settings(RELEASED, Settings(), has_mask_head=True) == {}
+    assert different_settings(RELEASED, ModelSettings(), has_mask_head=True) == {}
     whole = replace(RELEASED, position_temperature=10000)
     assert different_settings(whole, RELEASED, has_mask_head=True) == {}
 

@@ -16,7 +16,7 @@ from detectron2.utils.file_io import PathManager
 from safetensors.torch import save_file
 
 from detr_d2.checkpoint import CheckpointError, CheckpointNotFoundError, fetch, read_checkpoint
-from detr_d2.checkpoint.model_settings import Settings
+from detr_d2.checkpoint.model_settings import ModelSettings
 from detr_d2.engine.training_stages import evaluation_config, final_weights
 
 RESNET = {"layer1.0.conv1.weight": torch.arange(4.0)}
@@ -161,7 +161,7 @@ def test_a_folder_is_downloaded_once(name, files, slash, server):
     url = f"{server.url}/{name}"
     checkpoint = read_checkpoint(url + slash)
     assert server.asked == [f"/{name}/{file}" for file in files]
-    assert checkpoint.settings == Settings.from_hugging_face(CONFIG)
+    assert checkpoint.settings == ModelSettings.from_hugging_face(CONFIG)
     assert checkpoint.settings.num_heads == 4 and checkpoint.class_names == ("cat", "dog")
     bias = checkpoint.named.weights["detector.class_head.bias"]
     assert bias.equal(HUGGING_FACE["class_labels_classifier.bias"])

@@ -22,7 +22,7 @@ from torch import nn
 from detr_d2.checkpoint import (
     CheckpointError,
     LoadingRules,
-    Settings,
+    ModelSettings,
     read_checkpoint,
 )
 from detr_d2.checkpoint.weight_files import read_file
@@ -113,7 +113,7 @@ def refusal(read: Callable[[str], object], path: Path) -> str:
 def load_strictly(path: str) -> dict:
     """As training does, which alone reads files of Detectron2's kinds."""
     model = nn.Linear(1, 1)
-    model.loading_rules = LoadingRules(classes=None, settings=Settings())
+    model.loading_rules = LoadingRules(classes=None, settings=ModelSettings())
     return StrictCheckpointer(model, to_train=True).load(path)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from detr_d2.data.input_files import find_images
 from detr_d2.data.panoptic_png import read_panoptic_png
-from detr_d2.deploy import Predictor
+from detr_d2.deploy import OnnxPredictor
 from detr_d2.deploy.prediction_files import predict_files
 
 MODULE = "detr_d2.deploy"
@@ -34,7 +34,7 @@ def test_pictures_and_panoptic_files(make_model, photos, tmp_path, run_without_t
         "color": [90, 200, 120],
     }
     # As the model gives it, and as panopticapi reads it.
-    ids, segments = Predictor(make_model(), image_format="RGB")(stripes)["panoptic_seg"]
+    ids, segments = OnnxPredictor(make_model(), image_format="RGB")(stripes)["panoptic_seg"]
     annotation = content["annotations"][0]
     read = read_panoptic_png(out / "predictions" / annotation["file_name"])
     np.testing.assert_array_equal(read, ids)
@@ -49,7 +49,7 @@ def test_panopticapi_scores_them(make_model, photos, tmp_path, capfd):
     """Against themselves, as ground truth: all there is must match."""
     from panopticapi.evaluation import pq_compute
 
-    predictor, out = Predictor(make_model(), image_format="RGB"), tmp_path / "out"
+    predictor, out = OnnxPredictor(make_model(), image_format="RGB"), tmp_path / "out"
     assert predict_files(predictor, [str(photos)], out, save_panoptic=True) == 0
     path = out / "predictions.json"
     truth = json.loads(path.read_text())
@@ -120,7 +120,7 @@ def test_categories_of_a_file(make_model, photos, tmp_path, run_without_torch, i
 
 
 def test_an_interruption_leaves_what_is_done(make_model, photos, tmp_path):
-    predictor, out = Predictor(make_model(), image_format="RGB"), tmp_path / "out"
+    predictor, out = OnnxPredictor(make_model(), image_format="RGB"), tmp_path / "out"
 
     class Interrupted:
         info = predictor.info
@@ -142,7 +142,7 @@ def test_an_interruption_leaves_what_is_done(make_model, photos, tmp_path):
 
 def test_a_picture_never_replaces_an_image(make_model, photos):
     before = (photos / "a.png").read_bytes()
-    predictor = Predictor(make_model(), image_format="RGB")
+    predictor = OnnxPredictor(make_model(), image_format="RGB")
     with pytest.raises(ValueError, match=r"a\.png is one of the images"):
         predict_files(predictor, [str(photos)], photos, save_panoptic=False)
     assert (photos / "a.png").read_bytes() == before

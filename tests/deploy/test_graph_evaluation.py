@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from detr_d2.data.panoptic_png import write_panoptic_png
-from detr_d2.deploy import ModelError, Predictor
+from detr_d2.deploy import ModelError, OnnxPredictor
 from detr_d2.deploy.graph_evaluation import evaluate, main
 from detr_d2.deploy.prediction_files import predict_files
 
@@ -64,7 +64,7 @@ def changed(path: Path, change) -> None:
 def test_figures_are_panopticapis(make_model, dataset, tmp_path, capfd):
     from panopticapi.evaluation import pq_compute
 
-    predictor = Predictor(make_model(), image_format="RGB")
+    predictor = OnnxPredictor(make_model(), image_format="RGB")
     result = evaluate(predictor, *dataset)
     predict_files(predictor, [str(dataset[1])], tmp_path / "out", save_panoptic=True)
     saved = tmp_path / "out" / "predictions.json"
@@ -115,5 +115,5 @@ def test_the_command(make_model, dataset, monkeypatch, capsys):
 def test_datasets_that_do_not_fit_are_refused(make_model, dataset, change, message):
     changed(dataset[0], change)
     with pytest.raises(ValueError, match=message) as raised:
-        evaluate(Predictor(make_model(), image_format="RGB"), *dataset)
+        evaluate(OnnxPredictor(make_model(), image_format="RGB"), *dataset)
     assert isinstance(raised.value, ModelError) == ("sky" in message or "exported" in message)

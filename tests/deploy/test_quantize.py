@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from detr_d2.deploy import ModelError, Predictor
+from detr_d2.deploy import ModelError, OnnxPredictor
 from detr_d2.deploy.eight_bits import to_int8
 from detr_d2.deploy.half_precision import to_half
 from detr_d2.deploy.quantize import kept_nodes, quantize
@@ -32,11 +32,11 @@ def test_a_variant_predicts_the_same_with_smaller_weights(
 ):
     path, output = make_model(), tmp_path / f"{kind}.onnx"
     quantize(path, output, kind)
-    ids, segments = Predictor(path, image_format="RGB")(stripes)["panoptic_seg"]
-    variant = Predictor(output, image_format="RGB")
+    ids, segments = OnnxPredictor(path, image_format="RGB")(stripes)["panoptic_seg"]
+    variant = OnnxPredictor(output, image_format="RGB")
     np.testing.assert_array_equal(variant(stripes)["panoptic_seg"][0], ids)
     assert variant(stripes)["panoptic_seg"][1] == segments
-    assert variant.info == Predictor(path).info
+    assert variant.info == OnnxPredictor(path).info
     model = onnx.load(output)
     onnx.checker.check_model(model, full_check=True)
     assert [each.domain for each in model.opset_import] == [""]

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from detr_d2.deploy import Predictor
+from detr_d2.deploy import OnnxPredictor
 from detr_d2.export import ExportOptions, export_model
 
 
@@ -52,7 +52,7 @@ def test_the_predictor_without_pytorch_takes_the_file(
     exported_folder, tiny_model, images, record_agreement
 ):
     """At sizes down to one pixel, at which the network sees them here."""
-    predictor = Predictor(exported_folder / "files" / "tiny.onnx", image_format="RGB")
+    predictor = OnnxPredictor(exported_folder / "files" / "tiny.onnx", image_format="RGB")
     model = tiny_model("R50, reference")
     for image in images((97, 130), (33, 31), (1, 60), (1, 1)):
         expected, segments = model([{"image": image}])[0]["panoptic_seg"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from detectron2.data import Metadata
 
-from detr_d2.visualization import Scene
+from detr_d2.visualization import PanopticScene
 
 
 @pytest.fixture
@@ -23,15 +23,15 @@ def two_classes() -> Metadata:
 
 
 @pytest.fixture
-def make_scene() -> Callable[..., Scene]:
+def make_scene() -> Callable[..., PanopticScene]:
     """Makes scenes of id maps: ``make_scene(ids, {id: (class_id, is_thing)}, score)``."""
 
-    def make(ids: np.ndarray, classes: dict, score: float | None = 0.9) -> Scene:
+    def make(ids: np.ndarray, classes: dict, score: float | None = 0.9) -> PanopticScene:
         infos = [
             {"id": id, "category_id": class_id, "isthing": is_thing}
             | ({} if score is None else {"score": score})
             for id, (class_id, is_thing) in classes.items()
         ]
-        return Scene.from_panoptic(ids, infos)
+        return PanopticScene.from_panoptic(ids, infos)
 
     return make

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from detr_d2.visualization import Scene, Segment
+from detr_d2.visualization import PanopticScene, SceneSegment
 
 
 @given(
@@ -18,7 +18,7 @@ from detr_d2.visualization import Scene, Segment
 @settings(deadline=None, database=None, max_examples=80)
 def test_ids_are_kept_and_others_show_nothing(ids, known):
     infos = [{"id": id, "category_id": 3, "isthing": 0} for id in known]
-    scene = Scene.from_panoptic(ids, infos)
+    scene = PanopticScene.from_panoptic(ids, infos)
     assert np.array_equal(scene.ids, np.where(np.isin(ids, known), ids, 0))
     assert [segment.id for segment in scene.segments] == known
     assert scene.segments_info == [info | {"isthing": False} for info in infos]
@@ -34,7 +34,7 @@ def test_what_the_model_returns(tiny_cfg):
     [output] = model([{"image": torch.rand(3, 64, 96) * 255, "height": 128, "width": 192}])
     ids, segments_info = output["panoptic_seg"]
     assert segments_info
-    scene = Scene.from_output(output, 0.5)
+    scene = PanopticScene.from_output(output, 0.5)
     assert scene.size == (128, 192)
     assert np.array_equal(scene.ids, ids.numpy())
     for segment, info in zip(scene.segments, segments_info, strict=True):
@@ -50,7 +50,7 @@ def test_instances_of_a_model_without_masks():
     instances.pred_boxes = Boxes(torch.tensor([[1.0, 2, 30, 40], [0, 0, 5, 5]]))
     instances.scores = torch.tensor([0.9, 0.2])
     instances.pred_classes = torch.tensor([3, 4])
-    scene = Scene.from_output({"instances": instances}, 0.5)
+    scene = PanopticScene.from_output({"instances": instances}, 0.5)
     assert scene.places is None and scene.size == (50, 60)
     [segment] = scene.segments
     assert (segment.id, segment.class_id, segment.is_thing) == (1, 3, True)
@@ -66,11 +66,11 @@ def test_other_sizes_numbers_and_groups(make_scene):
     assert scene.resized((2, 3)) is scene
     numbered = scene.numbered([9, 8, 70_000])
     assert np.array_equal(numbered.ids, [[9, 9, 8], [0, 70_000, 70_000]])
-    grouped = scene.regrouped({0: 0, 1: 0}, [Segment(5, 0, True)])
+    grouped = scene.regrouped({0: 0, 1: 0}, [SceneSegment(5, 0, True)])
     assert np.array_equal(grouped.ids, [[5, 5, 5], [0, 0, 0]])
 
 
 def test_too_many_segments_are_refused():
     infos = [{"id": id, "category_id": 0, "isthing": 1} for id in range(1, 65_537)]
     with pytest.raises(ValueError, match="65536 segments; at most 65535"):
-        Scene.from_panoptic(np.zeros((1, 1), np.int32), infos)
+        PanopticScene.from_panoptic(np.zeros((1, 1), np.int32), infos)

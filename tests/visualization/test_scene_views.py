@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from detectron2.data import Metadata
 
-from detr_d2.visualization import VIEWS, Scene, Segment, draw_one, draw_view
+from detr_d2.visualization import VIEWS, PanopticScene, SceneSegment, draw_one, draw_view
 from detr_d2.visualization import scene_views as views_module
 from detr_d2.visualization.colors import class_color, segment_color
 
@@ -12,7 +12,7 @@ GREY = np.full((300, 400, 3), 77, np.uint8)
 
 
 @pytest.fixture
-def rings(make_scene) -> Scene:
+def rings(make_scene) -> PanopticScene:
     """Two rings, of ids 1 and 2, on ground on the left (3), and nothing on the right."""
     ids = np.zeros((300, 400), np.int32)
     ids[:, :200] = 3
@@ -56,7 +56,7 @@ def test_semantic_joins_instances(rings, two_classes, labels):
     ids = rings.ids
     ids[140:160, 40:160] = 2  # the rings touch
     infos = rings.segments_info
-    picture = draw_view(GREY, Scene.from_panoptic(ids, infos), two_classes, "semantic")
+    picture = draw_view(GREY, PanopticScene.from_panoptic(ids, infos), two_classes, "semantic")
     assert labels == ["ring", "ground"]
     assert (picture[125:145, 60] == picture[125, 60]).all()  # no outline between the two
     assert (picture[30, 60] == picture[250, 60]).all()
@@ -65,10 +65,12 @@ def test_semantic_joins_instances(rings, two_classes, labels):
 def test_boxes_are_those_of_things(rings, two_classes, labels):
     boxes = [(30.2, 10, 170, 150), (300, 200, 420, 310), (0, 0, 50, 50)]
     segments = [
-        Segment(s.id, s.class_id, s.is_thing, s.score, box)
+        SceneSegment(s.id, s.class_id, s.is_thing, s.score, box)
         for s, box in zip(rings.segments, boxes, strict=True)
     ]
-    picture = draw_view(GREY, Scene(None, tuple(segments), (300, 400)), two_classes, "boxes")
+    picture = draw_view(
+        GREY, PanopticScene(None, tuple(segments), (300, 400)), two_classes, "boxes"
+    )
     changed = (picture != 77).any(-1)
     assert changed[10, 30:170].all() and changed[149, 30:170].all() and changed[200, 300:].all()
     assert not changed[20:140, 40:160].any() and not changed[210:, 310:].any()
@@ -90,13 +92,13 @@ def test_masks_are_a_grid_of_all_segments(rings, two_classes, labels):
     picture = draw_view(np.repeat(GREY, 2, 0), rings, two_classes, "masks")
     assert picture.shape == (480 + 8, 3 * (320 + 8), 3)
     assert labels == ["1: ring 90%", "2: ring 90%", "3: ground 90%"]
-    empty = Scene.from_panoptic(np.zeros((300, 400), np.int32), [])
+    empty = PanopticScene.from_panoptic(np.zeros((300, 400), np.int32), [])
     assert draw_view(GREY, empty, two_classes, "masks").shape == (308, 408, 3)
 
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_scenes_of_nothing_and_of_a_pixel(make_scene, two_classes, view):
-    empty = Scene.from_panoptic(np.zeros((300, 400), np.int32), [])
+    empty = PanopticScene.from_panoptic(np.zeros((300, 400), np.int32), [])
     if view != "masks":
         assert np.array_equal(draw_view(GREY, empty, two_classes, view), GREY)
     pixel = make_scene(np.ones((1, 1), np.int32), {1: (0, True)})
@@ -112,7 +114,7 @@ def test_scenes_are_brought_to_the_size_of_the_picture(rings, two_classes, label
 def test_what_cannot_be_shown_is_refused(rings, two_classes):
     with pytest.raises(ValueError, match="There is no view 'depth', only panoptic"):
         draw_view(GREY, rings, two_classes, "depth")
-    without = Scene(None, rings.segments, rings.size)
+    without = PanopticScene(None, rings.segments, rings.size)
     with pytest.raises(ValueError, match=r"'semantic' needs masks.*MODEL\.DETR\.MASK_ON"):
         draw_view(GREY, without, two_classes, "semantic")
     with pytest.raises(ValueError, match="no masks"):
@@ -121,9 +123,9 @@ def test_what_cannot_be_shown_is_refused(rings, two_classes):
 
 def test_colours_are_fixed_and_apart(two_classes):
     assert np.array_equal(class_color(two_classes, 1, False), [0, 0, 200])
-    assert np.array_equal(segment_color(two_classes, Segment(9, 1, False)), [0, 0, 200])
-    things = [segment_color(two_classes, Segment(id, 0, True)) for id in range(1, 9)]
-    again = segment_color(two_classes, Segment(3, 0, True))
+    assert np.array_equal(segment_color(two_classes, SceneSegment(9, 1, False)), [0, 0, 200])
+    things = [segment_color(two_classes, SceneSegment(id, 0, True)) for id in range(1, 9)]
+    again = segment_color(two_classes, SceneSegment(3, 0, True))
     assert np.array_equal(things[2], again)
     for i, one in enumerate(things):
         assert one.min() >= 0 and one.max() <= 255

@@ -50,13 +50,13 @@ def run(args: argparse.Namespace) -> int | None:
     import torch
 
     from benchmarks.benchmark_run import run_benchmark
-    from benchmarks.benchmark_settings import Settings, SweepValues
+    from benchmarks.benchmark_settings import BenchmarkSettings, SweepValues
 
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("benchmarks").setLevel(logging.INFO)
     if args.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: PyTorch finds no GPU.")
-    settings = Settings(
+    settings = BenchmarkSettings(
         device=args.device,
         threads=args.threads or torch.get_num_threads(),
         repeats=args.repeats,

@@ -14,7 +14,7 @@ import detectron2
 import torch
 from tabulate import tabulate
 
-from benchmarks.benchmark_settings import Settings
+from benchmarks.benchmark_settings import BenchmarkSettings
 from benchmarks.stage_times import STAGES
 from detr_d2 import __version__
 from detr_d2.data.json_file import write_json_atomically
@@ -23,10 +23,12 @@ NAME = "benchmark"
 PACKAGES = ("torch", "torchvision", "transformers", "numpy", "fvcore", "panopticapi-lite")
 
 
-class Report:
+class BenchmarkReport:
     """Takes figures as they come; ``write`` leaves files that are complete as far as they go."""
 
-    def __init__(self, folder: str | Path, settings: Settings, command: Sequence[str]) -> None:
+    def __init__(
+        self, folder: str | Path, settings: BenchmarkSettings, command: Sequence[str]
+    ) -> None:
         """
         Args:
             folder: where the files go; made if need be.
@@ -82,7 +84,7 @@ def medians(seconds: dict[str, list[float]]) -> dict[str, float]:
     return {name: statistics.median(times) for name, times in seconds.items() if times}
 
 
-def describe_machine(settings: Settings) -> dict:
+def describe_machine(settings: BenchmarkSettings) -> dict:
     """Processor, memory, threads and GPU."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     on_gpu = settings.device.startswith("cuda")

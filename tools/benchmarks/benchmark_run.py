@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 import transformers
 
-from benchmarks.benchmark_report import Report
-from benchmarks.benchmark_settings import Settings
+from benchmarks.benchmark_report import BenchmarkReport
+from benchmarks.benchmark_settings import BenchmarkSettings
 from benchmarks.evaluation import run_evaluation
 from benchmarks.export import run_export
 from benchmarks.inference import run_inference
@@ -23,7 +23,9 @@ PARTS = {"inference": run_inference, "training": run_training, "evaluation": run
 OTHER_PARTS = {"export": run_export}
 
 
-def run_benchmark(part: str, settings: Settings, folder: str, command: Sequence[str]) -> str:
+def run_benchmark(
+    part: str, settings: BenchmarkSettings, folder: str, command: Sequence[str]
+) -> str:
     """Measures, and leaves ``benchmark.json``, ``.md`` and ``.png``, also where interrupted.
 
     Args:
@@ -41,7 +43,7 @@ def run_benchmark(part: str, settings: Settings, folder: str, command: Sequence[
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(settings.threads)
-    report = Report(folder, settings, command)
+    report = BenchmarkReport(folder, settings, command)
     try:
         for name, run in {**PARTS, **OTHER_PARTS}.items():
             if part == name or (part == "all" and name in PARTS):

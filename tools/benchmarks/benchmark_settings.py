@@ -20,7 +20,7 @@ class SweepValues:
 
 
 @dataclass(frozen=True)
-class Settings:
+class BenchmarkSettings:
     """The defaults are the released R50 model on an image of COCO's usual size.
 
     Attributes:
@@ -55,7 +55,7 @@ class Settings:
     compiled: bool = False
     sweeps: SweepValues | None = None
 
-    def quick(self) -> Settings:
+    def quick(self) -> BenchmarkSettings:
         """The same on a tiny model, small images and two rounds, without memory: to try it out."""
         small = SweepValues(
             kept=(3, 5), queries=(100, 110), sizes=((64, 96), (96, 128)), batches=(1, 2)

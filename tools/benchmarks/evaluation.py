@@ -18,8 +18,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from detectron2.evaluation import COCOPanopticEvaluator, DatasetEvaluator
 
-from benchmarks.benchmark_report import Report
-from benchmarks.benchmark_settings import Settings
+from benchmarks.benchmark_report import BenchmarkReport
+from benchmarks.benchmark_settings import BenchmarkSettings
 from benchmarks.inference import measure_times
 from benchmarks.scenes import blob_labels
 from detr_d2.data.panoptic_dataset import read_panoptic_json, set_panoptic_metadata
@@ -37,7 +37,7 @@ Prediction = tuple[dict, tuple[torch.Tensor, list[dict]]]
 FIGURES = [figure + group for figure in ("PQ", "SQ", "RQ") for group in ("", "_th", "_st")]
 
 
-def run_evaluation(settings: Settings, report: Report) -> None:
+def run_evaluation(settings: BenchmarkSettings, report: BenchmarkReport) -> None:
     """Measures both evaluators and compares their figures, into the section "evaluation"."""
     found = report.section("evaluation")
     with TemporaryDirectory(prefix="detr_d2_benchmark_") as folder:
@@ -79,7 +79,7 @@ def _evaluation(
 
 
 @contextmanager
-def made_up_dataset(folder: Path, settings: Settings) -> Iterator[list[Prediction]]:
+def made_up_dataset(folder: Path, settings: BenchmarkSettings) -> Iterator[list[Prediction]]:
     """Registers a dataset with COCO's categories, and takes it out again.
 
     Yields:

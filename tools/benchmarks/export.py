@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from benchmarks.agreement import Picture, equal_ids
-from benchmarks.benchmark_report import Report
-from benchmarks.benchmark_settings import Settings
+from benchmarks.benchmark_report import BenchmarkReport
+from benchmarks.benchmark_settings import BenchmarkSettings
 from benchmarks.inference import make_workload, measure_times
 from benchmarks.subjects import Subject, Workload, build_ours
 from benchmarks.timing import seconds_of
@@ -23,7 +23,7 @@ from detr_d2.extras import require_extra
 logger = logging.getLogger(__name__)
 
 
-def run_export(settings: Settings, report: Report) -> None:
+def run_export(settings: BenchmarkSettings, report: BenchmarkReport) -> None:
     """Measures both on the same weights and image, into the report's section "export".
 
     Raises:
@@ -49,7 +49,7 @@ def run_export(settings: Settings, report: Report) -> None:
         measure_times(runs, settings, report, found.setdefault("seconds", {}))
 
 
-def _exported(workload: Workload, settings: Settings, found: dict) -> Subject:
+def _exported(workload: Workload, settings: BenchmarkSettings, found: dict) -> Subject:
     """The graph in onnxruntime, which has as many threads as PyTorch."""
     require_extra("benchmark", "This part of the benchmark needs", ("onnxruntime",))
     import onnxruntime

@@ -53,13 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(
             "PyTorch finds no GPU. --device cpu --quick tries this tool out on a tiny model."
         )
-    from benchmarks.benchmark_settings import Settings
+    from benchmarks.benchmark_settings import BenchmarkSettings
     from benchmarks.gpu_report import GPUReport, run_checks
     from benchmarks.gpu_setup import Bench
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("benchmarks").setLevel(logging.INFO)
-    settings = Settings(device=args.device, threads=torch.get_num_threads(), repeats=3)
+    settings = BenchmarkSettings(device=args.device, threads=torch.get_num_threads(), repeats=3)
     bench = Bench(settings.quick() if args.quick else settings, args.quick)
     command = sys.argv if arguments is None else ["gpu_check", *arguments]
     try:

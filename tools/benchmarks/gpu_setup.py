@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from detectron2.config import CfgNode
 
-from benchmarks.benchmark_settings import Settings
+from benchmarks.benchmark_settings import BenchmarkSettings
 from benchmarks.inference import class_logits
 from benchmarks.subjects import score_threshold
 from benchmarks.training import make_scene
@@ -54,7 +54,7 @@ class Bench:
         quick: whether the model is tiny.
     """
 
-    def __init__(self, settings: Settings, quick: bool) -> None:
+    def __init__(self, settings: BenchmarkSettings, quick: bool) -> None:
         self.settings = settings
         self.quick = quick
 

@@ -13,8 +13,8 @@ from oracles.plain_panoptic import PlainPanoptic
 from tqdm import tqdm
 
 from benchmarks.agreement import equal_ids, equal_segments
-from benchmarks.benchmark_report import Report
-from benchmarks.benchmark_settings import Settings
+from benchmarks.benchmark_report import BenchmarkReport
+from benchmarks.benchmark_settings import BenchmarkSettings
 from benchmarks.memory import peak_memory
 from benchmarks.stage_times import (
     STAGES,
@@ -39,7 +39,7 @@ from detr_d2.modeling import DETR
 logger = logging.getLogger(__name__)
 
 
-def run_inference(settings: Settings, report: Report) -> None:
+def run_inference(settings: BenchmarkSettings, report: BenchmarkReport) -> None:
     """Measures all that there is on inference, into the report's section "inference"."""
     found = report.section("inference")
     with TemporaryDirectory(prefix="detr_d2_benchmark_") as folder:
@@ -64,7 +64,7 @@ def run_inference(settings: Settings, report: Report) -> None:
             _measure_sweeps(settings, folder, report, found.setdefault("sweeps", {}))
 
 
-def make_workload(weights: str, settings: Settings) -> Workload:
+def make_workload(weights: str, settings: BenchmarkSettings) -> Workload:
     """Chooses the score threshold such that the image keeps as many queries as wanted."""
     workload = Workload(weights, settings.size, 0.0, settings.device, settings.seed)
     logits = class_logits(workload.load_ours(), workload.image())
@@ -78,7 +78,10 @@ def class_logits(model: DETR, image: torch.Tensor) -> torch.Tensor:
 
 
 def measure_times(
-    runs: Mapping[str, Callable[[], object]], settings: Settings, report: Report, seconds: dict
+    runs: Mapping[str, Callable[[], object]],
+    settings: BenchmarkSettings,
+    report: BenchmarkReport,
+    seconds: dict,
 ) -> None:
     """Times things in turns, and writes the report after every run.
 
@@ -99,8 +102,8 @@ def measure_times(
 
 def measure_memory(
     names: Iterable[str],
-    settings: Settings,
-    report: Report,
+    settings: BenchmarkSettings,
+    report: BenchmarkReport,
     found: dict,
     prepare: Callable[..., Callable[[], object]],
     *args: object,
@@ -146,7 +149,9 @@ def _agreement(subjects: Mapping[str, Subject], workload: Workload) -> dict[str,
     return agreement
 
 
-def _measure_stages(settings: Settings, workload: Workload, report: Report, found: dict) -> None:
+def _measure_stages(
+    settings: BenchmarkSettings, workload: Workload, report: BenchmarkReport, found: dict
+) -> None:
     logger.info("Stages")
     found["matrix_flops_per_second"] = {
         name: matrix_rate(getattr(torch, name), settings.device, settings.matrix_side)
@@ -164,7 +169,9 @@ def _measure_stages(settings: Settings, workload: Workload, report: Report, foun
         report.write()
 
 
-def _measure_sweeps(settings: Settings, folder: str, report: Report, found: dict) -> None:
+def _measure_sweeps(
+    settings: BenchmarkSettings, folder: str, report: BenchmarkReport, found: dict
+) -> None:
     """Our model's time as one thing changes; each sweep is timed in turns of its own."""
     values, size = settings.sweeps, settings.size
     model = make_workload(folder, settings).load_ours()
@@ -192,7 +199,7 @@ def _measure_sweeps(settings: Settings, folder: str, report: Report, found: dict
 
 
 def _prediction(
-    model: DETR, settings: Settings, *, num_images: int = 1, **changes: object
+    model: DETR, settings: BenchmarkSettings, *, num_images: int = 1, **changes: object
 ) -> Callable[[], object]:
     """Predicts on a batch of one image, repeated; ``changes`` are to the settings."""
     settings = replace(settings, **changes)

@@ -16,8 +16,8 @@ from detectron2.structures import BitMasks, Instances
 from oracles.plain_panoptic import PlainPanoptic
 from torchvision.ops import sigmoid_focal_loss
 
-from benchmarks.benchmark_report import Report
-from benchmarks.benchmark_settings import Settings
+from benchmarks.benchmark_report import BenchmarkReport
+from benchmarks.benchmark_settings import BenchmarkSettings
 from benchmarks.inference import measure_memory, measure_times
 from benchmarks.scenes import blob_labels
 from benchmarks.subjects import Workload
@@ -39,7 +39,7 @@ VARIANTS: dict[str, dict[str, object]] = {
 PLAIN = "all queries, plain"
 
 
-def run_training(settings: Settings, report: Report) -> None:
+def run_training(settings: BenchmarkSettings, report: BenchmarkReport) -> None:
     """Measures time and memory of a step, into the report's section "training"."""
     found = report.section("training")
     names = [*VARIANTS, PLAIN]

@@ -30,7 +30,7 @@ from detr_d2.data.picture_file import write_picture
 from detr_d2.engine.training_stages import evaluation_config
 from detr_d2.evaluation.saved_predictions import PredictionStream
 from detr_d2.predictor import Predictor, picture_config, predict_stream, require_names
-from detr_d2.visualization import MIN_INSTANCE_SCORE, Scene, draw_one, draw_view, enlarge
+from detr_d2.visualization import MIN_INSTANCE_SCORE, PanopticScene, draw_one, draw_view, enlarge
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class Demo:
             with bar:
                 images = self._read(paths, bar)
                 for (path, name), image, output in self._predict(images, self._skip_image):
-                    scene = Scene.from_output(output, MIN_INSTANCE_SCORE)
+                    scene = PanopticScene.from_output(output, MIN_INSTANCE_SCORE)
                     self._warn_of_missing(path, scene)
                     target = self._folder / f"{name}.png"
                     write_picture(self._draw(image, scene), target)
@@ -178,7 +178,7 @@ class Demo:
             stack.callback(lambda: _log_speed(video, shown, time.monotonic() - start, writer))
             bar = stack.enter_context(tqdm(total=total, unit="frame", desc=name, disable=None))
             for place, image, output in self._predict(video, _refuse_frame(video)):
-                scene = tracker.follow(Scene.from_output(output, MIN_INSTANCE_SCORE))
+                scene = tracker.follow(PanopticScene.from_output(output, MIN_INSTANCE_SCORE))
                 picture = self._draw(image, scene)
                 self._save(f"{name}/{place:07d}.png", f"{name}/{place:07d}", scene)
                 if writer is not None:
@@ -211,7 +211,7 @@ class Demo:
                 yield (path, name), image
             bar.update()
 
-    def _draw(self, image: np.ndarray, scene: Scene) -> np.ndarray:
+    def _draw(self, image: np.ndarray, scene: PanopticScene) -> np.ndarray:
         """A picture in RGB of an image in BGR."""
         picture = enlarge(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
         if self._options.segment_id is not None:
@@ -219,11 +219,11 @@ class Demo:
         view = self._options.view if scene.places is not None else "boxes"
         return draw_view(picture, scene, self._metadata, view)
 
-    def _save(self, file_name: str, image_id: Any, scene: Scene) -> None:
+    def _save(self, file_name: str, image_id: Any, scene: PanopticScene) -> None:
         if self._predictions is not None:
             self._predictions.add(file_name, image_id, scene.ids, scene.segments_info)
 
-    def _warn_of_missing(self, path: Path, scene: Scene) -> None:
+    def _warn_of_missing(self, path: Path, scene: PanopticScene) -> None:
         wanted, there = self._options.segment_id, [segment.id for segment in scene.segments]
         if wanted is not None and wanted not in there:
             logger.warning("%s: there is no segment %d, only %s", path, wanted, there or "none")

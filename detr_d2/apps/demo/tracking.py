@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from detr_d2.visualization import Scene
+from detr_d2.visualization import PanopticScene
 
 # The longer side of the grid, at most.
 GRID_SIZE = 320
@@ -64,7 +64,7 @@ def match_regions(before: Sequence[Region], now: Sequence[Region]) -> dict[int, 
     return {int(i): int(j) for i, j in pairs if quality[i, j] > 0}
 
 
-def regions_of(scene: Scene) -> list[Region]:
+def regions_of(scene: PanopticScene) -> list[Region]:
     """The regions of n segments: their masks, or where a model has none, their boxes."""
     step = -(-max(scene.size) // GRID_SIZE)
     cells = _mask_cells(scene, step) if scene.places is not None else _box_cells(scene, step)
@@ -88,7 +88,7 @@ class SegmentTracker:
         self._seen: dict[int, Region] = {}  # in the last frame, by number
         self._unseen: dict[int, tuple[int, Region]] = {}  # with the frame that they were last in
 
-    def follow(self, scene: Scene) -> Scene:
+    def follow(self, scene: PanopticScene) -> PanopticScene:
         """The next frame, with the numbers of its segments as their ids."""
         self._frame += 1
         if scene.size != self._size:  # another grid, on which nothing can be compared
@@ -133,7 +133,7 @@ def _iou(cells: np.ndarray, others: np.ndarray) -> float:
     return shared / (len(cells) + len(others) - shared)
 
 
-def _mask_cells(scene: Scene, step: int) -> list[np.ndarray]:
+def _mask_cells(scene: PanopticScene, step: int) -> list[np.ndarray]:
     """Every ``step``-th pixel of every ``step``-th row; small segments get each cell they touch."""
     coarse = scene.places[::step, ::step]
     flat = coarse.ravel()
@@ -148,7 +148,7 @@ def _mask_cells(scene: Scene, step: int) -> list[np.ndarray]:
     return cells
 
 
-def _box_cells(scene: Scene, step: int) -> list[np.ndarray]:
+def _box_cells(scene: PanopticScene, step: int) -> list[np.ndarray]:
     height, width = (-(-length // step) for length in scene.size)
     cells = []
     for segment in scene.segments:

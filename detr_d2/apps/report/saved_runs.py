@@ -31,7 +31,7 @@ from detr_d2.data.panoptic_png import read_panoptic_png
 logger = logging.getLogger(__name__)
 
 
-class SavedPredictions:
+class SavedRun:
     """The predictions of one run in COCO's panoptic format, checked; read one by one."""
 
     def __init__(self, path: Path, dataset_name: str, classes: PanopticClasses) -> None:
@@ -102,7 +102,7 @@ class SavedPredictions:
 
 
 def find_predictions(path: Path, dataset_name: str) -> Path:
-    """The ``predictions.json`` that a path stands for, see ``SavedPredictions``.
+    """The ``predictions.json`` that a path stands for, see ``SavedRun``.
 
     Raises:
         FileNotFoundError: there is none.
@@ -147,7 +147,7 @@ def report_on_saved(
     """Writes the report of one run, or of two side by side.
 
     Args:
-        paths: of one or two runs, see ``SavedPredictions``.
+        paths: of one or two runs, see ``SavedRun``.
         dataset_name: a registered panoptic dataset.
         output_dir: where ``report.html`` and ``report.json`` go; made where it isn't there.
         score_thresh: the one that the predictions were made with, where it is known. Where saved
@@ -161,7 +161,7 @@ def report_on_saved(
         FileNotFoundError, ValueError: a run or the dataset can't be used; names what is wrong.
     """
     records, classes = load_panoptic_dataset(dataset_name)
-    all_saved = [SavedPredictions(path, dataset_name, classes) for path in paths]
+    all_saved = [SavedRun(path, dataset_name, classes) for path in paths]
     place = {record["image_id"]: i for i, record in enumerate(records)}
     for saved in all_saved:
         unknown = [image_id for image_id in saved if image_id not in place]

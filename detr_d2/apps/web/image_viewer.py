@@ -22,7 +22,7 @@ from detr_d2.engine.training_stages import evaluation_config
 from detr_d2.modeling import AttentionMaskHead
 from detr_d2.modeling.raw_prediction import RawPrediction
 from detr_d2.predictor import require_names
-from detr_d2.visualization import Scene, draw_view, enlarge
+from detr_d2.visualization import PanopticScene, draw_view, enlarge
 from detr_d2.visualization.painting import inner_points
 
 # Longest side of what is predicted and shown, in pixels. Networks see about as much, and names in
@@ -68,8 +68,8 @@ class Shown:
     point: tuple[int, int] | None = None
 
     @cached_property
-    def scene(self) -> Scene:
-        return Scene.from_panoptic(self.ids, self.segments_info)
+    def scene(self) -> PanopticScene:
+        return PanopticScene.from_panoptic(self.ids, self.segments_info)
 
     def merged(self, merging: Merging) -> Shown:
         """The same image in another panoptic picture, without another forward pass."""

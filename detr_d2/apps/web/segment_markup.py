@@ -7,7 +7,7 @@ from markupsafe import Markup
 from detr_d2.apps.html.render_html import jpeg_uri
 from detr_d2.apps.web.image_viewer import Shown
 from detr_d2.apps.web.segment_reasons import QueryReason, reasons, surest_query
-from detr_d2.visualization import Segment
+from detr_d2.visualization import SceneSegment
 from detr_d2.visualization.colors import segment_color
 
 STYLE = """
@@ -112,7 +112,7 @@ def explanation(shown: Shown) -> str:
     )
 
 
-def _largest_first(shown: Shown) -> list[tuple[dict, Segment]]:
+def _largest_first(shown: Shown) -> list[tuple[dict, SceneSegment]]:
     pairs = zip(shown.segments_info, shown.scene.segments, strict=True)
     return sorted(pairs, key=lambda pair: -pair[0]["area"])
 

@@ -49,7 +49,7 @@ class ClassFigures:
 
 
 @dataclass
-class Report:
+class CheckReport:
     """What is wrong with a dataset, and what it consists of.
 
     Attributes:
@@ -159,7 +159,7 @@ class Report:
         return "Nothing is wrong."
 
 
-def write_reports(reports: Sequence[Report], path: str) -> None:
+def write_reports(reports: Sequence[CheckReport], path: str) -> None:
     """Writes reports as JSON: ``{"datasets": [...]}``."""
     write_json_atomically({"datasets": [report.to_dict() for report in reports]}, path)
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from detr_d2.data.categories import classes_of
 from detr_d2.data.check.annotation_checks import AnnotationCheck
-from detr_d2.data.check.check_report import Report
+from detr_d2.data.check.check_report import CheckReport
 from detr_d2.data.check.image_checks import FilesResult, check_files
 from detr_d2.data.check.label_checks import pixel_findings
 from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions
@@ -40,7 +40,7 @@ def check_dataset(
     crowds_as_things: bool = False,
     image_options: ImageOptions = DEFAULT_OPTIONS,
     workers: int = 0,
-) -> Report:
+) -> CheckReport:
     """Looks for everything that would break or bias training, in all files of a dataset.
 
     Args:
@@ -63,7 +63,7 @@ def check_dataset(
     for root in (image_root, panoptic_root):
         if not os.path.isdir(root):
             raise FileNotFoundError(f"There is no folder {root}.")
-    report = Report(name or panoptic_json)
+    report = CheckReport(name or panoptic_json)
     check = AnnotationCheck(
         panoptic_json,
         image_root,
@@ -85,7 +85,7 @@ def check_dataset(
     return report
 
 
-def check_datasets(cfg: CfgNode, workers: int = 0) -> Iterator[Report]:
+def check_datasets(cfg: CfgNode, workers: int = 0) -> Iterator[CheckReport]:
     """Checks the datasets of ``DATASETS.TRAIN`` and ``DATASETS.TEST``, one after the other.
 
     Raises:

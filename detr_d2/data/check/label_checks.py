@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from detr_d2.data.check.check_report import Report
+from detr_d2.data.check.check_report import CheckReport
 from detr_d2.data.check.findings import Finding
 from detr_d2.data.messages import quoted
 from detr_d2.data.panoptic_entries import AnnotatedImage
@@ -60,7 +60,7 @@ def label_findings(
         yield Finding("stuff_in_parts", where, what)
 
 
-def pixel_findings(where: str, report: Report) -> Iterator[Finding]:
+def pixel_findings(where: str, report: CheckReport) -> Iterator[Finding]:
     """What the labels cost by the pixels of all images.
 
     Args:

@@ -14,8 +14,8 @@ from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 
 from detr_d2.data.prepare.category_list import complete_categories, read_categories
 from detr_d2.data.prepare.dataset_writer import Source, write_panoptic
-from detr_d2.data.prepare.prepared_segments import Segment, Segmentation, by_pixel_value
-from detr_d2.data.prepare.problems import PreparationError, Report
+from detr_d2.data.prepare.prepared_segments import PreparedSegment, Segmentation, by_pixel_value
+from detr_d2.data.prepare.problems import PreparationError, PreparationReport
 from detr_d2.data.prepare.semantic_images import check_size_of_image
 from detr_d2.data.prepare.source_files import LABEL_EXTENSIONS, PairedImage, pair_with_images
 from detr_d2.data.prepare.source_images import read_label_image
@@ -36,7 +36,7 @@ def prepare_cityscapes(
     ignore_exif: bool = False,
     skip_errors: bool = False,
     workers: int = 1,
-) -> Report:
+) -> PreparationReport:
     """Writes a panoptic dataset from PNGs whose pixels are category·1000 + instance.
 
     Args:
@@ -91,7 +91,7 @@ class CityscapesImage(PairedImage):
         values = read_label_image(png)
         check_size_of_image(values, self)
 
-        def segment_of(value: int) -> Segment | None:
+        def segment_of(value: int) -> PreparedSegment | None:
             category_id, instance = divmod(value, 1000) if value >= 1000 else (value, None)
             if category_id in self.void:
                 return None
@@ -101,7 +101,7 @@ class CityscapesImage(PairedImage):
                     f"--ignore {category_id} makes it void"
                 )
             if not is_thing[category_id]:
-                return Segment(category_id)
-            return Segment(category_id, iscrowd=instance is None, instance=instance)
+                return PreparedSegment(category_id)
+            return PreparedSegment(category_id, iscrowd=instance is None, instance=instance)
 
         return by_pixel_value(values, segment_of)

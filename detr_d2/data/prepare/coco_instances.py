@@ -26,7 +26,7 @@ from detr_d2.data.prepare.category_list import (
 from detr_d2.data.prepare.crowds import crowd_notes
 from detr_d2.data.prepare.dataset_writer import Source, write_panoptic
 from detr_d2.data.prepare.prepared_segments import Region, Segmentation, by_regions
-from detr_d2.data.prepare.problems import PreparationError, Report
+from detr_d2.data.prepare.problems import PreparationError, PreparationReport
 from detr_d2.data.prepare.regions import check_encoded, region_rle, whole_polygons
 from detr_d2.data.prepare.semantic_images import (
     check_same_size,
@@ -53,7 +53,7 @@ def prepare_instances(
     ignore_exif: bool = False,
     skip_errors: bool = False,
     workers: int = 1,
-) -> Report:
+) -> PreparationReport:
     """Writes a panoptic dataset from COCO's instance JSON.
 
     Args:

@@ -16,12 +16,12 @@ from detr_d2.data.panoptic_fields import flag, whole_number
 from detr_d2.data.panoptic_fields import image_id as read_image_id
 from detr_d2.data.prepare.category_list import complete_categories, read_json
 from detr_d2.data.prepare.class_counts import count_classes, near_twins
-from detr_d2.data.prepare.problems import PreparationError, Report
+from detr_d2.data.prepare.problems import PreparationError, PreparationReport
 
 
 def split_panoptic(
     panoptic_json: str | Path, output: str | Path, *, val: float = 0.1, seed: int = 0
-) -> Report:
+) -> PreparationReport:
     """Writes ``panoptic_train.json`` and ``panoptic_val.json``: every image is in one of them.
 
     Args:
@@ -108,7 +108,9 @@ def _part(content: dict, ids: set) -> dict:
     }
 
 
-def _report(parts: Sequence[dict], paths: Sequence[Path], categories: list[dict]) -> Report:
+def _report(
+    parts: Sequence[dict], paths: Sequence[Path], categories: list[dict]
+) -> PreparationReport:
     """Counts of both parts, and the categories that only one of them has examples of."""
     annotations = [[_plain(annotation) for annotation in part["annotations"]] for part in parts]
     counts = [count_classes(categories, of_part) for of_part in annotations]
@@ -125,7 +127,7 @@ def _report(parts: Sequence[dict], paths: Sequence[Path], categories: list[dict]
             notes.append(f"{path} has no example of {', '.join(sorted(missing))}")
     both = annotations[0] + annotations[1]
     segments = [segment for annotation in both for segment in annotation["segments_info"]]
-    return Report(
+    return PreparationReport(
         images=sum(len(part["images"]) for part in parts),
         segments=len(segments),
         crowds=sum(segment["iscrowd"] for segment in segments),

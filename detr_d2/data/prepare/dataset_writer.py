@@ -22,7 +22,7 @@ from detr_d2.data.panoptic_png import write_panoptic_png
 from detr_d2.data.prepare.category_list import things_of
 from detr_d2.data.prepare.class_counts import count_classes, near_twins
 from detr_d2.data.prepare.prepared_segments import Segmentation, segment_ids, segments_info
-from detr_d2.data.prepare.problems import PreparationError, Report
+from detr_d2.data.prepare.problems import PreparationError, PreparationReport
 from detr_d2.data.prepare.source_files import check_file_name, png_name
 from detr_d2.data.processes import worker_context
 
@@ -75,7 +75,7 @@ class _Outcome:
 
 def write_panoptic(
     source: Source, output: str | Path, *, skip_errors: bool = False, workers: int = 1
-) -> Report:
+) -> PreparationReport:
     """Writes a dataset that is seen under its name when it is complete.
 
     Args:
@@ -90,7 +90,7 @@ def write_panoptic(
             is left.
         OSError: files can't be written, or a process has died.
     """
-    report, void = Report(), 0
+    report, void = PreparationReport(), 0
     content: dict[str, list] = {"images": [], "annotations": [], "categories": source.categories}
     with _complete_or_gone(Path(output)) as folder:
         _note_problems(source.problems, report, skip_errors)
@@ -152,7 +152,7 @@ def _is_empty(folder: Path) -> bool:
     return next(folder.iterdir(), None) is None
 
 
-def _note_problems(problems: Sequence[str], report: Report, skip_errors: bool) -> None:
+def _note_problems(problems: Sequence[str], report: PreparationReport, skip_errors: bool) -> None:
     if problems and not skip_errors:
         raise PreparationError(problems[0])
     report.left_out.extend(problems)

@@ -19,7 +19,7 @@ from detr_d2.data.prepare.category_list import complete_categories, read_categor
 from detr_d2.data.prepare.dataset_writer import Source, write_panoptic
 from detr_d2.data.prepare.labelme_shapes import shape_rle
 from detr_d2.data.prepare.prepared_segments import Region, Segmentation, by_regions
-from detr_d2.data.prepare.problems import PreparationError, Report
+from detr_d2.data.prepare.problems import PreparationError, PreparationReport
 from detr_d2.data.prepare.regions import check_encoded
 from detr_d2.data.prepare.source_files import PairedImage, pair_with_images
 from detr_d2.data.prepare.source_images import explain_turn, image_size
@@ -37,7 +37,7 @@ def prepare_labelme(
     ignore_exif: bool = False,
     skip_errors: bool = False,
     workers: int = 1,
-) -> Report:
+) -> PreparationReport:
     """Writes a panoptic dataset from LabelMe's JSONs.
 
     Args:

@@ -33,7 +33,7 @@ _CRUMBS = {
 
 
 @dataclass(frozen=True)
-class Segment:
+class PreparedSegment:
     """Which segment: things that are not crowds are told apart by a number, ``instance``."""
 
     category_id: int
@@ -54,7 +54,7 @@ class Segmentation:
     """
 
     labels: np.ndarray
-    segments: tuple[Segment, ...]
+    segments: tuple[PreparedSegment, ...]
     hidden: int = 0
     problems: tuple[str, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -64,7 +64,7 @@ def uniform(height: int, width: int, category_id: int | None) -> Segmentation:
     """An image that is all one stuff, or all void where the category is None."""
     if category_id is None:
         return Segmentation(np.zeros((height, width), np.int32), ())
-    return Segmentation(np.ones((height, width), np.int32), (Segment(category_id),))
+    return Segmentation(np.ones((height, width), np.int32), (PreparedSegment(category_id),))
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,9 @@ class Region:
     iscrowd: bool = False
 
 
-def by_pixel_value(values: np.ndarray, segment_of: Callable[[int], Segment | None]) -> Segmentation:
+def by_pixel_value(
+    values: np.ndarray, segment_of: Callable[[int], PreparedSegment | None]
+) -> Segmentation:
     """The segments of a label image.
 
     Args:
@@ -88,7 +90,7 @@ def by_pixel_value(values: np.ndarray, segment_of: Callable[[int], Segment | Non
     """
     found, where = np.unique(values, return_inverse=True)
     _check_count(len(found))
-    numbers: dict[Segment, int] = {}
+    numbers: dict[PreparedSegment, int] = {}
     table = np.zeros(len(found), np.int32)
     for i, value in enumerate(found.tolist()):
         segment = segment_of(value)
@@ -115,7 +117,7 @@ def split_into_components(
         crumbs_are_crowds: join crumbs to a crowd of their category; else they are void.
     """
     labels = np.zeros_like(segmentation.labels)
-    segments: list[Segment] = []
+    segments: list[PreparedSegment] = []
     counts: Counter[str] = Counter()
     for number, segment in enumerate(segmentation.segments, start=1):
         pixels = segmentation.labels == number
@@ -130,9 +132,9 @@ def split_into_components(
         to_come = len(segmentation.segments) - number + 1
         _check_count(len(segments) + instances + to_come)
         table = np.where(whole, len(segments) + whole.cumsum(), 0)
-        segments += [Segment(segment.category_id, instance=i) for i in range(instances)]
+        segments += [PreparedSegment(segment.category_id, instance=i) for i in range(instances)]
         if crumbs_are_crowds and instances < count:
-            segments.append(Segment(segment.category_id, iscrowd=True))
+            segments.append(PreparedSegment(segment.category_id, iscrowd=True))
             table[1:][~whole[1:]] = len(segments)
         labels += table[components].astype(labels.dtype)
         counts.update({_COMPONENTS: count, _CRUMBS[crumbs_are_crowds]: count - instances})
@@ -165,7 +167,7 @@ def by_regions(
             continue
         crowd = is_thing[region.category_id] and region.iscrowd
         alone = is_thing[region.category_id] and not region.iscrowd
-        segment = Segment(region.category_id, crowd, place if alone else None)
+        segment = PreparedSegment(region.category_id, crowd, place if alone else None)
         number = numbers.setdefault(segment, len(numbers) + 1)
         layer = 2 * alone + crowd
         painted.append((layer, -area, -place, number, region.rle))
@@ -192,7 +194,7 @@ def _check_count(count: int) -> None:
 
 
 def segment_ids(
-    segments: Iterable[Segment], colors: Mapping[int, tuple[int, int, int]]
+    segments: Iterable[PreparedSegment], colors: Mapping[int, tuple[int, int, int]]
 ) -> list[int]:
     """Ids that show as the category's colour in the PNG, or near it, and are never 0 or the same.
 

@@ -14,7 +14,7 @@ class PreparationError(ValueError):
 
 
 @dataclass
-class Report:
+class PreparationReport:
     """What a preparation did.
 
     Attributes:

@@ -15,12 +15,12 @@ import numpy as np
 from detr_d2.data.prepare.category_list import read_categories, read_json
 from detr_d2.data.prepare.dataset_writer import Source, write_panoptic
 from detr_d2.data.prepare.prepared_segments import (
-    Segment,
+    PreparedSegment,
     Segmentation,
     by_pixel_value,
     split_into_components,
 )
-from detr_d2.data.prepare.problems import PreparationError, Report
+from detr_d2.data.prepare.problems import PreparationError, PreparationReport
 from detr_d2.data.prepare.source_files import LABEL_EXTENSIONS, PairedImage, pair_with_images
 from detr_d2.data.prepare.source_images import explain_turn, image_size, read_label_image
 
@@ -49,7 +49,7 @@ def prepare_semantic(
     ignore_exif: bool = False,
     skip_errors: bool = False,
     workers: int = 1,
-) -> Report:
+) -> PreparationReport:
     """Writes a panoptic dataset from semantic PNGs.
 
     Args:
@@ -220,13 +220,13 @@ def semantic_segments(
         PreparationError: a value stands for nothing.
     """
 
-    def segment_of(value: int) -> Segment | None:
+    def segment_of(value: int) -> PreparedSegment | None:
         if value not in category_of:
             raise PreparationError(
                 f"{png}: a pixel has the value {value}, which stands for no category; "
                 f"--ignore {value} makes it void"
             )
         category_id = category_of[value]
-        return None if category_id is None else Segment(category_id)
+        return None if category_id is None else PreparedSegment(category_id)
 
     return by_pixel_value(values, segment_of)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from detr_d2.data.panoptic_dataset import read_panoptic_json, set_panoptic_metadata
 from detr_d2.data.panoptic_png import write_panoptic_png
-from detr_d2.data.shapes.synthetic_scenes import CATEGORIES, VOID, Scene, draw_scene
+from detr_d2.data.shapes.synthetic_scenes import CATEGORIES, VOID, SyntheticScene, draw_scene
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def _write_split(folder: Path, split_seed: int, num_images: int, split: str) -> 
     (folder / "panoptic.json").write_text(json.dumps(content))
 
 
-def _segments_info(scene: Scene) -> list[dict]:
+def _segments_info(scene: SyntheticScene) -> list[dict]:
     """COCO's description of each segment: id, category, area, bbox (x, y, w, h) and iscrowd."""
     segments = []
     for segment_id in np.unique(scene.ids[scene.ids != VOID]).tolist():

@@ -61,7 +61,7 @@ SIZES = ((96, 96), (72, 96), (96, 72), (80, 88), (88, 80))
 
 
 @dataclass
-class Scene:
+class SyntheticScene:
     """A picture with its annotation.
 
     Attributes:
@@ -85,11 +85,13 @@ class Scene:
         self.categories[segment_id] = category
 
 
-def draw_scene(seed: tuple[int, int]) -> Scene:
+def draw_scene(seed: tuple[int, int]) -> SyntheticScene:
     """Draws one scene; the same seed gives the same scene."""
     rng = np.random.default_rng(seed)
     height, width = SIZES[rng.integers(len(SIZES))]
-    scene = Scene(np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.int32))
+    scene = SyntheticScene(
+        np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.int32)
+    )
     new_ids = _segment_ids(rng)
     _draw_stuff(scene, rng, new_ids)
     if rng.random() < 0.12:
@@ -111,7 +113,9 @@ def _segment_ids(rng: np.random.Generator) -> Callable[[], int]:
     return lambda: int(next(unused))
 
 
-def _draw_stuff(scene: Scene, rng: np.random.Generator, new_ids: Callable[[], int]) -> None:
+def _draw_stuff(
+    scene: SyntheticScene, rng: np.random.Generator, new_ids: Callable[[], int]
+) -> None:
     """Fills the scene with two or three kinds of stuff, one above the other or side by side."""
     height, width = scene.ids.shape
     count = rng.integers(2, 4)
@@ -134,7 +138,9 @@ def _draw_stuff(scene: Scene, rng: np.random.Generator, new_ids: Callable[[], in
         scene.add_segment(kind, band == i, _texture(kind, (height, width), rng), new_ids())
 
 
-def _draw_thing(scene: Scene, rng: np.random.Generator, new_ids: Callable[[], int]) -> None:
+def _draw_thing(
+    scene: SyntheticScene, rng: np.random.Generator, new_ids: Callable[[], int]
+) -> None:
     """Puts one thing somewhere, possibly over others or across the border."""
     height, width = scene.ids.shape
     side = min(height, width)
@@ -148,7 +154,9 @@ def _draw_thing(scene: Scene, rng: np.random.Generator, new_ids: Callable[[], in
         scene.add_segment(category, mask, pixels, new_ids())
 
 
-def _draw_crowd(scene: Scene, rng: np.random.Generator, new_ids: Callable[[], int]) -> None:
+def _draw_crowd(
+    scene: SyntheticScene, rng: np.random.Generator, new_ids: Callable[[], int]
+) -> None:
     """A swarm of tiny things of one class, annotated as one crowd segment."""
     height, width = scene.ids.shape
     category = THINGS[rng.integers(len(THINGS))]
@@ -163,7 +171,7 @@ def _draw_crowd(scene: Scene, rng: np.random.Generator, new_ids: Callable[[], in
     scene.crowds.add(segment_id)
 
 
-def _draw_void(scene: Scene, rng: np.random.Generator) -> None:
+def _draw_void(scene: SyntheticScene, rng: np.random.Generator) -> None:
     """A patch of noise that belongs to no class."""
     height, width = scene.ids.shape
     mask = np.zeros((height, width), np.uint8)
@@ -175,7 +183,7 @@ def _draw_void(scene: Scene, rng: np.random.Generator) -> None:
     scene.ids[mask > 0] = VOID
 
 
-def _forget_hidden_segments(scene: Scene) -> None:
+def _forget_hidden_segments(scene: SyntheticScene) -> None:
     """Leaves slivers of under MIN_VISIBLE pixels unlabelled, as a person would."""
     ids, inverse, areas = np.unique(scene.ids, return_inverse=True, return_counts=True)
     ids[areas < MIN_VISIBLE] = VOID

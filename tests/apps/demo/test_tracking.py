@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from detr_d2.apps.demo import SegmentTracker, tracking
 from detr_d2.apps.demo.tracking import MIN_IOU, Region, match_regions, regions_of
-from detr_d2.visualization import Scene, Segment
+from detr_d2.visualization import PanopticScene, SceneSegment
 
 SIZE = (60, 90)
 
@@ -19,7 +19,7 @@ def scene_of(*squares, size=SIZE, side=20):
     for id, (class_id, left, upper) in enumerate(squares, start=1):
         ids[upper : upper + side, left : left + side] = id
         infos.append({"id": id, "category_id": class_id, "isthing": class_id < 5})
-    return Scene.from_panoptic(ids, infos)
+    return PanopticScene.from_panoptic(ids, infos)
 
 
 def numbers(tracker, *squares, **more):
@@ -103,9 +103,9 @@ def test_boxes_are_followed_where_there_are_no_masks():
     tracker, expected = SegmentTracker(), {}
     for step in range(5):
         boxes = [(10.5 + 8 * step, 5, 60 + 8 * step, 50), (300, 5, 300.2, 5.1)]
-        segments = [Segment(id, 0, True, 0.9, box) for id, box in enumerate(boxes, start=1)]
+        segments = [SceneSegment(id, 0, True, 0.9, box) for id, box in enumerate(boxes, start=1)]
         order = [0, 1] if step % 2 else [1, 0]
-        scene = Scene(None, tuple(segments[i] for i in order), (400, 500))
+        scene = PanopticScene(None, tuple(segments[i] for i in order), (400, 500))
         got = [segment.id for segment in tracker.follow(scene).segments]
         expected = expected or dict(zip(order, got, strict=True))
         assert got == [expected[i] for i in order]
@@ -144,7 +144,7 @@ def test_regions_are_the_cells_of_segments(seed, size):
     ids = rng.integers(0, 4, size).astype(np.int32)
     infos = [{"id": id, "category_id": 0, "isthing": True} for id in (1, 2, 3)]
     step = -(-max(size) // tracking.GRID_SIZE)
-    for id, region in enumerate(regions_of(Scene.from_panoptic(ids, infos)), start=1):
+    for id, region in enumerate(regions_of(PanopticScene.from_panoptic(ids, infos)), start=1):
         assert np.array_equal(region.cells, np.flatnonzero(ids[::step, ::step] == id)) or (
             step > 1 and not (ids[::step, ::step] == id).any()
         )

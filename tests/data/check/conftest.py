@@ -16,7 +16,7 @@ from PIL import Image
 from detr_d2.data.panoptic_png import write_panoptic_png
 
 if TYPE_CHECKING:
-    from detr_d2.data.check import Report
+    from detr_d2.data.check import CheckReport
 
 # Images of the dataset, and their size.
 NUM_IMAGES, HEIGHT, WIDTH = 3, 12, 16
@@ -48,7 +48,7 @@ class Dataset:
     def write(self) -> None:
         (self.folder / "panoptic.json").write_text(json.dumps(self.content))
 
-    def check(self, **options: object) -> Report:
+    def check(self, **options: object) -> CheckReport:
         from detr_d2.data.check import check_dataset
 
         self.write()

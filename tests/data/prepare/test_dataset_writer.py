@@ -14,7 +14,7 @@ from detr_d2.data.prepare import PreparationError
 from detr_d2.data.prepare import dataset_writer as dataset
 from detr_d2.data.prepare.category_list import complete_categories
 from detr_d2.data.prepare.dataset_writer import Source, write_panoptic
-from detr_d2.data.prepare.prepared_segments import Segment, Segmentation
+from detr_d2.data.prepare.prepared_segments import PreparedSegment, Segmentation
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class MadeUpImage:
             raise self.error
         labels = np.zeros((4, 6), np.int32)
         labels[self.image["id"] % 4 :] = 1
-        return Segmentation(labels, (Segment(7),), problems=self.problems)
+        return Segmentation(labels, (PreparedSegment(7),), problems=self.problems)
 
 
 @dataclass(frozen=True)

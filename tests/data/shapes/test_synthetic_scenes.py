@@ -11,17 +11,17 @@ from detr_d2.data.shapes.synthetic_scenes import (
     MIN_VISIBLE,
     SIZES,
     VOID,
-    Scene,
+    SyntheticScene,
     draw_scene,
 )
 
 
 @pytest.fixture(scope="module")
-def scenes() -> list[Scene]:
+def scenes() -> list[SyntheticScene]:
     return [draw_scene((0, i)) for i in range(1, 101)]
 
 
-def areas(scene: Scene) -> dict[int, int]:
+def areas(scene: SyntheticScene) -> dict[int, int]:
     """Pixels of each segment, void included."""
     return dict(zip(*(a.tolist() for a in np.unique(scene.ids, return_counts=True)), strict=True))
 

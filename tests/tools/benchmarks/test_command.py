@@ -8,8 +8,8 @@ import sys
 import cv2
 import pytest
 from benchmarks.benchmark_extras import require_extras
-from benchmarks.benchmark_report import Report, to_markdown
-from benchmarks.benchmark_settings import Settings
+from benchmarks.benchmark_report import BenchmarkReport, to_markdown
+from benchmarks.benchmark_settings import BenchmarkSettings
 from benchmarks.plot import draw
 from benchmarks.stage_times import STAGES
 from benchmarks.subjects import SUBJECTS
@@ -62,10 +62,10 @@ def test_quick_run_of_all_parts(run_tool, tmp_path, capsys):
 
 
 def test_an_interruption_leaves_what_was_measured(run_tool, tmp_path, monkeypatch):
-    def first_part(settings: Settings, report: Report) -> None:
+    def first_part(settings: BenchmarkSettings, report: BenchmarkReport) -> None:
         report.section("evaluation")["seconds"] = {"ours": [1.0], "detectron2": [4.0]}
 
-    def second_part(settings: Settings, report: Report) -> None:
+    def second_part(settings: BenchmarkSettings, report: BenchmarkReport) -> None:
         raise KeyboardInterrupt
 
     parts = {"evaluation": first_part, "training": second_part}
@@ -98,7 +98,7 @@ def test_missing_packages_are_named_with_their_extra(run_tool, monkeypatch, lack
 
 
 def test_an_empty_report_is_complete_as_far_as_it_goes(quick_settings, tmp_path):
-    report = Report(tmp_path, quick_settings, ["benchmark"])
+    report = BenchmarkReport(tmp_path, quick_settings, ["benchmark"])
     for part in ("inference", "training", "evaluation"):
         report.section(part)
         report.write()
@@ -108,13 +108,13 @@ def test_an_empty_report_is_complete_as_far_as_it_goes(quick_settings, tmp_path)
 
 
 def test_killed_processes_and_untimed_subjects_are_empty_cells(quick_settings, tmp_path):
-    content = Report(tmp_path, quick_settings, ["benchmark"]).content
+    content = BenchmarkReport(tmp_path, quick_settings, ["benchmark"]).content
     content["inference"] = {
         "seconds": {"panoptic": [2.0, 4.0, 3.0], "plain": []},
         "memory": {"panoptic": {"total": 900.0, "rise": 80.0}, "plain": None},
         "agreement": {"panoptic": {"equal_segments": 1.0}},
     }
-    report = Report(tmp_path, quick_settings, ["benchmark"])
+    report = BenchmarkReport(tmp_path, quick_settings, ["benchmark"])
     report.content = content
     report.write()
     assert content["inference"]["medians"] == {"panoptic": 3.0}

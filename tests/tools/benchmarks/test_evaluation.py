@@ -1,12 +1,12 @@
 """Both evaluators see the same dataset, and agree on it."""
 
-from benchmarks.benchmark_report import Report
+from benchmarks.benchmark_report import BenchmarkReport
 from benchmarks.evaluation import DATASET, FIGURES, made_up_dataset, run_evaluation
 from detectron2.data import DatasetCatalog
 
 
 def test_evaluators_agree(quick_settings, tmp_path):
-    report = Report(tmp_path, quick_settings, ["benchmark"])
+    report = BenchmarkReport(tmp_path, quick_settings, ["benchmark"])
     run_evaluation(quick_settings, report)
     found = report.content["evaluation"]
     assert found["largest_difference"] < 1e-9

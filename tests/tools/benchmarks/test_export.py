@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from benchmarks import export
-from benchmarks.benchmark_report import Report, to_markdown
+from benchmarks.benchmark_report import BenchmarkReport, to_markdown
 from benchmarks.subjects import build_ours
 
 
@@ -14,7 +14,7 @@ def test_what_is_measured(quick_settings, tmp_path, monkeypatch):
         return build_ours(workload)
 
     monkeypatch.setattr(export, "_exported", exported)
-    report = Report(tmp_path, quick_settings, ["benchmark"])
+    report = BenchmarkReport(tmp_path, quick_settings, ["benchmark"])
     export.run_export(quick_settings, report)
     report.write()
     found = report.content["export"]
@@ -30,4 +30,4 @@ def test_what_is_measured(quick_settings, tmp_path, monkeypatch):
 def test_a_gpu_is_refused(quick_settings, tmp_path):
     with pytest.raises(ValueError, match="--device: exported graphs are measured on a CPU"):
         settings = replace(quick_settings, device="cuda")
-        export.run_export(settings, Report(tmp_path, quick_settings, ["benchmark"]))
+        export.run_export(settings, BenchmarkReport(tmp_path, quick_settings, ["benchmark"]))
