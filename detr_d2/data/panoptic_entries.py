@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detr_d2.data.files_below import find_below
-from detr_d2.data.json_file import read_json
-from detr_d2.data.messages import quoted
 from detr_d2.data.panoptic_fields import (
     CATEGORY_FIELDS,
     SEGMENT_FIELDS,
@@ -24,6 +22,7 @@ from detr_d2.data.panoptic_fields import (
     read_fields,
     whole_number,
 )
+from detr_d2.file_io import quoted, read_json
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from detr_d2.data.messages import quoted
 from detr_d2.data.panoptic_png import MAX_SEGMENT_ID
+from detr_d2.file_io import quoted
 
 # Larger numbers don't fit the arrays that ids are kept in. No file means them.
 _MAX_NUMBER = 2**63 - 1

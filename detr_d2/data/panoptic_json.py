@@ -12,13 +12,13 @@ from pathlib import Path
 from detectron2.data import Metadata, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from detr_d2.data.messages import quoted
 from detr_d2.data.panoptic_entries import (
     PanopticEntries,
     read_categories_list,
     read_panoptic_lists,
 )
 from detr_d2.data.panoptic_fields import color
+from detr_d2.file_io import quoted
 
 logger = logging.getLogger(__name__)
 

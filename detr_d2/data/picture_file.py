@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from detr_d2.data.whole_file import written_whole
+from detr_d2.file_io import written_whole
 
 # Of PNG, in 0 … 9. Higher ones take several times as long and save a few percent.
 COMPRESSION = 2

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from detr_d2.data.deep_pixels import EIGHT_BITS, FULL_RANGE
 from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions
-from detr_d2.data.json_file import read_json
-from detr_d2.data.messages import quoted
+from detr_d2.file_io import quoted, read_json
 
 # The entry of the file's metadata that holds it all, as JSON, and the format that is read here.
 KEY = "detr_d2"

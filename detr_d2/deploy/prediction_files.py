@@ -14,12 +14,12 @@ import numpy as np
 
 from detr_d2.data.image_file import read_image
 from detr_d2.data.input_files import distinct_names, find_images
-from detr_d2.data.json_file import write_json_atomically
 from detr_d2.data.panoptic_png import write_panoptic_png
 from detr_d2.data.picture_file import write_picture
 from detr_d2.deploy.drawing import draw_panoptic
 from detr_d2.deploy.model_info import ModelClass, ModelError
 from detr_d2.deploy.onnx_predictor import OnnxPredictor
+from detr_d2.file_io import write_json_atomically
 
 # The folder of segment ids in colours, below that of the pictures.
 PREDICTIONS = "predictions"

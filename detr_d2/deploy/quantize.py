@@ -12,9 +12,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from detr_d2.data.whole_file import written_whole
 from detr_d2.deploy.model_info import KEY, ModelError
 from detr_d2.extras import require_extra
+from detr_d2.file_io import written_whole
 
 require_extra("quantize", "Quantising needs", ("onnx", "onnxruntime"))
 

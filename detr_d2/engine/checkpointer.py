@@ -26,7 +26,7 @@ from detr_d2.checkpoint import (
 from detr_d2.checkpoint.model_zoo import WANTED, whole_model_in
 from detr_d2.checkpoint.sources import DETECTRON2_FORMATS
 from detr_d2.checkpoint.weight_files import read_file
-from detr_d2.data.whole_file import written_whole
+from detr_d2.file_io import written_whole
 
 logger = logging.getLogger(__name__)
 

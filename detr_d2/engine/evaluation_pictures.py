@@ -24,7 +24,7 @@ from detectron2.utils.events import get_event_storage, has_event_storage
 from detr_d2.data.file_names import file_name_of
 from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions, read_image
 from detr_d2.data.picture_file import write_picture
-from detr_d2.data.whole_file import check_writable
+from detr_d2.file_io import check_writable
 from detr_d2.visualization import below, beside, draw_ground_truth, draw_prediction, fitted
 
 

@@ -11,9 +11,9 @@ from detectron2.utils.logger import setup_logger
 
 from detr_d2.config import load_config
 from detr_d2.config_files import find_config_file
-from detr_d2.data.whole_file import check_writable
 from detr_d2.engine.trainer import evaluate_only, prepare, train
 from detr_d2.engine.training_faults import NotFiniteError, TrainingError
+from detr_d2.file_io import check_writable
 
 
 def run(args: argparse.Namespace) -> None:

@@ -22,7 +22,6 @@ from detr_d2.config import set_key, use_available_device
 from detr_d2.data.categories import check_num_classes, resolve_classes
 from detr_d2.data.loader import build_train_loader
 from detr_d2.data.panoptic_dataset import require_datasets
-from detr_d2.data.whole_file import check_writable, remove_unfinished
 from detr_d2.engine.checkpointer import StrictCheckpointer
 from detr_d2.engine.model_evaluation import evaluate
 from detr_d2.engine.solver import build_optimizer
@@ -38,6 +37,7 @@ from detr_d2.engine.training_stages import (
     set_aside,
     stage_config,
 )
+from detr_d2.file_io import check_writable, remove_unfinished
 
 logger = logging.getLogger(__name__)
 

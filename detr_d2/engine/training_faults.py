@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from detectron2.utils import comm
 
-from detr_d2.data.json_file import write_json_atomically
+from detr_d2.file_io import write_json_atomically
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -10,8 +10,8 @@ from typing import IO, Any
 import numpy as np
 
 from detr_d2.data.categories import PanopticClasses
-from detr_d2.data.json_file import write_json_atomically
 from detr_d2.data.panoptic_png import write_panoptic_png
+from detr_d2.file_io import write_json_atomically
 
 # Below the folder of the output.
 JSON_NAME = "predictions.json"

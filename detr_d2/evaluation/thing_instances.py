@@ -26,12 +26,12 @@ from detectron2.utils.file_io import PathManager
 
 from detr_d2.data.categories import PanopticClasses
 from detr_d2.data.file_names import file_name_of
-from detr_d2.data.json_file import write_json_atomically
 from detr_d2.data.mistaken_png import why_ids_differ
 from detr_d2.data.panoptic_dataset import load_panoptic_dataset
 from detr_d2.data.panoptic_fields import is_crowd
 from detr_d2.data.panoptic_png import read_panoptic_png
 from detr_d2.evaluation.segment_rles import encode_segments
+from detr_d2.file_io import write_json_atomically
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ import torch
 from detectron2.config import CfgNode
 
 from detr_d2.config import set_key
-from detr_d2.data.whole_file import check_writable, written_whole
 from detr_d2.engine.checkpointer import StrictCheckpointer
 from detr_d2.engine.training_stages import evaluation_config
 from detr_d2.export.export_options import SUFFIXES, ExportOptions
@@ -19,6 +18,7 @@ from detr_d2.export.graph_metadata import METADATA_KEY, describe
 from detr_d2.export.onnx_file import to_onnx
 from detr_d2.export.traced_program import Interface, trace
 from detr_d2.export.triton import write_repository
+from detr_d2.file_io import check_writable, written_whole
 from detr_d2.modeling import DETR
 
 logger = logging.getLogger(__name__)

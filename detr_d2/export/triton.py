@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detr_d2.data.whole_file import written_whole
+from detr_d2.file_io import written_whole
 
 if TYPE_CHECKING:
     import onnx

@@ -32,7 +32,7 @@ def test_the_file_is_named_when_nothing_can_be_written(tmp_path, monkeypatch, co
     def refuse(*args: object) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr("detr_d2.data.whole_file.os.fsync", refuse)
+    monkeypatch.setattr("detr_d2.file_io.os.fsync", refuse)
     with pytest.raises(OSError, match=rf"{os.strerror(code)}: .*a\.png") as caught:
         write_picture(PICTURE, tmp_path / "a.png")
     assert caught.value.errno == code and list(tmp_path.iterdir()) == []

@@ -17,7 +17,7 @@ from tabulate import tabulate
 from benchmarks.benchmark_settings import BenchmarkSettings
 from benchmarks.stage_times import STAGES
 from detr_d2 import __version__
-from detr_d2.data.json_file import write_json_atomically
+from detr_d2.file_io import write_json_atomically
 
 NAME = "benchmark"
 PACKAGES = ("torch", "torchvision", "transformers", "numpy", "fvcore", "panopticapi-lite")

@@ -25,8 +25,7 @@ from benchmarks.gpu_inference import (
 from benchmarks.gpu_setup import Bench, CheckFailed, CheckSkipped
 from benchmarks.gpu_training import check_ddp, check_losses, check_step
 from detr_d2.config import STAGES
-from detr_d2.data.json_file import write_json_atomically
-from detr_d2.data.whole_file import written_whole
+from detr_d2.file_io import write_json_atomically, written_whole
 
 logger = logging.getLogger(__name__)
 

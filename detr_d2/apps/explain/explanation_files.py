@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 
-from detr_d2.apps.demo import Predictor
 from detr_d2.apps.explain.explanation import Explanation, explain
 from detr_d2.apps.explain.page_content import page_context
 from detr_d2.apps.explain.picture_folder import pictures
@@ -18,8 +17,9 @@ from detr_d2.data.image_array import to_uint8_colors
 from detr_d2.data.image_file import ImageOptions, read_image
 from detr_d2.data.panoptic_dataset import get_dataset_dicts
 from detr_d2.data.picture_file import write_picture
-from detr_d2.data.whole_file import check_writable
 from detr_d2.engine.training_stages import evaluation_config
+from detr_d2.file_io import check_writable
+from detr_d2.predictor import Predictor
 
 logger = logging.getLogger(__name__)
 

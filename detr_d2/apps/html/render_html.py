@@ -18,7 +18,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from detr_d2.data.whole_file import written_whole
+from detr_d2.file_io import written_whole
 
 
 def render_page(template: str, **context: Any) -> str:

@@ -18,7 +18,7 @@ from detr_d2.apps.report.report_tables import class_table, group_cards
 from detr_d2.apps.report.run_record import RunRecord
 from detr_d2.apps.report.tally import NUM_SCORE_BINS
 from detr_d2.data.categories import PanopticClasses
-from detr_d2.data.json_file import write_json_atomically
+from detr_d2.file_io import write_json_atomically
 
 logger = logging.getLogger(__name__)
 

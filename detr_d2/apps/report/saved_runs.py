@@ -18,7 +18,6 @@ from detr_d2.data.categories import PanopticClasses
 from detr_d2.data.file_names import file_name_of
 from detr_d2.data.files_below import find_below
 from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions
-from detr_d2.data.json_file import read_json
 from detr_d2.data.panoptic_dataset import load_panoptic_dataset
 from detr_d2.data.panoptic_fields import (
     SEGMENT_FIELDS,
@@ -27,6 +26,7 @@ from detr_d2.data.panoptic_fields import (
     read_fields,
 )
 from detr_d2.data.panoptic_png import read_panoptic_png
+from detr_d2.file_io import read_json
 
 logger = logging.getLogger(__name__)
 

@@ -15,13 +15,12 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import Metadata
 
-from detr_d2.apps.demo import Predictor
 from detr_d2.apps.explain.hook_recording import output_of, recording
 from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions, read_image
 from detr_d2.engine.training_stages import evaluation_config
 from detr_d2.modeling import AttentionMaskHead
 from detr_d2.modeling.raw_prediction import RawPrediction
-from detr_d2.predictor import require_names
+from detr_d2.predictor import Predictor, require_names
 from detr_d2.visualization import PanopticScene, draw_view, enlarge
 from detr_d2.visualization.painting import inner_points
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 
 from detr_d2.data.check.findings import Finding
 from detr_d2.data.check.label_checks import label_findings
-from detr_d2.data.messages import quoted
 from detr_d2.data.panoptic_entries import (
     AnnotatedImage,
     PanopticEntries,
     Problem,
     read_crowds_as_things,
 )
+from detr_d2.file_io import quoted
 
 
 @dataclass

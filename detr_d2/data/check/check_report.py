@@ -11,8 +11,8 @@ from tabulate import tabulate
 
 from detr_d2.data.check.findings import BIASES, BREAKS, KINDS, Findings
 from detr_d2.data.check.image_checks import TINY_AREA, FilesResult
-from detr_d2.data.json_file import write_json_atomically
 from detr_d2.data.panoptic_entries import AnnotatedImage
+from detr_d2.file_io import write_json_atomically
 
 # Findings of a kind that the table shows; the JSON has more.
 SHOWN_EXAMPLES = 3

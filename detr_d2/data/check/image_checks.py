@@ -13,10 +13,10 @@ from scipy.ndimage import find_objects
 
 from detr_d2.data.check.findings import Finding
 from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions, explain_size, read_measured
-from detr_d2.data.messages import quoted
 from detr_d2.data.mistaken_png import why_ids_differ
 from detr_d2.data.panoptic_entries import AnnotatedImage
 from detr_d2.data.panoptic_png import read_panoptic_png
+from detr_d2.file_io import quoted
 
 # Segments of at most so many pixels: the default of MODEL.DETR.TEST.MIN_AREA drops them.
 TINY_AREA = 4

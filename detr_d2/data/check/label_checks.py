@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from detr_d2.data.check.check_report import CheckReport
 from detr_d2.data.check.findings import Finding
-from detr_d2.data.messages import quoted
 from detr_d2.data.panoptic_entries import AnnotatedImage
+from detr_d2.file_io import quoted
 
 
 def label_findings(

@@ -7,10 +7,11 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from detr_d2.data import json_file, panoptic_json
-from detr_d2.data.messages import quoted
+from detr_d2 import file_io
+from detr_d2.data import panoptic_json
 from detr_d2.data.panoptic_entries import without_unused_namesakes
 from detr_d2.data.prepare.problems import PreparationError
+from detr_d2.file_io import quoted
 
 
 def read_json(path: str | Path) -> Any:
@@ -21,7 +22,7 @@ def read_json(path: str | Path) -> Any:
         PreparationError: it is not JSON.
     """
     try:
-        return json_file.read_json(path)
+        return file_io.read_json(path)
     except ValueError as error:
         raise PreparationError(str(error)) from error
 

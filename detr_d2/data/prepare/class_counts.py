@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from detr_d2.data.messages import quoted
+from detr_d2.file_io import quoted
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from detr_d2.data.messages import quoted
 from detr_d2.data.panoptic_fields import flag, whole_number
 from detr_d2.data.panoptic_fields import image_id as read_image_id
 from detr_d2.data.prepare.background import REMEDY, Background, with_background
@@ -35,6 +34,7 @@ from detr_d2.data.prepare.semantic_images import (
 )
 from detr_d2.data.prepare.source_files import existing_folder, found_name
 from detr_d2.data.prepare.source_images import check_size, image_size, read_label_image
+from detr_d2.file_io import quoted
 
 _CRUMBS = "parts of fewer than three points were dropped from polygons"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from detr_d2.data.messages import quoted
 from detr_d2.data.panoptic_fields import flag, whole_number
+from detr_d2.file_io import quoted
 
 
 def crowd_notes(annotations: Iterable[dict], categories: Iterable[dict]) -> list[str]:

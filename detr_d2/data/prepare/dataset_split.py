@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from detr_d2.data.json_file import write_json_atomically
-from detr_d2.data.messages import quoted
 from detr_d2.data.panoptic_fields import flag, whole_number
 from detr_d2.data.panoptic_fields import image_id as read_image_id
 from detr_d2.data.prepare.category_list import complete_categories, read_json
 from detr_d2.data.prepare.class_counts import count_classes, near_twins
 from detr_d2.data.prepare.problems import PreparationError, PreparationReport
+from detr_d2.file_io import quoted, write_json_atomically
 
 
 def split_panoptic(

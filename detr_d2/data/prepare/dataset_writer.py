@@ -16,8 +16,6 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
-from detr_d2.data.json_file import write_json_atomically
-from detr_d2.data.messages import quoted
 from detr_d2.data.panoptic_png import write_panoptic_png
 from detr_d2.data.prepare.category_list import things_of
 from detr_d2.data.prepare.class_counts import count_classes, near_twins
@@ -25,6 +23,7 @@ from detr_d2.data.prepare.prepared_segments import Segmentation, segment_ids, se
 from detr_d2.data.prepare.problems import PreparationError, PreparationReport
 from detr_d2.data.prepare.source_files import check_file_name, png_name
 from detr_d2.data.processes import worker_context
+from detr_d2.file_io import quoted, write_json_atomically
 
 
 class AnnotatedImage(Protocol):

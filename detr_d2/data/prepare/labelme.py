@@ -13,7 +13,6 @@ from typing import Any
 
 from pycocotools import mask as coco_mask
 
-from detr_d2.data.messages import quoted
 from detr_d2.data.prepare.background import REMEDY, Background, with_background
 from detr_d2.data.prepare.category_list import complete_categories, read_categories, read_json
 from detr_d2.data.prepare.dataset_writer import Source, write_panoptic
@@ -23,6 +22,7 @@ from detr_d2.data.prepare.problems import PreparationError, PreparationReport
 from detr_d2.data.prepare.regions import check_encoded
 from detr_d2.data.prepare.source_files import PairedImage, pair_with_images
 from detr_d2.data.prepare.source_images import explain_turn, image_size
+from detr_d2.file_io import quoted
 
 
 def prepare_labelme(

@@ -13,9 +13,9 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from detr_d2.data.image_file import decode_image
-from detr_d2.data.messages import quoted
 from detr_d2.data.prepare.problems import PreparationError
 from detr_d2.data.prepare.regions import as_points, check_points, polygons_rle
+from detr_d2.file_io import quoted
 
 # How many points each type has; None: three or more.
 _POINTS = {"polygon": (None,), "rectangle": (2, 4), "rotation": (4,), "circle": (2,), "mask": (2,)}

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from detr_d2.data.messages import quoted
 from detr_d2.data.prepare.problems import PreparationError
+from detr_d2.file_io import quoted
 
 # Of one annotation, in pixels: some 80 bytes each while it is drawn.
 MAX_OUTLINE = 2_000_000

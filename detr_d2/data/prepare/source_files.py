@@ -12,8 +12,8 @@ from typing import Any
 
 from detr_d2.data.files_below import name_on_disk
 from detr_d2.data.image_names import image_suffixes, visible_files, why_unread
-from detr_d2.data.messages import quoted
 from detr_d2.data.prepare.problems import PreparationError
+from detr_d2.file_io import quoted
 
 # What names may not have: control characters, halves of characters, and ends of lines. All kinds of
 # spaces and of joiners are in names that people have.

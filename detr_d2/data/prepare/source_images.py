@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from detr_d2.data.image_file import MAX_IMAGE_PIXELS, open_image, read_sizes
-from detr_d2.data.messages import quoted
 from detr_d2.data.prepare.problems import PreparationError
+from detr_d2.file_io import quoted
 
 # Grey values or palette indices of 8, 16 or 32 bits. Not 1 bit: whether white is 1 or 255 then
 # depends on who wrote the file.

@@ -8,7 +8,7 @@ from detr_d2.data.input_files import distinct_names, find_pictures
 
 
 def test_finds_files_folders_and_globs(images):
-    from detr_d2.apps.demo import find_images
+    from detr_d2.data.input_files import find_images
 
     everything = [images / "a.jpg", images / "broken.jpg", images / "sub" / "a.png"]
     assert find_images([str(images)]) == everything

@@ -10,7 +10,7 @@ from detr_d2.data.check import check_datasets
 from detr_d2.data.check import image_checks as files
 from detr_d2.data.check.dataset_check import _in_order
 from detr_d2.data.check.findings import MAX_EXAMPLES, Finding, Findings
-from detr_d2.data.messages import quoted
+from detr_d2.file_io import quoted
 
 
 def test_processes_find_what_one_finds(dataset):

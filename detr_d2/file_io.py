@@ -1,15 +1,22 @@
-"""Files that are on the disk as a whole or not at all, whenever the process or the machine dies."""
+"""Files that the whole project reads and writes: whole or not at all, and JSON; what they say.
+
+A file is on the disk as a whole or not at all, whenever the process or the machine dies.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import reprlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 100
 _TEMPORARY = re.compile(r".+\.\d+\.tmp")
 
 
@@ -46,6 +53,29 @@ def written_whole(path: str | Path, mode: str = "wb") -> Iterator[IO]:
         temporary.unlink(missing_ok=True)
 
 
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file in UTF-8, with or without a byte-order mark.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no JSON; the message names it.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, nested without end
+        raise ValueError(f"{path}: cannot be read as JSON ({error}).") from error
+
+
+def write_json_atomically(content: Any, path: str | Path) -> None:
+    """Writes JSON so that readers see the whole file or none of it.
+
+    Raises:
+        OSError: it can't be written; what had its name before stays.
+    """
+    with written_whole(path, "w") as file:
+        json.dump(content, file)
+
+
 def check_writable(folder: str | Path, name: str) -> None:
     """Makes sure that files can be made in a folder, which is made where it isn't there.
 
@@ -73,6 +103,11 @@ def remove_unfinished(folder: str | Path) -> None:
     for path in Path(folder).glob("*.tmp"):
         if _TEMPORARY.fullmatch(path.name):
             path.unlink(missing_ok=True)
+
+
+def quoted(said: object) -> str:
+    """What a file says, for messages: never long, and nothing that a terminal would act on."""
+    return _short.repr(said)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detr_d2.data.whole_file import check_writable, remove_unfinished, written_whole
+from detr_d2.file_io import check_writable, remove_unfinished, written_whole
 
 
 def test_a_file_gets_its_name_when_it_is_finished(tmp_path):

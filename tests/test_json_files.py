@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from detr_d2.data.json_file import read_json, write_json_atomically
+from detr_d2.file_io import read_json, write_json_atomically
 
 CONTENT = {"file_name": "Köln 猫.jpg", "ids": [1, 2]}
 
