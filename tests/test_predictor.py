@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from detr_d2.apps.demo import Predictor, picture_config, predict_stream
+from detr_d2.predictor import Predictor, picture_config, predict_stream
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_predictor_takes_arrays_of_other_types_and_refuses_what_is_no_image(trai
 
 
 def test_arrays_of_16_bits_have_the_range_of_the_config(trained_cfg):
-    from detr_d2.apps.demo import Predictor
+    from detr_d2.predictor import Predictor
 
     deep = np.random.default_rng(0).integers(0, 4096, (30, 40, 3), dtype=np.uint16)
     expected = Predictor(trained_cfg)((deep >> 4).astype(np.uint8))["instances"].scores

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from detr_d2.apps.demo import Predictor
 from detr_d2.data.image_file import read_image
+from detr_d2.predictor import Predictor
 
 # The model is slower than readers of files.
 FUZZ = settings(deadline=None, database=None, max_examples=max(1, settings().max_examples // 2))

@@ -12,11 +12,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 
 from detr_d2 import register_panoptic
-from detr_d2.apps.demo import Predictor
 from detr_d2.checkpoint import DESCRIPTION, CheckpointError, describe, from_content, run_classes
 from detr_d2.data.categories import PanopticClasses, classes_of
 from detr_d2.data.panoptic_json import set_panoptic_metadata
 from detr_d2.engine.checkpointer import StrictCheckpointer
+from detr_d2.predictor import Predictor
 
 pytestmark = pytest.mark.usefixtures("registry")
 

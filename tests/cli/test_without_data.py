@@ -33,7 +33,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultPredictor
 from detr_d2.cli import main
 from detr_d2.config import load_config
-from detr_d2.apps.demo import Predictor
+from detr_d2.predictor import Predictor
 from detr_d2.apps.web.image_viewer import Viewer
 
 folder = sys.argv[1]

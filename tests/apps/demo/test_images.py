@@ -88,7 +88,8 @@ def test_predictions_are_saved_with_the_ids_of_the_picture(trained_cfg, images, 
     from panopticapi.utils import rgb2id
     from PIL import Image
 
-    from detr_d2.apps.demo import DemoOptions, Predictor, predict_files
+    from detr_d2.apps.demo import DemoOptions, predict_files
+    from detr_d2.predictor import Predictor
 
     (images / "broken.jpg").unlink()
     (images / "a.jpg").rename(images / "000000000139.jpg")

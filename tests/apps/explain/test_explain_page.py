@@ -154,7 +154,7 @@ def test_page_of_the_quickstarts_model(browser, quickstart_weights, tmp_path):
     from detectron2.data import DatasetCatalog
 
     from detr_d2 import config_file, load_config
-    from detr_d2.apps.demo import Predictor
+    from detr_d2.predictor import Predictor
 
     overrides = ["MODEL.WEIGHTS", str(quickstart_weights), "MODEL.DEVICE", "cpu"]
     predictor = Predictor(load_config(config_file("shapes/detr_panoptic.yaml"), overrides))

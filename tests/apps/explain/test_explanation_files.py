@@ -8,10 +8,10 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog
 
-from detr_d2.apps.demo import Predictor
 from detr_d2.apps.explain import explain_file, explain_image, write_explanation
 from detr_d2.apps.explain.page_content import page_context
 from detr_d2.apps.explain.picture_folder import pictures
+from detr_d2.predictor import Predictor
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from detr_d2.apps.demo import Predictor
 from detr_d2.apps.web import Merging, Viewer
 from detr_d2.apps.web import image_viewer as viewer_module
 from detr_d2.apps.web.segment_reasons import reasons
+from detr_d2.predictor import Predictor
 
 MERGINGS = st.builds(
     Merging,
