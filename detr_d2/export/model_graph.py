@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from detr_d2.export.exported_mask_head import ExportedMaskHead
 from detr_d2.export.merging_loop import (
     boxes_in_pixels,
     choose_queries,
@@ -22,6 +21,7 @@ from detr_d2.export.merging_loop import (
     nearest_pixels,
 )
 from detr_d2.modeling import DETR
+from detr_d2.modeling.exported_attention_head import ExportedMaskHead
 from detr_d2.modeling.folded_conv import FoldedConv2d, has_fixed_statistics
 
 

@@ -19,10 +19,10 @@ from torch.profiler import record_function
 from detr_d2.checkpoint import LoadingRules, ModelSettings, TakesAnyDETR, run_classes
 from detr_d2.config import check_config, use_available_device
 from detr_d2.data.categories import thing_mask
+from detr_d2.modeling.attention_mask_head import build_mask_head
 from detr_d2.modeling.criterion import Divisors, LossWeights, SetCriterion, detection_metrics
 from detr_d2.modeling.detector import Detector, DetectorOutput
 from detr_d2.modeling.inference import InferenceOptions, checked_image, output_size
-from detr_d2.modeling.mask_head import build_mask_head
 from detr_d2.modeling.matcher import HungarianMatcher
 from detr_d2.modeling.raw_prediction import RawPrediction
 from detr_d2.modeling.targets import Target

@@ -9,9 +9,9 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from detr_d2.export.exported_mask_head import DoublingConv
 from detr_d2.export.merging_loop import counts, fight_for_pixels, first_of_class, nearest_pixels
 from detr_d2.modeling import upsampling
+from detr_d2.modeling.exported_attention_head import DoublingConv
 from detr_d2.modeling.inference import QuerySelection
 from detr_d2.modeling.merging import merge_panoptic
 from detr_d2.modeling.upsampled_conv import conv3x3_upsampled

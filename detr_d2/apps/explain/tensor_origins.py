@@ -13,9 +13,9 @@ from detr_d2.apps.explain.explanation import Explanation
 from detr_d2.apps.explain.query_rounds import margins
 from detr_d2.apps.explain.recorded_attention import RecordedAttention
 from detr_d2.modeling import DETR, AttentionMaskHead
+from detr_d2.modeling.attention_mask_head import AttentionMap
 from detr_d2.modeling.detector import BoxHead, Detector, grid_padding_mask
 from detr_d2.modeling.inference import select_panoptic_queries
-from detr_d2.modeling.mask_head import AttentionMap
 from detr_d2.modeling.merging import merge_panoptic
 from detr_d2.modeling.raw_prediction import RawPrediction
 from detr_d2.modeling.transformer import MultiHeadAttention, Transformer

@@ -60,7 +60,7 @@ def test_every_move_names_tensors_shapes_and_code(page, explanation):
         assert origin.code in text
         if origin.module:
             explanation.model.get_submodule(origin.module)
-    assert re.search(r"detr_d2/modeling/mask_head\.py:\d+: AttentionMap\.forward", text)
+    assert re.search(r"detr_d2/modeling/attention_mask_head\.py:\d+: AttentionMap\.forward", text)
     assert re.search(r"detr_d2/modeling/merging\.py:\d+: merge_panoptic", text)
 
 

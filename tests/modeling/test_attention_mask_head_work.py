@@ -169,7 +169,7 @@ def test_checkpoints_do_nothing_without_gradients(make_head, monkeypatch):
     def unwanted(*args, **kwargs):
         raise AssertionError("a checkpoint without gradients")
 
-    monkeypatch.setattr("detr_d2.modeling.mask_head.checkpoint", unwanted)
+    monkeypatch.setattr("detr_d2.modeling.attention_mask_head.checkpoint", unwanted)
     inputs = make_inputs(IMAGE_INDEX, DOUBLED)
     with torch.no_grad():
         make_head(chunk_size=2, checkpointing=True).upsample(**inputs)

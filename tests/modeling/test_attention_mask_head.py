@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from detr_d2.modeling import DETR_MASK_HEAD_REGISTRY, AttentionMaskHead
-from detr_d2.modeling.mask_head import AttentionMap
+from detr_d2.modeling.attention_mask_head import AttentionMap
 
 D, HEADS, IMAGES, QUERIES = 32, 4, 2, 6
 LATERAL_CHANNELS = (24, 12, 10)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from detr_d2.modeling.mask_head import AttentionMaskHead
+from detr_d2.modeling.attention_mask_head import AttentionMaskHead
 from detr_d2.modeling.upsampled_conv import doubling_kernel
 
 
