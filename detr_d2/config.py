@@ -26,6 +26,8 @@ def add_detr_config(cfg: CfgNode) -> None:
     detr.NUM_QUERIES = 100
 
     # --- Transformer (paper, section 3.2) ---
+    # Name in DETR_TRANSFORMER_REGISTRY.
+    detr.TRANSFORMER_NAME = "Transformer"
     # Width of queries, memory and projected features. Divisible by NUM_HEADS and by 16.
     detr.HIDDEN_DIM = 256
     # Attention heads; also the number of attention maps that the mask head gets per query.

@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from torch.fx.experimental import _config as symbolic_config
 
 from detr_d2.extras import require_extra
-from detr_d2.modeling import DETR, AttentionMaskHead
+from detr_d2.modeling import DETR
 
 # Ends of file names by format.
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
@@ -80,11 +80,6 @@ def check_exportable(model: DETR) -> None:
     Raises:
         ValueError: a part of it isn't known here.
     """
-    if not isinstance(model.mask_head, AttentionMaskHead):
-        raise ValueError(
-            f"MODEL.DETR.MASK_HEAD.NAME: a {type(model.mask_head).__name__} can't be exported, "
-            "only an AttentionMaskHead."
-        )
     divisor = model.detector.backbone.size_divisibility
     if divisor > 1:
         raise ValueError(

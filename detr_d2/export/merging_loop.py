@@ -1,7 +1,7 @@
 """From raw predictions of one image to its panoptic picture, in tensors alone.
 
-The same as ``select_panoptic_queries`` and ``merge_panoptic`` of ``detr_d2.modeling``, whose loops
-and lists a graph can't hold.
+The loop of ``detr_d2.modeling.merging``, as a graph can hold it: by the same rules
+(``detr_d2.modeling.merging_rules``), without lists and without a transfer to the host.
 
 Axes: Q queries, K classes, n chosen queries, S segments; h×w the mask logits (stride 4), H×W the
 network's input, H'×W' the output.
@@ -13,6 +13,9 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+
+from detr_d2.modeling.inference_options import PanopticOptions
+from detr_d2.modeling.merging_rules import competing_queries, settle_round
 
 # The logit of masks that have dropped out: below all others, yet safe to interpolate.
 DROPPED = -1e30
@@ -33,9 +36,7 @@ def choose_queries(
         n int64 indices, rising; whether each competes, n bool; classes, n int64, never "no object";
         scores, n float32.
     """
-    probabilities = logits.softmax(-1)
-    scores, classes = probabilities[:, :-1].max(-1)
-    kept = (scores >= probabilities[:, -1]) & (scores > score_thresh)
+    scores, classes, kept = competing_queries(logits, score_thresh)
     if top_k is None:
         first = torch.arange(kept.shape[0], device=kept.device) == 0
         query_index = (kept | (first & ~kept.any())).nonzero()[:, 0]
@@ -45,80 +46,58 @@ def choose_queries(
     return query_index, kept[query_index], classes[query_index], scores[query_index]
 
 
-def fight_for_pixels(
+def resolve_overlaps(
     mask_logits: torch.Tensor,
-    alive: torch.Tensor,
+    competing: torch.Tensor,
     segment_of: torch.Tensor,
-    merged: bool,
-    min_area: int,
+    options: PanopticOptions,
     rows: torch.Tensor,
     columns: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gives pixels to the masks with the highest logits, in rounds until no segment is dropped.
 
-    Pixels of the network's input fight; each counts as often as the output takes it.
+    The argmax is over pixels of the network's input; each counts as often as the output takes it.
 
     Args:
         mask_logits: n×h×w.
-        alive: n bool, who takes part.
+        competing: n bool.
         segment_of: n int64, the first query of each query's segment.
-        merged: whether segments survive as one, or only their first queries.
-        min_area: in pixels of the output.
+        options: rule of merging and smallest area.
         rows: H int64, how often the output takes each row.
         columns: W int64, likewise.
 
     Returns:
-        winner: H×W int64, a query for each pixel; of no meaning where none is alive.
-        areas: n int64, the pixels of the output that each query's segment has, counted at its
-            first query, as 0 at the others.
-        alive: n bool, those that are left.
+        winner: H×W int64, a query for each pixel; of no meaning where none competes.
+        areas: n int64, see ``settle_round``.
+        survivors: n bool, the queries that are left.
     """
-    pixels = (rows[:, None] * columns).flatten()  # HW
+    weights = (rows[:, None] * columns).flatten()  # HW
 
-    def wants_another_round(changed, winner, areas, alive):
+    def wants_another_round(changed, winner, areas, competing):
         return changed.clone()
 
-    def fight(changed, winner, areas, alive):
-        logits = torch.where(alive[:, None, None], mask_logits, DROPPED)
+    def run_round(changed, winner, areas, competing):
+        logits = torch.where(competing[:, None, None], mask_logits, DROPPED)
         size = winner.shape
         logits = F.interpolate(logits[None], size=tuple(size), mode="bilinear")[0]  # n×H×W
         winner = logits.argmax(0)
-        segment = segment_of[winner.flatten()]
-        areas = torch.zeros_like(areas).scatter_add(0, segment, pixels)
-        survives = (areas[segment_of] if merged else areas) > min_area
-        survivors = alive & survives
-        return (survivors != alive).any(), winner, areas, survivors
+        pixels = torch.zeros_like(areas).scatter_add(0, winner.flatten(), weights)
+        areas, survivors = settle_round(
+            pixels, segment_of, competing, options.rule, options.min_area
+        )
+        return (survivors != competing).any(), winner, areas, survivors
 
-    _, winner, areas, alive = torch.while_loop(
+    _, winner, areas, survivors = torch.while_loop(
         wants_another_round,
-        fight,
+        run_round,
         (
-            alive.any(),
-            torch.zeros_like(pixels).view(rows.shape[0], columns.shape[0]),
+            competing.any(),
+            torch.zeros_like(weights).view(rows.shape[0], columns.shape[0]),
             torch.zeros_like(segment_of),
-            alive.clone(),
+            competing.clone(),
         ),
     )
-    return winner, areas, alive
-
-
-def first_of_class(
-    classes: torch.Tensor, things: torch.Tensor, alive: torch.Tensor
-) -> torch.Tensor:
-    """For each of n queries the first of its stuff class; for things the query itself.
-
-    Args:
-        classes: n int64.
-        things: n bool.
-        alive: n bool; the others are nobody's first.
-
-    Returns:
-        n int64.
-    """
-    place = torch.arange(classes.shape[0], device=classes.device)
-    stuff = alive & ~things
-    same = (classes[:, None] == classes) & stuff[:, None] & stuff  # n×n
-    return torch.where(stuff, same.int().argmax(1), place)
+    return winner, areas, survivors
 
 
 def nearest_pixels(old: int, new: torch.Tensor, length: int) -> torch.Tensor:

@@ -7,7 +7,6 @@ H×W the network's input, H'×W' the output.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -16,30 +15,13 @@ from detr_d2.export.merging_loop import (
     boxes_in_pixels,
     choose_queries,
     counts,
-    fight_for_pixels,
-    first_of_class,
     nearest_pixels,
+    resolve_overlaps,
 )
 from detr_d2.modeling import DETR
-from detr_d2.modeling.exported_attention_head import ExportedMaskHead
+from detr_d2.modeling.detector import DetectorOutput
 from detr_d2.modeling.folded_conv import FoldedConv2d, has_fixed_statistics
-
-
-@dataclass(frozen=True)
-class Detected:
-    """What the detector makes of a batch.
-
-    Attributes:
-        logits: B×Q×(K+1).
-        boxes_cxcywh: B×Q×4, relative to the image.
-        hidden: B×Q×D, the last decoder layer's output.
-        mask_inputs: what the mask head sees of the images.
-    """
-
-    logits: torch.Tensor
-    boxes_cxcywh: torch.Tensor
-    hidden: torch.Tensor
-    mask_inputs: tuple
+from detr_d2.modeling.merging_rules import segment_ids
 
 
 class Network(nn.Module):
@@ -54,28 +36,18 @@ class Network(nn.Module):
         self.detector = detector
         shapes = detector.backbone.output_shape()
         strides = [shapes[name].stride for name in reversed(detector.in_features)]
-        self.mask_head = ExportedMaskHead(model.mask_head, strides)
+        self.mask_head = model.mask_head.exported(strides)
         self.register_buffer("pixel_mean", model.pixel_mean)
         self.register_buffer("pixel_std", model.pixel_std)
 
-    def detect(self, image: torch.Tensor) -> Detected:
+    def detect(self, image: torch.Tensor) -> DetectorOutput:
         """Detects objects in B×3×H×W uint8."""
-        detector = self.detector
-        maps = detector.backbone((image.float() - self.pixel_mean) / self.pixel_std)
-        *finer, coarsest = (maps[name] for name in detector.in_features)
-        projected = detector.input_proj(coarsest)
-        batch, _, height, width = projected.shape
-        no_padding = torch.zeros(batch, height, width, dtype=torch.bool, device=image.device)
-        positions = detector.position_encoding(no_padding)
-        hidden, memory = detector.transformer(
-            projected, None, detector.query_embed.weight, positions
-        )
-        hidden = hidden[-1]
-        return Detected(
-            detector.class_head(hidden),
-            detector.box_head(hidden),
-            hidden,
-            (memory, projected, finer[::-1]),
+        return self.detector.encode((image.float() - self.pixel_mean) / self.pixel_std, None)
+
+    def masks(self, detected: DetectorOutput, queries: torch.Tensor) -> torch.Tensor:
+        """B×k×D decoded queries to B×k×h×w mask logits."""
+        return self.mask_head(
+            queries, detected.memory, detected.projected, detected.features[-2::-1]
         )
 
 
@@ -100,13 +72,13 @@ class RawGraph(nn.Module):
             query_index: B×k int64, which queries they are of, rising.
         """
         detected = self.network.detect(image)
-        scores = detected.logits.softmax(-1)[..., :-1].amax(-1)  # B×Q
+        logits, boxes_cxcywh = detected.logits[-1], detected.boxes_cxcywh[-1]
+        hidden = detected.hidden[-1]  # B×Q×D
+        scores = logits.softmax(-1)[..., :-1].amax(-1)  # B×Q
         query_index = scores.topk(self.top_k).indices.sort().values  # B×k
-        chosen = query_index[..., None].expand(-1, -1, detected.hidden.shape[-1])
-        mask_logits = self.network.mask_head(
-            detected.hidden.gather(1, chosen), *detected.mask_inputs
-        )
-        return detected.logits, detected.boxes_cxcywh, mask_logits, query_index
+        chosen = query_index[..., None].expand(-1, -1, hidden.shape[-1])
+        mask_logits = self.network.masks(detected, hidden.gather(1, chosen))
+        return logits, boxes_cxcywh, mask_logits, query_index
 
 
 class PanopticGraph(nn.Module):
@@ -116,7 +88,7 @@ class PanopticGraph(nn.Module):
         super().__init__()
         self.network = Network(model)
         self.top_k = top_k
-        self.options = model.options
+        self.options = model.options.panoptic
         self.register_buffer("is_thing", model.is_thing)
 
     def forward(
@@ -137,12 +109,10 @@ class PanopticGraph(nn.Module):
         """
         options = self.options
         detected = self.network.detect(image)
-        query_index, alive, classes, scores = choose_queries(
-            detected.logits[0], options.score_thresh, self.top_k
+        query_index, competing, classes, scores = choose_queries(
+            detected.logits[-1, 0], options.score_thresh, self.top_k
         )
-        mask_logits = self.network.mask_head(
-            detected.hidden[:, query_index], *detected.mask_inputs
-        )[0]
+        mask_logits = self.network.masks(detected, detected.hidden[-1][:, query_index])[0]
 
         height, width = image.shape[-2:]
         if output_size is None:
@@ -154,26 +124,24 @@ class PanopticGraph(nn.Module):
             torch._check(new_width >= 1)
         rows = nearest_pixels(height, output_size[0], new_height)
         columns = nearest_pixels(width, output_size[1], new_width)
-        segment_of = first_of_class(classes, self.is_thing[classes], alive)
-        winner, areas, alive = fight_for_pixels(
+        segment_of = options.rule.segments(classes, self.is_thing[classes], competing)
+        winner, areas, survivors = resolve_overlaps(
             mask_logits,
-            alive,
+            competing,
             segment_of,
-            options.stuff_merging == "merged",
-            options.min_area,
+            options,
             counts(rows, height),
             counts(columns, width),
         )
 
-        place = torch.arange(segment_of.shape[0])
-        is_first = alive & (segment_of == place)
-        id_of_query = (is_first.int().cumsum(0, dtype=torch.int32) * is_first)[segment_of]
+        id_of_query = segment_ids(areas, segment_of, survivors)
         ids = id_of_query[winner][rows][:, columns]
-        members = (segment_of == place[:, None]) & alive  # n×n, of each segment its queries
+        place = torch.arange(segment_of.shape[0])
+        members = (segment_of == place[:, None]) & survivors  # n×n, of each segment its queries
         best_scores, best = torch.where(members, scores, -1.0).max(1)
-        first = is_first.nonzero()[:, 0]
+        first = ((id_of_query > 0) & (segment_of == place)).nonzero()[:, 0]
         best = best[first]
-        boxes = detected.boxes_cxcywh[0, query_index[best]]
+        boxes = detected.boxes_cxcywh[-1, 0, query_index[best]]
         return (
             ids,
             classes[first],

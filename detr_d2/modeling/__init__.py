@@ -1,7 +1,19 @@
-"""The model. Importing this package registers its backbone, mask head and meta-architecture."""
+"""The model. Importing this package registers its backbone, parts and meta-architecture."""
 
-from detr_d2.modeling.attention_mask_head import DETR_MASK_HEAD_REGISTRY, AttentionMaskHead
+from detr_d2.modeling.attention_mask_head import AttentionMaskHead
 from detr_d2.modeling.backbone import build_detr_resnet_backbone
 from detr_d2.modeling.detr import DETR
+from detr_d2.modeling.mask_head_base import DETR_MASK_HEAD_REGISTRY, MaskHead
+from detr_d2.modeling.transformer import Transformer
+from detr_d2.modeling.transformer_base import DETR_TRANSFORMER_REGISTRY, DetectorTransformer
 
-__all__ = ["DETR", "DETR_MASK_HEAD_REGISTRY", "AttentionMaskHead", "build_detr_resnet_backbone"]
+__all__ = [
+    "DETR",
+    "DETR_MASK_HEAD_REGISTRY",
+    "DETR_TRANSFORMER_REGISTRY",
+    "AttentionMaskHead",
+    "DetectorTransformer",
+    "MaskHead",
+    "Transformer",
+    "build_detr_resnet_backbone",
+]

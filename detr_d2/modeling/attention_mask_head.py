@@ -13,28 +13,17 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
-from detectron2.utils.registry import Registry
 from torch import nn
 from torch.profiler import record_function
 from torch.utils.checkpoint import checkpoint
 
+from detr_d2.modeling.exported_attention_head import ExportedAttentionHead
+from detr_d2.modeling.mask_head_base import (
+    DETR_MASK_HEAD_REGISTRY,
+    ExplainedModules,
+    MaskHead,
+)
 from detr_d2.modeling.upsampled_conv import conv3x3_upsampled
-
-DETR_MASK_HEAD_REGISTRY = Registry("DETR_MASK_HEAD")
-DETR_MASK_HEAD_REGISTRY.__doc__ = """
-Mask heads, named by ``MODEL.DETR.MASK_HEAD.NAME``. A head is built as
-``Head(cfg, lateral_channels)`` and called like :class:`AttentionMaskHead`.
-"""
-
-
-def build_mask_head(cfg: CfgNode, lateral_channels: Sequence[int]) -> nn.Module:
-    """Builds ``MODEL.DETR.MASK_HEAD.NAME``.
-
-    Args:
-        cfg: the whole config.
-        lateral_channels: channels of the backbone's outputs at strides 16, 8 and 4.
-    """
-    return DETR_MASK_HEAD_REGISTRY.get(cfg.MODEL.DETR.MASK_HEAD.NAME)(cfg, lateral_channels)
 
 
 class AttentionMap(nn.Module):
@@ -78,7 +67,7 @@ class AttentionMap(nn.Module):
 
 
 @DETR_MASK_HEAD_REGISTRY.register()
-class AttentionMaskHead(nn.Module):
+class AttentionMaskHead(MaskHead):
     """DETR's panoptic head: attention maps, then an FPN-style convolution head per query.
 
     The convolutions see the projected res5 map and a query's M attention maps, and take in res4,
@@ -133,8 +122,16 @@ class AttentionMaskHead(nn.Module):
             "checkpointing": cfg.MODEL.DETR.MASK_CHECKPOINTING,
         }
 
+    def exported(self, strides: Sequence[int]) -> nn.Module:
+        return ExportedAttentionHead(self, strides)
+
+    def explained_modules(self) -> ExplainedModules:
+        norms = ("input_norm", *(f"norms.{i}" for i in range(len(self.norms))))
+        return ExplainedModules("attention_map", norms)
+
     def forward(
         self,
+        *,
         queries: torch.Tensor,
         memory: torch.Tensor,
         projected: torch.Tensor,
@@ -143,20 +140,7 @@ class AttentionMaskHead(nn.Module):
         image_index: torch.Tensor,
         query_index: torch.Tensor,
     ) -> torch.Tensor:
-        """Predicts the masks of N chosen queries.
-
-        Args:
-            queries: B×Q×D, the last decoder layer's output.
-            memory: B×D×h×w, the encoded image.
-            projected: B×D×h×w, the projected res5.
-            laterals: the backbone's outputs at strides 16, 8 and 4, each B×C×H×W.
-            padding_mask: B×h×w bool, True = padding; None: no padding.
-            image_index: N int64, in 0 … B-1.
-            query_index: N int64, in 0 … Q-1.
-
-        Returns:
-            N×H/4×W/4 mask logits. Zero queries give a 0×H/4×W/4 tensor.
-        """
+        """Predicts the masks of N chosen queries, see ``MaskHead``."""
         with record_function("attention_maps"):
             attention = self.attention_map(queries, memory, padding_mask)  # B×Q×M×h×w
             attention = attention[image_index, query_index]  # N×M×h×w

@@ -6,9 +6,11 @@ batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +21,8 @@ from torch import nn
 from torch.profiler import record_function
 
 from detr_d2.modeling.position_encoding import build_position_encoding
-from detr_d2.modeling.transformer import Transformer
+from detr_d2.modeling.targets import Target
+from detr_d2.modeling.transformer_base import DetectorTransformer, build_transformer
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class DetectorOutput:
         hidden: L×B×Q×D, the output of every decoder layer.
         logits: L'×B×Q×(K+1); L' is L where auxiliary losses want all layers, else 1 (the last).
         boxes_cxcywh: L'×B×Q×4, relative to each image's own size, in [0, 1].
+        losses: further weighted losses, which the transformer has in training.
     """
 
     features: list[torch.Tensor]
@@ -43,11 +47,23 @@ class DetectorOutput:
     hidden: torch.Tensor
     logits: torch.Tensor
     boxes_cxcywh: torch.Tensor
+    losses: Mapping[str, torch.Tensor]
+
+    def mask_inputs(self) -> dict[str, Any]:
+        """What a mask head takes, see ``MaskHead``, but for the choice of queries."""
+        return {
+            "queries": self.hidden[-1],
+            "memory": self.memory,
+            "projected": self.projected,
+            "laterals": self.features[-2::-1],
+            "padding_mask": self.padding_mask,
+        }
 
     def of_image(self, i: int) -> DetectorOutput:
         """Views of what belongs to image i, as a batch of one."""
         one = slice(i, i + 1)
-        return DetectorOutput(
+        return replace(
+            self,
             features=[feature[one] for feature in self.features],
             padding_mask=None if self.padding_mask is None else self.padding_mask[one],
             projected=self.projected[one],
@@ -67,11 +83,11 @@ class BoxHead(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Maps …×D to …×4 boxes (cx, cy, w, h) in [0, 1]."""
+        """Maps …×D to …×4 logits of boxes (cx, cy, w, h)."""
         *inner, last = self.layers
         for layer in inner:
             hidden = F.relu(layer(hidden))
-        return last(hidden).sigmoid()
+        return last(hidden)
 
 
 class Detector(nn.Module):
@@ -84,7 +100,7 @@ class Detector(nn.Module):
         backbone: Backbone,
         in_features: Sequence[str],
         position_encoding: nn.Module,
-        transformer: Transformer,
+        transformer: DetectorTransformer,
         hidden_dim: int,
         num_classes: int,
         num_queries: int,
@@ -125,15 +141,7 @@ class Detector(nn.Module):
                 detr.POSITION_TEMPERATURE,
                 backbone.output_shape()[detr.IN_FEATURES[-1]].stride,
             ),
-            "transformer": Transformer(
-                hidden_dim=detr.HIDDEN_DIM,
-                num_heads=detr.NUM_HEADS,
-                enc_layers=detr.ENC_LAYERS,
-                dec_layers=detr.DEC_LAYERS,
-                dim_feedforward=detr.DIM_FEEDFORWARD,
-                dropout=detr.DROPOUT,
-                pre_norm=detr.PRE_NORM,
-            ),
+            "transformer": build_transformer(cfg),
             "hidden_dim": detr.HIDDEN_DIM,
             "num_classes": detr.NUM_CLASSES,
             "num_queries": detr.NUM_QUERIES,
@@ -150,60 +158,109 @@ class Detector(nn.Module):
         """Pixels of the longest side that images may have; None: any number."""
         return getattr(self.position_encoding, "max_side", None)
 
-    def forward(self, images: ImageList, all_layers: bool = False) -> DetectorOutput:
-        """Detects objects.
+    def forward(
+        self,
+        images: ImageList,
+        all_layers: bool = False,
+        targets: Sequence[Target] | None = None,
+    ) -> DetectorOutput:
+        """Detects objects in B images, normalised and padded to one size; see ``encode``."""
+        return self.encode(images.tensor, pixel_padding_mask(images), all_layers, targets)
+
+    def encode(
+        self,
+        pixels: torch.Tensor,
+        padding_mask: torch.Tensor | None,
+        all_layers: bool = False,
+        targets: Sequence[Target] | None = None,
+    ) -> DetectorOutput:
+        """The whole way from pixels to classes and boxes, for training, inference and export.
 
         Args:
-            images: B×3×H×W, normalised and padded.
+            pixels: B×3×H×W, normalised.
+            padding_mask: B×H×W bool, True = padding; None where no image is padded.
             all_layers: whether to predict from every decoder layer, or from the last alone.
+            targets: of the B images, for transformers that need them in training.
         """
-        with record_function("backbone"):
-            feature_maps = self.backbone(images.tensor)
+        with span("backbone"):
+            feature_maps = self.backbone(pixels)
         features = [feature_maps[name] for name in self.in_features]
         projected = self.input_proj(features[-1])  # B×D×h×w
-        padding_mask = grid_padding_mask(images, projected.shape[-2:])  # B×h×w
-        positions = self.position_encoding(padding_mask)  # B×D×h×w
-        if not is_padded(images):
-            padding_mask = None  # attention is faster without
-        with record_function("transformer"):
-            hidden, memory = self.transformer(
-                projected, padding_mask, self.query_embed.weight, positions
+        if padding_mask is None:  # attention is faster without
+            no_padding = torch.zeros_like(projected[:, 0], dtype=torch.bool)  # B×h×w
+            positions = self.position_encoding(no_padding)  # B×D×h×w
+        else:
+            padding_mask = to_grid(padding_mask, projected.shape[-2:])  # B×h×w
+            positions = self.position_encoding(padding_mask)  # B×D×h×w
+        with span("transformer"):
+            transformed = self.transformer(
+                projected, padding_mask, positions, self.query_embed.weight, targets
             )
-        with torch.autocast(hidden.device.type, enabled=False):
-            # With the 8 bits of half precision, boxes would be off by pixels.
-            heads_input = (hidden if all_layers else hidden[-1:]).to(self.class_head.weight.dtype)
-            logits, boxes_cxcywh = self.class_head(heads_input), self.box_head(heads_input)
+        hidden, reference_boxes = transformed.hidden, transformed.reference_boxes
+        if not all_layers:
+            hidden = hidden[-1:]
+            reference_boxes = None if reference_boxes is None else reference_boxes[-1:]
+        logits, boxes_cxcywh = self.predict(hidden, reference_boxes)
         return DetectorOutput(
             features=features,
             padding_mask=padding_mask,
             projected=projected,
-            memory=memory,
-            hidden=hidden,
+            memory=transformed.memory,
+            hidden=transformed.hidden,
             logits=logits,
             boxes_cxcywh=boxes_cxcywh,
+            losses=transformed.losses,
         )
 
+    def predict(
+        self, hidden: torch.Tensor, reference_boxes: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Classes and boxes of decoded queries, in the precision of the weights.
 
-def grid_padding_mask(images: ImageList, grid: Sequence[int]) -> torch.Tensor:
-    """The padding mask of the full batch, brought to a feature grid by its nearest pixels.
+        Args:
+            hidden: …×Q×D.
+            reference_boxes: …×Q×2 or ×4, see ``Transformed``; None: boxes start from nothing.
 
-    Args:
-        images: B images in a batch of H×W.
-        grid: (h, w).
+        Returns:
+            …×Q×(K+1) logits of classes, and …×Q×4 boxes (cx, cy, w, h) in [0, 1].
+        """
+        with _without_autocast(hidden.device):
+            # With the 8 bits of half precision, boxes would be off by pixels.
+            hidden = hidden.to(self.class_head.weight.dtype)
+            box_logits = self.box_head(hidden)
+            if reference_boxes is not None:
+                start = torch.special.logit(reference_boxes.to(box_logits.dtype), eps=1e-5)
+                box_logits = box_logits + F.pad(start, (0, 4 - start.shape[-1]))
+            return self.class_head(hidden), box_logits.sigmoid()
 
-    Returns:
-        B×h×w bool, True = padding.
-    """
-    mask = torch.ones((len(images), *images.tensor.shape[-2:]), device=images.tensor.device)
-    for image_mask, (height, width) in zip(mask, images.image_sizes, strict=True):
-        image_mask[:height, :width] = 0
-    return F.interpolate(mask[None], size=tuple(grid), mode="nearest")[0].bool()
 
-
-def is_padded(images: ImageList) -> bool:
-    """Whether any image is smaller than its batch."""
+def pixel_padding_mask(images: ImageList) -> torch.Tensor | None:
+    """B×H×W bool, True = padding; None where every image is as large as the batch."""
     batch_size = tuple(images.tensor.shape[-2:])
-    return any(tuple(size) != batch_size for size in images.image_sizes)
+    if all(tuple(size) == batch_size for size in images.image_sizes):
+        return None
+    shape = (len(images), *batch_size)
+    mask = torch.ones(shape, dtype=torch.bool, device=images.tensor.device)
+    for image_mask, (height, width) in zip(mask, images.image_sizes, strict=True):
+        image_mask[:height, :width] = False
+    return mask
+
+
+def to_grid(padding_mask: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
+    """B×H×W bool to B×h×w, by the nearest pixels of a feature grid of (h, w)."""
+    return F.interpolate(padding_mask[None].float(), size=tuple(grid), mode="nearest")[0].bool()
+
+
+def span(name: str) -> AbstractContextManager:
+    """A span of this name in PyTorch's profiler; traced graphs have none."""
+    return nullcontext() if torch.compiler.is_compiling() else record_function(name)
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager:
+    """Leaves the caller's autocast; where there is none, a traced graph holds nothing of it."""
+    if not torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def _check_features(backbone: Backbone, in_features: Sequence[str]) -> None:

@@ -13,16 +13,16 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import ImageList
 from detectron2.utils.events import get_event_storage, has_event_storage
-from torch import nn
 from torch.profiler import record_function
 
 from detr_d2.checkpoint import LoadingRules, ModelSettings, TakesAnyDETR, run_classes
 from detr_d2.config import check_config, use_available_device
 from detr_d2.data.categories import thing_mask
-from detr_d2.modeling.attention_mask_head import build_mask_head
 from detr_d2.modeling.criterion import Divisors, LossWeights, SetCriterion, detection_metrics
 from detr_d2.modeling.detector import Detector, DetectorOutput
-from detr_d2.modeling.inference import InferenceOptions, checked_image, output_size
+from detr_d2.modeling.inference import checked_image, output_size
+from detr_d2.modeling.inference_options import InferenceOptions
+from detr_d2.modeling.mask_head_base import MaskHead, build_mask_head
 from detr_d2.modeling.matcher import HungarianMatcher
 from detr_d2.modeling.raw_prediction import RawPrediction
 from detr_d2.modeling.targets import Target
@@ -41,7 +41,7 @@ class DETR(TakesAnyDETR):
         self,
         *,
         detector: Detector,
-        mask_head: nn.Module | None,
+        mask_head: MaskHead | None,
         criterion: SetCriterion,
         aux_loss: bool,
         freeze_detector: bool,
@@ -99,17 +99,7 @@ class DETR(TakesAnyDETR):
             "is_thing": thing_mask(classes, detr.NUM_CLASSES),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
-            "options": InferenceOptions(
-                score_thresh=detr.TEST.SCORE_THRESH,
-                stuff_merging=detr.TEST.STUFF_MERGING,
-                min_area=detr.TEST.MIN_AREA,
-                panoptic_on=detr.TEST.PANOPTIC_ON,
-                instances_on=detr.TEST.INSTANCES_ON,
-                raw_on=detr.TEST.RAW_ON,
-                instance_score_thresh=detr.TEST.INSTANCE_SCORE_THRESH,
-                batch_invariant=detr.BATCH_INVARIANT,
-                precision=detr.TEST.PRECISION,
-            ),
+            "options": InferenceOptions.from_config(cfg),
             "loading_rules": LoadingRules(
                 classes=classes,
                 settings=ModelSettings.from_config(cfg),
@@ -176,13 +166,7 @@ class DETR(TakesAnyDETR):
             N×H/4×W/4.
         """
         return self.mask_head(
-            queries=detected.hidden[-1],
-            memory=detected.memory,
-            projected=detected.projected,
-            laterals=detected.features[-2::-1],
-            padding_mask=detected.padding_mask,
-            image_index=image_index,
-            query_index=query_index,
+            **detected.mask_inputs(), image_index=image_index, query_index=query_index
         )
 
     def divisors(self, batched_inputs: list[dict]) -> Divisors:
@@ -202,7 +186,11 @@ class DETR(TakesAnyDETR):
             for x in batched_inputs
         ]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_detector):
-            detected = self.detector(images, all_layers=self.aux_loss and not self.freeze_detector)
+            detected = self.detector(
+                images,
+                all_layers=self.aux_loss and not self.freeze_detector,
+                targets=targets if self.detector.transformer.needs_targets else None,
+            )
         divisors = divisors or self.divisors(batched_inputs)
         num_targets, last_layer = divisors.num_targets, len(detected.logits) - 1
 
@@ -217,6 +205,9 @@ class DETR(TakesAnyDETR):
                     logits, boxes, targets, matches, num_targets, divisors.class_weight
                 )
                 losses.update({key + suffix: loss for key, loss in layer_losses.items()})
+
+        if not self.freeze_detector:
+            losses.update(detected.losses)
 
         # From here on, logits and matches are those of the last layer.
         if with_masks:
@@ -234,7 +225,7 @@ class DETR(TakesAnyDETR):
     @torch.no_grad()
     def predict(self, batched_inputs: list[dict]) -> list[dict]:
         """Predicts on a batch; see ``forward``."""
-        return [raw.result(self.options) for raw in self.raw_predictions(batched_inputs)]
+        return [raw.result() for raw in self.raw_predictions(batched_inputs)]
 
     @torch.no_grad()
     def raw_predictions(self, batched_inputs: list[dict]) -> Iterator[RawPrediction]:
@@ -255,20 +246,6 @@ class DETR(TakesAnyDETR):
             padded = tuple(images.tensor.shape[-2:])
             for i, (x, network) in enumerate(zip(batch, images.image_sizes, strict=True)):
                 sizes = ImageSizes(padded, tuple(network), output_size(x, network))
-                yield self._raw_prediction(detected.of_image(i), sizes)
-
-    def _raw_prediction(self, detected: DetectorOutput, sizes: ImageSizes) -> RawPrediction:
-        """Of what was detected in one image (B = 1)."""
-
-        @torch.no_grad()
-        def make_masks(query_index: torch.Tensor) -> torch.Tensor:
-            with self.options.autocast(self.device):
-                return self.masks_of(detected, torch.zeros_like(query_index), query_index)
-
-        return RawPrediction(
-            logits=detected.logits[-1, 0].float(),
-            boxes_cxcywh=detected.boxes_cxcywh[-1, 0].float(),
-            is_thing=self.is_thing,
-            sizes=sizes,
-            make_masks=make_masks if self.mask_head is not None else None,
-        )
+                yield RawPrediction(
+                    detected.of_image(i), self.mask_head, self.is_thing, sizes, self.options
+                )

@@ -7,16 +7,20 @@ map, H×W that of the lateral that it meets.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from detr_d2.modeling.attention_mask_head import AttentionMaskHead
+from detr_d2.modeling.mask_head_base import ExportedMaskHead
 from detr_d2.modeling.upsampled_conv import doubling_kernel
 
+if TYPE_CHECKING:
+    from detr_d2.modeling.attention_mask_head import AttentionMaskHead
 
-class ExportedMaskHead(nn.Module):
+
+class ExportedAttentionHead(ExportedMaskHead):
     """Computes what an ``AttentionMaskHead`` does, from its weights, for k queries of each image.
 
     Sizes decide nothing while it is traced, so that one graph serves all of them.
@@ -29,8 +33,7 @@ class ExportedMaskHead(nn.Module):
             head: in evaluation mode.
             strides: of res5 and of the laterals, in their order.
         """
-        super().__init__()
-        self.head = head
+        super().__init__(head)
         hidden_dim = head.attention_map.q_proj.in_features
         attention_weight = head.input_conv.weight[:, hidden_dim:]
         self.attention_weight = nn.Parameter(attention_weight.contiguous(), False)
@@ -46,17 +49,7 @@ class ExportedMaskHead(nn.Module):
         projected: torch.Tensor,
         laterals: Sequence[torch.Tensor],
     ) -> torch.Tensor:
-        """Predicts masks.
-
-        Args:
-            queries: B×k×D, the last decoder layer's output, of the queries whose masks are wanted.
-            memory: B×D×h×w, the encoded image.
-            projected: B×D×h×w, the projected res5.
-            laterals: the backbone's outputs at strides 16, 8 and 4, each B×C×H×W.
-
-        Returns:
-            B×k×H/4×W/4 mask logits.
-        """
+        """Predicts masks, see ``ExportedMaskHead``."""
         head, batch = self.head, queries.shape[:2]
         first, *others = (part[:, None] for part in head.image_parts(projected, laterals))
         x = head.attention_map(queries, memory, None).flatten(0, 1)  # Bk×M×h×w

@@ -1,4 +1,4 @@
-"""From raw predictions of one image to the queries that count, and to instances.
+"""From the queries of one image to those that count, and to instances.
 
 Axes: Q queries, K classes, n kept queries; h×w the mask logits (stride 4), H'×W' the output.
 """
@@ -6,40 +6,17 @@ Axes: Q queries, K classes, n kept queries; h×w the mask logits (stride 4), H'�
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from detectron2.structures import Boxes, Instances
 from torchvision.ops import box_convert
 
+from detr_d2.modeling.merging_rules import competing_queries
 from detr_d2.modeling.upsampling import ImageSizes, UpsampledMasks
 
 # Instances whose masks are upsampled at a time, to bound memory.
 MASKS_PER_CHUNK = 16
-
-
-@dataclass(frozen=True)
-class InferenceOptions:
-    """``MODEL.DETR.TEST``; see ``add_detr_config`` for the meaning of each."""
-
-    score_thresh: float = 0.85
-    stuff_merging: str = "reference"
-    min_area: int = 4
-    panoptic_on: bool = True
-    instances_on: bool = True
-    raw_on: bool = False
-    instance_score_thresh: float = 0.0
-    batch_invariant: bool = False
-    precision: str = "float32"
-
-    def autocast(self, device: torch.device) -> AbstractContextManager:
-        """The context in which convolutions and matrix products have the wanted precision.
-
-        For "float32" it is that of the caller, who may be in an autocast of his own.
-        """
-        dtype = getattr(torch, self.precision)
-        return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
 @dataclass(frozen=True)
@@ -83,15 +60,9 @@ def output_size(image_dict: dict, network_size: Sequence[int]) -> tuple[int, int
 
 
 def select_panoptic_queries(logits: torch.Tensor, score_thresh: float) -> QuerySelection:
-    """The queries that compete for pixels: their best class is an object, above the threshold.
-
-    Args:
-        logits: Q×(K+1).
-        score_thresh: in [0, 1].
-    """
-    scores, classes = logits.float().softmax(-1).max(-1)
-    kept = (classes != logits.shape[-1] - 1) & (scores > score_thresh)
-    return _select(kept, classes, scores)
+    """The queries that compete for pixels, see ``competing_queries``."""
+    scores, classes, competes = competing_queries(logits, score_thresh)
+    return _select(competes, classes, scores)
 
 
 def select_instance_queries(

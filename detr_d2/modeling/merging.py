@@ -5,29 +5,33 @@ Axes: n kept queries; h×w the mask logits (stride 4), H'×W' the output.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 
 from detr_d2.modeling.inference import QuerySelection
+from detr_d2.modeling.inference_options import PanopticOptions
+from detr_d2.modeling.merging_rules import segment_ids, settle_round
 from detr_d2.modeling.upsampling import ImageSizes, UpsampledMasks
 
 
 @dataclass(frozen=True)
-class MergingRound:
-    """One round of the fight for pixels. Queries are given by their place in the selection.
+class MergeRound:
+    """One round of the pixel-wise argmax. Queries are given by their place in the selection.
 
     Attributes:
-        fighting: those that fight.
+        competing: those whose masks compete.
         winner: H'×W' int64, the one that has each pixel; the next round writes into it.
         areas: n numbers of pixels, of the segment of which each is the first query, else 0.
-        survivors: those of ``fighting`` that are not dropped.
+        segment_of: n places, the first query of each query's segment.
+        survivors: those of ``competing`` that are not dropped.
     """
 
-    fighting: list[int]
+    competing: list[int]
     winner: torch.Tensor
     areas: list[int]
+    segment_of: list[int]
     survivors: list[int]
 
 
@@ -36,27 +40,21 @@ def merge_panoptic(
     mask_logits: torch.Tensor,
     is_thing: torch.Tensor,
     sizes: ImageSizes,
-    *,
-    stuff_merging: str,
-    min_area: int,
-    on_round: Callable[[MergingRound], None] | None = None,
+    options: PanopticOptions,
+    on_round: Callable[[MergeRound], None] | None = None,
 ) -> tuple[torch.Tensor, list[dict]]:
-    """Lets the kept queries fight for pixels: a pixel goes to the mask with the highest logit.
+    """Merges masks by a pixel-wise argmax: a pixel goes to the mask with the highest logit.
 
-    All queries of one stuff class share a segment. Segments of at most ``min_area`` pixels are
-    dropped and their pixels are fought for again, until none is dropped. With
-    ``stuff_merging="reference"`` only the first of several queries of a stuff class survives the
-    first round, as in the released code, where the others' pixels have gone to the first and they
-    are dropped as small; in the second round those pixels go to whichever mask comes next. With
-    "merged" they stay one segment.
+    Queries of one stuff class may share a segment, as ``options.rule`` says. Segments of at most
+    ``options.min_area`` pixels are dropped, and their pixels go to the masks that are left, in
+    rounds until none is dropped.
 
     Args:
         selection: n queries.
         mask_logits: n×h×w.
         is_thing: K bool.
         sizes: the sizes of the image.
-        stuff_merging: "reference" or "merged".
-        min_area: in pixels of the output.
+        options: rule of merging and smallest area; the score threshold has made the selection.
         on_round: is told of each round.
 
     Returns:
@@ -66,67 +64,85 @@ def merge_panoptic(
             of all queries that share it), as Python numbers.
     """
     n, device = len(selection), mask_logits.device
+    things = is_thing[selection.classes]
+    competes = torch.ones(n, dtype=torch.bool, device=device)
+    segment_of = options.rule.segments(selection.classes, things, competes)
     all_masks = masks = UpsampledMasks(mask_logits, sizes)
     winner = torch.zeros(sizes.output, dtype=torch.int64, device=device)  # H'×W', a query's place
     rows = torch.arange(sizes.output[0], device=device)
-    fighting, place = list(range(n)), None  # places of queries; of all where there is no tensor
-    while fighting:
+    competing, place = list(range(n)), None  # places of queries; of all where there is no tensor
+    while competing:
         for some, logits in masks.strips(rows):
             # Logits order the masks as a softmax over them would. On a CPU, max finds the place of
             # the highest ten times as fast as argmax.
             highest = logits.max(0).indices
             winner[some] = highest if place is None else place[highest]
-        # In double precision all of these are exact, and reach the host in one transfer.
-        pixels, classes, things, scores, query_index = torch.stack(
-            [
-                winner.flatten().bincount(minlength=n).double(),
-                selection.classes.double(),
-                is_thing[selection.classes].double(),
-                selection.scores.double(),
-                selection.query_index.double(),
-            ]
-        ).tolist()
-        segment_of = first_of_class(classes, things)
-        areas = [0] * n
-        for query, count in enumerate(pixels):
-            areas[segment_of[query]] += int(count)
-        in_segment = range(n) if stuff_merging == "reference" else segment_of
-        survivors = [query for query in fighting if areas[in_segment[query]] > min_area]
+        pixels = winner.flatten().bincount(minlength=n)
+        areas, competes = settle_round(pixels, segment_of, competes, options.rule, options.min_area)
+        ids = segment_ids(areas, segment_of, competes)  # n int32
+        on_host = _OnHost.of(areas, competes, segment_of, ids, selection, things)
+        survivors = [query for query in competing if on_host.competes[query]]
         if on_round is not None:
-            on_round(MergingRound(fighting, winner, areas, survivors))
-        if len(survivors) == len(fighting):
-            break
-        # Only rows that have lost a pixel's winner are fought for again.
-        fighting, place = survivors, torch.tensor(survivors, dtype=torch.int64, device=device)
+            areas_now, segments_now = map(_integers, (on_host.areas, on_host.segment_of))
+            on_round(MergeRound(competing, winner, areas_now, segments_now, survivors))
+        if len(survivors) == len(competing):
+            return ids[winner], on_host.segments_info(competing)
+        # Only rows that have lost a pixel's winner have to be made again.
+        competing, place = survivors, torch.tensor(survivors, dtype=torch.int64, device=device)
         masks = all_masks.select(place)
-        lost = torch.ones(n, dtype=torch.bool, device=device).index_fill_(0, place, False)
-        rows = lost[winner].any(1).nonzero()[:, 0]
-    if not fighting:
-        return torch.zeros(sizes.output, dtype=torch.int32, device=device), []
-
-    segments_info, id_of_segment = [], [0] * n
-    for segment, area in enumerate(areas):
-        if area > 0:
-            id_of_segment[segment] = len(segments_info) + 1
-            members = [query for query in fighting if segment_of[query] == segment]
-            segments_info.append(
-                {
-                    "id": id_of_segment[segment],
-                    "category_id": int(classes[segment]),
-                    "isthing": bool(things[segment]),
-                    "score": max(scores[query] for query in members),
-                    "area": area,
-                    "queries": [int(query_index[query]) for query in members],
-                }
-            )
-    id_of_query = [id_of_segment[segment] for segment in segment_of]
-    return torch.tensor(id_of_query, dtype=torch.int32, device=device)[winner], segments_info
+        rows = (~competes)[winner].any(1).nonzero()[:, 0]
+    return torch.zeros(sizes.output, dtype=torch.int32, device=device), []
 
 
-def first_of_class(classes: Sequence[float], things: Sequence[float]) -> list[int]:
-    """For each of n queries the first of its stuff class; for things the query itself."""
-    first: dict[float, int] = {}
-    return [
-        query if things[query] else first.setdefault(class_id, query)
-        for query, class_id in enumerate(classes)
-    ]
+@dataclass(frozen=True)
+class _OnHost:
+    """What a round has made of n queries, as Python floats, in which all of it is exact.
+
+    The attributes are those of ``settle_round``, ``segment_ids`` and ``QuerySelection``.
+    """
+
+    areas: list[float]
+    competes: list[float]
+    segment_of: list[float]
+    ids: list[float]
+    classes: list[float]
+    things: list[float]
+    scores: list[float]
+    query_index: list[float]
+
+    @classmethod
+    def of(
+        cls,
+        areas: torch.Tensor,
+        competes: torch.Tensor,
+        segment_of: torch.Tensor,
+        ids: torch.Tensor,
+        selection: QuerySelection,
+        things: torch.Tensor,
+    ) -> _OnHost:
+        """Brings everything to the host in one transfer."""
+        chosen = (selection.classes, things, selection.scores, selection.query_index)
+        rows = torch.stack([x.double() for x in (areas, competes, segment_of, ids, *chosen)])
+        return cls(*rows.tolist())
+
+    def segments_info(self, survivors: list[int]) -> list[dict]:
+        """What each id stands for, see ``merge_panoptic``; survivors are those of the last round."""
+        members: dict[int, list[int]] = {}
+        for query in survivors:
+            members.setdefault(int(self.segment_of[query]), []).append(query)
+        return [
+            {
+                "id": int(self.ids[first]),
+                "category_id": int(self.classes[first]),
+                "isthing": bool(self.things[first]),
+                "score": max(self.scores[query] for query in members[first]),
+                "area": int(self.areas[first]),
+                "queries": _integers(self.query_index[query] for query in members[first]),
+            }
+            for first in range(len(self.areas))
+            if self.areas[first] > 0
+        ]
+
+
+def _integers(numbers: Iterable[float]) -> list[int]:
+    return [int(number) for number in numbers]

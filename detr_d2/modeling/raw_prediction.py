@@ -1,4 +1,4 @@
-"""What the network makes of one image, before queries are chosen and masks fight for pixels.
+"""What the network makes of one image, before queries are chosen and masks are merged.
 
 Axes: Q queries, K classes, n chosen queries; h×w the mask logits (stride 4), H'×W' the output.
 """
@@ -11,14 +11,16 @@ import torch
 from detectron2.structures import Instances
 from torch.profiler import record_function
 
+from detr_d2.modeling.detector import DetectorOutput
 from detr_d2.modeling.inference import (
-    InferenceOptions,
     QuerySelection,
     make_instances,
     select_instance_queries,
     select_panoptic_queries,
 )
-from detr_d2.modeling.merging import MergingRound, merge_panoptic
+from detr_d2.modeling.inference_options import InferenceOptions, PanopticOptions
+from detr_d2.modeling.mask_head_base import MaskHead
+from detr_d2.modeling.merging import MergeRound, merge_panoptic
 from detr_d2.modeling.upsampling import ImageSizes
 
 
@@ -32,31 +34,38 @@ class RawPrediction:
         boxes_cxcywh: Q×4 float32, relative to the image, in [0, 1].
         is_thing: K bool.
         sizes: the sizes that the image goes through.
+        options: what the model was asked for.
     """
 
     def __init__(
         self,
-        logits: torch.Tensor,
-        boxes_cxcywh: torch.Tensor,
+        detected: DetectorOutput,
+        mask_head: MaskHead | None,
         is_thing: torch.Tensor,
         sizes: ImageSizes,
-        make_masks: Callable[[torch.Tensor], torch.Tensor] | None,
+        options: InferenceOptions,
     ) -> None:
-        """Takes, beside the attributes, what makes n×h×w mask logits of n int64 query indices.
-
-        It is None where the model has no masks.
         """
-        self.logits = logits
-        self.boxes_cxcywh = boxes_cxcywh
+        Args:
+            detected: what the detector made of this image alone (B = 1).
+            mask_head: makes masks of it; None for a model without masks.
+            is_thing: K bool.
+            sizes: the sizes that the image goes through.
+            options: outputs, thresholds and precision.
+        """
+        self.logits = detected.logits[-1, 0].float()
+        self.boxes_cxcywh = detected.boxes_cxcywh[-1, 0].float()
         self.is_thing = is_thing
         self.sizes = sizes
-        self._make_masks = make_masks
+        self.options = options
+        self._detected = detected
+        self._mask_head = mask_head
         self._mask_logits: torch.Tensor | None = None  # of the queries wanted so far
-        self._row_of_query = torch.full((len(logits),), -1, device=logits.device)
+        self._row_of_query = torch.full((len(self.logits),), -1, device=self.logits.device)
 
     @property
     def has_masks(self) -> bool:
-        return self._make_masks is not None
+        return self._mask_head is not None
 
     def masks(self, query_index: torch.Tensor) -> torch.Tensor:
         """Mask logits of chosen queries.
@@ -66,6 +75,9 @@ class RawPrediction:
 
         Returns:
             n×h×w logits of the padded batch.
+
+        Raises:
+            ValueError: the model has no masks.
         """
         self._require_masks(query_index)
         return self._mask_logits[self._row_of_query[query_index]]
@@ -76,35 +88,39 @@ class RawPrediction:
 
     def panoptic(
         self,
-        *,
-        score_thresh: float,
-        stuff_merging: str,
-        min_area: int,
-        on_round: Callable[[MergingRound], None] | None = None,
+        options: PanopticOptions | None = None,
+        on_round: Callable[[MergeRound], None] | None = None,
     ) -> tuple[torch.Tensor, list[dict]]:
-        """The panoptic picture, with the meaning of ``MODEL.DETR.TEST``; see ``merge_panoptic``."""
-        return self._merge(self.compete(score_thresh), stuff_merging, min_area, on_round)
+        """The panoptic picture, see ``merge_panoptic``.
 
-    def compete(self, score_thresh: float) -> QuerySelection:
-        """The queries that compete for pixels, see ``select_panoptic_queries``."""
+        Args:
+            options: how it is made; None: as the model's options say.
+            on_round: is told of each round of merging.
+        """
+        options = options or self.options.panoptic
+        return self._merge(self.competing(options.score_thresh), options, on_round)
+
+    def competing(self, score_thresh: float) -> QuerySelection:
+        """The queries that compete for pixels, see ``competing_queries``."""
         return select_panoptic_queries(self.logits, score_thresh)
 
-    def result(self, options: InferenceOptions) -> dict:
+    def result(self) -> dict:
         """What the model returns for the image; see ``DETR.forward``."""
+        options = self.options
         things = kept = None
         if options.instances_on:
             things = self._select_instances(options.instance_score_thresh)
         if options.panoptic_on and self.has_masks:
-            kept = self.compete(options.score_thresh)
+            kept = self.competing(options.panoptic.score_thresh)
         if self.has_masks:
             # Of both at once: what the mask head makes of the image, it makes at each call.
             self._require_masks(*(s.query_index for s in (things, kept) if s is not None))
 
-        result = {}
+        result: dict = {}
         if things is not None:
             result["instances"] = self._instances(things)
         if kept is not None:
-            result["panoptic_seg"] = self._merge(kept, options.stuff_merging, options.min_area)
+            result["panoptic_seg"] = self._merge(kept, options.panoptic)
         if options.raw_on:
             result["raw"] = self
         return result
@@ -120,30 +136,15 @@ class RawPrediction:
     def _merge(
         self,
         kept: QuerySelection,
-        stuff_merging: str,
-        min_area: int,
-        on_round: Callable[[MergingRound], None] | None = None,
+        options: PanopticOptions,
+        on_round: Callable[[MergeRound], None] | None = None,
     ) -> tuple[torch.Tensor, list[dict]]:
         masks = self.masks(kept.query_index)
         with record_function("merge"):
-            return merge_panoptic(
-                kept,
-                masks,
-                self.is_thing,
-                self.sizes,
-                stuff_merging=stuff_merging,
-                min_area=min_area,
-                on_round=on_round,
-            )
+            return merge_panoptic(kept, masks, self.is_thing, self.sizes, options, on_round)
 
     def _require_masks(self, *wanted: torch.Tensor) -> None:
-        """Makes the masks of those queries, given by their indices, that have none yet.
-
-        Raises:
-            ValueError: the model has no masks.
-        """
-        if self._make_masks is None:
-            raise ValueError("The model has no masks: MODEL.DETR.MASK_ON is False.")
+        """Makes the masks of those queries, given by their indices, that have none yet."""
         is_missing = torch.zeros_like(self._row_of_query, dtype=torch.bool)
         for query_index in wanted:
             is_missing[query_index] = True
@@ -154,3 +155,15 @@ class RawPrediction:
             self._mask_logits = torch.cat([self._mask_logits, self._make_masks(missing)])
         rows = torch.arange(len(self._mask_logits), device=missing.device)
         self._row_of_query[missing] = rows[len(rows) - len(missing) :]
+
+    @torch.no_grad()
+    def _make_masks(self, query_index: torch.Tensor) -> torch.Tensor:
+        """N int64 to n×h×w."""
+        if self._mask_head is None:
+            raise ValueError("The model has no masks: MODEL.DETR.MASK_ON is False.")
+        with self.options.autocast(self.logits.device):
+            return self._mask_head(
+                **self._detected.mask_inputs(),
+                image_index=torch.zeros_like(query_index),
+                query_index=query_index,
+            )

@@ -6,11 +6,19 @@ Axes: B images, S grid points (h·w), Q queries, D width, M heads, L decoder lay
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
 from torch import nn
+
+from detr_d2.modeling.targets import Target
+from detr_d2.modeling.transformer_base import (
+    DETR_TRANSFORMER_REGISTRY,
+    DetectorTransformer,
+    Transformed,
+)
 
 
 class MultiHeadAttention(nn.Module):
@@ -164,9 +172,11 @@ class DecoderLayer(nn.Module):
         return self.feed_forward_residual(x, self.feed_forward)
 
 
-class Transformer(nn.Module):
+@DETR_TRANSFORMER_REGISTRY.register()
+class Transformer(DetectorTransformer):
     """Encoder and decoder of DETR (paper, section 3.2 and figure 10)."""
 
+    @configurable
     def __init__(
         self,
         *,
@@ -186,25 +196,35 @@ class Transformer(nn.Module):
         self.decoder_layers = nn.ModuleList(DecoderLayer(*layer_args) for _ in range(dec_layers))
         self.decoder_norm = nn.LayerNorm(hidden_dim)
 
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        detr = cfg.MODEL.DETR
+        return {
+            "hidden_dim": detr.HIDDEN_DIM,
+            "num_heads": detr.NUM_HEADS,
+            "enc_layers": detr.ENC_LAYERS,
+            "dec_layers": detr.DEC_LAYERS,
+            "dim_feedforward": detr.DIM_FEEDFORWARD,
+            "dropout": detr.DROPOUT,
+            "pre_norm": detr.PRE_NORM,
+        }
+
+    def explained_attention(self) -> dict[str, list[str]]:
+        encoder, decoder = len(self.encoder_layers), len(self.decoder_layers)
+        return {
+            "encoder": [f"encoder_layers.{i}.self_attention" for i in range(encoder)],
+            "decoder": [f"decoder_layers.{i}.cross_attention" for i in range(decoder)],
+        }
+
     def forward(
         self,
         features: torch.Tensor,
         padding_mask: torch.Tensor | None,
-        query_embed: torch.Tensor,
         positions: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encodes the image and decodes the queries.
-
-        Args:
-            features: B×D×h×w, the projected res5.
-            padding_mask: B×h×w bool, True = padding; None where no image is padded.
-            query_embed: Q×D, the queries' positions.
-            positions: B×D×h×w.
-
-        Returns:
-            hidden: L×B×Q×D, the normalised output of every decoder layer.
-            memory: B×D×h×w, the encoded image.
-        """
+        query_embed: torch.Tensor,
+        targets: Sequence[Target] | None = None,
+    ) -> Transformed:
+        """Encodes the images and decodes the queries, see ``DetectorTransformer``."""
         batch, _, height, width = features.shape
         memory = features.flatten(2).transpose(1, 2)  # B×S×D
         positions = positions.flatten(2).transpose(1, 2).to(memory.dtype)  # B×S×D
@@ -221,4 +241,5 @@ class Transformer(nn.Module):
         for layer in self.decoder_layers:
             x = layer(x, query_positions, memory, memory_keys, attend)
             hidden.append(self.decoder_norm(x))
-        return torch.stack(hidden), memory.transpose(1, 2).unflatten(2, (height, width))
+        memory = memory.transpose(1, 2).unflatten(2, (height, width))  # B×D×h×w
+        return Transformed(torch.stack(hidden), memory)

@@ -1,0 +1,132 @@
+"""What every mask head is: how it is built, called and exported, and what it lets one see.
+
+Axes: B images, Q queries, k chosen queries of each image, N (image, query) pairs, D width, M heads,
+C channels; h×w the res5 grid, H×W the padded batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils.registry import Registry
+from torch import nn
+
+DETR_MASK_HEAD_REGISTRY = Registry("DETR_MASK_HEAD")
+DETR_MASK_HEAD_REGISTRY.__doc__ = """
+Mask heads, named by ``MODEL.DETR.MASK_HEAD.NAME``. Each is a :class:`MaskHead`, built as
+``Head(cfg, lateral_channels)``.
+"""
+
+
+def build_mask_head(cfg: CfgNode, lateral_channels: Sequence[int]) -> MaskHead:
+    """Builds ``MODEL.DETR.MASK_HEAD.NAME``.
+
+    Args:
+        cfg: the whole config.
+        lateral_channels: channels of the backbone's outputs at strides 16, 8 and 4.
+    """
+    return DETR_MASK_HEAD_REGISTRY.get(cfg.MODEL.DETR.MASK_HEAD.NAME)(cfg, lateral_channels)
+
+
+@dataclass(frozen=True)
+class ExplainedModules:
+    """Names of a mask head's own modules whose outputs show how it works.
+
+    Attributes:
+        attention_maps: the module that gives B×Q×M×h×w; None where there are no such maps.
+        stages: the norms after each convolution, in the order in which they run. Each gives
+            N×C×·×·, to which a ReLU is applied; chunks of queries may come in several calls.
+    """
+
+    attention_maps: str | None = None
+    stages: tuple[str, ...] = ()
+
+
+class MaskHead(nn.Module):
+    """A module that predicts a mask for each chosen query.
+
+    Subclasses define ``forward``. The other methods have defaults that work for any of them.
+    """
+
+    def forward(
+        self,
+        *,
+        queries: torch.Tensor,
+        memory: torch.Tensor,
+        projected: torch.Tensor,
+        laterals: Sequence[torch.Tensor],
+        padding_mask: torch.Tensor | None,
+        image_index: torch.Tensor,
+        query_index: torch.Tensor,
+    ) -> torch.Tensor:
+        """Predicts the masks of N chosen queries.
+
+        Args:
+            queries: B×Q×D, the last decoder layer's output.
+            memory: B×D×h×w, the encoded image.
+            projected: B×D×h×w, the projected res5.
+            laterals: the backbone's outputs at strides 16, 8 and 4, each B×C×·×·.
+            padding_mask: B×h×w bool, True = padding; None: no padding.
+            image_index: N int64, in 0 … B-1.
+            query_index: N int64, in 0 … Q-1.
+
+        Returns:
+            N×H/4×W/4 mask logits. Zero queries give a 0×H/4×W/4 tensor.
+        """
+        raise NotImplementedError
+
+    def exported(self, strides: Sequence[int]) -> nn.Module:
+        """The head as a graph of any image size holds it, see ``ExportedMaskHead``.
+
+        Args:
+            strides: of res5 and of the laterals, in their order.
+        """
+        return ExportedMaskHead(self)
+
+    def explained_modules(self) -> ExplainedModules:
+        """What an explanation shows of the head; by default nothing but its masks."""
+        return ExplainedModules()
+
+
+class ExportedMaskHead(nn.Module):
+    """A mask head that is asked for k queries of each image, none of them padded."""
+
+    def __init__(self, head: MaskHead) -> None:
+        """Takes over a mask head in evaluation mode, and calls it as it is."""
+        super().__init__()
+        self.head = head
+
+    def forward(
+        self,
+        queries: torch.Tensor,
+        memory: torch.Tensor,
+        projected: torch.Tensor,
+        laterals: Sequence[torch.Tensor],
+    ) -> torch.Tensor:
+        """Predicts masks.
+
+        Args:
+            queries: B×k×D, the last decoder layer's output, of the queries whose masks are wanted.
+            memory: B×D×h×w, the encoded image.
+            projected: B×D×h×w, the projected res5.
+            laterals: the backbone's outputs at strides 16, 8 and 4, each B×C×·×·.
+
+        Returns:
+            B×k×H/4×W/4 mask logits.
+        """
+        batch, chosen, _ = queries.shape
+        images = torch.arange(batch, device=queries.device)[:, None].expand(batch, chosen)
+        places = torch.arange(chosen, device=queries.device).expand(batch, chosen)
+        masks = self.head(
+            queries=queries,
+            memory=memory,
+            projected=projected,
+            laterals=laterals,
+            padding_mask=None,
+            image_index=images.flatten(),
+            query_index=places.flatten(),
+        )
+        return masks.unflatten(0, (batch, chosen))
