@@ -9,10 +9,11 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from detr_d2.export.merging_loop import counts, fight_for_pixels, first_of_class, nearest_pixels
+from detr_d2.export.merging_loop import counts, nearest_pixels, resolve_overlaps
 from detr_d2.modeling import upsampling
 from detr_d2.modeling.exported_attention_head import DoublingConv
 from detr_d2.modeling.inference import QuerySelection
+from detr_d2.modeling.inference_options import PanopticOptions
 from detr_d2.modeling.merging import merge_panoptic
 from detr_d2.modeling.upsampled_conv import conv3x3_upsampled
 from detr_d2.modeling.upsampling import ImageSizes, UpsampledMasks
@@ -50,22 +51,20 @@ def test_merging_equals_that_of_the_model(plain_while_loop, merging, seed, n, ou
         logits,
         IS_THING,
         sizes,
-        stuff_merging=merging,
-        min_area=min_area,
+        options := PanopticOptions(0.0, merging, min_area),
     )
 
     rows, columns = (
         nearest_pixels(old, torch.tensor(new), new)
         for old, new in zip(network, output, strict=True)
     )
-    fighting = torch.ones(n, dtype=torch.bool)
-    segment_of = first_of_class(classes, IS_THING[classes], fighting)
-    winner, areas, alive = fight_for_pixels(
+    competing = torch.ones(n, dtype=torch.bool)
+    segment_of = options.rule.segments(classes, IS_THING[classes], competing)
+    winner, areas, alive = resolve_overlaps(
         logits,
-        fighting,
+        competing,
         segment_of,
-        merging == "merged",
-        min_area,
+        options,
         counts(rows, network[0]),
         counts(columns, network[1]),
     )

@@ -30,7 +30,7 @@ def expect(
 ) -> dict[str, np.ndarray]:
     """PyTorch's results in the exported form, where all queries compete or the best K alone."""
     (raw,) = model.raw_predictions([{"image": image, "height": size[0], "width": size[1]}])
-    kept = select_panoptic_queries(raw.logits, model.options.score_thresh)
+    kept = select_panoptic_queries(raw.logits, model.options.panoptic.score_thresh)
     best = kept.scores.topk(min(len(kept), top_k or len(kept))).indices.sort().values
     kept = QuerySelection(kept.query_index[best], kept.classes[best], kept.scores[best])
     ids, segments = merge_panoptic(
@@ -38,8 +38,7 @@ def expect(
         raw.masks(kept.query_index),
         model.is_thing,
         raw.sizes,
-        stuff_merging=model.options.stuff_merging,
-        min_area=model.options.min_area,
+        model.options.panoptic,
     )
     scores = raw.logits.softmax(-1).amax(-1)
     first = [max(s["queries"], key=lambda query: scores[query]) for s in segments]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from detectron2.structures import ImageList
 
-from detr_d2.modeling.detector import BoxHead, grid_padding_mask, is_padded
+from detr_d2.modeling.detector import BoxHead, pixel_padding_mask, to_grid
 
 
 def images_of(*sizes: tuple[int, int]) -> ImageList:
@@ -16,7 +16,7 @@ def images_of(*sizes: tuple[int, int]) -> ImageList:
 @pytest.mark.parametrize("grid", [(4, 5), (7, 9), (13, 3), (100, 130)])
 def test_padding_on_the_grid_is_that_of_the_nearest_pixel(grid):
     sizes = (100, 83), (61, 130), (97, 127)
-    mask = grid_padding_mask(images_of(*sizes), grid)
+    mask = to_grid(pixel_padding_mask(images_of(*sizes)), grid)
     assert mask.shape == (3, *grid)
     assert mask.dtype == torch.bool
     for image_mask, (height, width) in zip(mask, sizes, strict=True):
@@ -29,17 +29,18 @@ def test_padding_on_the_grid_is_that_of_the_nearest_pixel(grid):
 
 def test_padding_is_not_what_rounding_up_makes_of_it():
     """As the reference's wrapper for Detectron2 did, at the price of a row or column."""
-    mask = grid_padding_mask(images_of((873, 1060), (640, 820)), (28, 34))
+    mask = to_grid(pixel_padding_mask(images_of((873, 1060), (640, 820))), (28, 34))
     rows, columns = (~mask[1]).sum(0).max().item(), (~mask[1]).sum(1).max().item()
     assert (rows, columns) == (21, 27)
     assert (-(-640 // 32), -(-820 // 32)) == (20, 26)
 
 
 def test_only_batches_of_several_sizes_are_padded():
-    assert not is_padded(images_of((20, 30)))
-    assert not is_padded(images_of((20, 30), (20, 30)))
-    assert is_padded(images_of((20, 30), (20, 29)))
-    assert is_padded(ImageList.from_tensors([torch.ones(3, 20, 30)], size_divisibility=32))
+    assert pixel_padding_mask(images_of((20, 30))) is None
+    assert pixel_padding_mask(images_of((20, 30), (20, 30))) is None
+    assert pixel_padding_mask(images_of((20, 30), (20, 29))).sum((1, 2)).tolist() == [0, 20]
+    divisible = ImageList.from_tensors([torch.ones(3, 20, 30)], size_divisibility=32)
+    assert pixel_padding_mask(divisible).sum() == 32 * 32 - 20 * 30
 
 
 @pytest.mark.parametrize(
@@ -88,10 +89,10 @@ def test_predictions_are_the_last_decoder_layers(tiny_model, make_batch):
     torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_box_head_is_three_layers_with_a_sigmoid():
+def test_box_head_is_three_layers():
     torch.manual_seed(0)
     head, x = BoxHead(16), torch.randn(2, 5, 16)
     first, second, third = head.layers
-    expected = third(second(first(x).relu()).relu()).sigmoid()
+    expected = third(second(first(x).relu()).relu())
     torch.testing.assert_close(head(x), expected)
     assert expected.shape == (2, 5, 4)

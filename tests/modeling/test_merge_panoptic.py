@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from detr_d2.modeling.inference import QuerySelection
-from detr_d2.modeling.merging import first_of_class, merge_panoptic
+from detr_d2.modeling.inference_options import PanopticOptions
+from detr_d2.modeling.merging import merge_panoptic
 from detr_d2.modeling.upsampling import ImageSizes
 
 IS_THING = torch.tensor([True, False, True, False, False])
@@ -28,9 +29,12 @@ class Scene:
     sizes: ImageSizes
     min_area: int
 
-    def merge(self, stuff_merging: str, **changes) -> tuple[torch.Tensor, list[dict]]:
-        options = {"stuff_merging": stuff_merging, "min_area": self.min_area, **changes}
-        return merge_panoptic(self.kept, self.mask_logits, IS_THING, self.sizes, **options)
+    def merge(
+        self, stuff_merging: str, on_round=None, min_area: int | None = None
+    ) -> tuple[torch.Tensor, list[dict]]:
+        min_area = self.min_area if min_area is None else min_area
+        options = PanopticOptions(0.0, stuff_merging, min_area)
+        return merge_panoptic(self.kept, self.mask_logits, IS_THING, self.sizes, options, on_round)
 
 
 def random_scene(seed: int) -> Scene:
@@ -230,13 +234,6 @@ def test_the_reference_gives_pixels_of_repeated_stuff_to_what_comes_next():
     assert [s["area"] for s in scene.merge("merged")[1]] == [27, 5]
 
 
-def test_first_of_class_joins_stuff_but_not_things():
-    classes = [1, 0, 1, 0, 3, 1, 3]
-    things = IS_THING[classes].tolist()
-    assert first_of_class(classes, things) == [0, 1, 0, 3, 4, 0, 4]
-    assert first_of_class([], []) == []
-
-
 def test_nothing_given_is_changed():
     scene = random_scene(3)
     before = scene.mask_logits.clone()
@@ -259,14 +256,14 @@ def test_rounds_are_told_and_change_nothing(stuff_merging):
         assert torch.equal(told[0], ids) and told[1] == segments_info
         num_rounds[len(rounds)] += 1
         for (before, _), (after, _) in zip(rounds, rounds[1:], strict=False):
-            assert after.fighting == before.survivors
-            assert len(before.survivors) < len(before.fighting)
+            assert after.competing == before.survivors
+            assert len(before.survivors) < len(before.competing)
         for one, winner in rounds:
             assert sum(one.areas) == winner.numel()
-            assert set(winner.unique().tolist()) <= set(one.fighting)
+            assert set(winner.unique().tolist()) <= set(one.competing)
         if segments_info:
             last, winner = rounds[-1]
-            assert last.survivors == last.fighting
+            assert last.survivors == last.competing
             areas = [area for area in last.areas if area]
             assert areas == [segment["area"] for segment in segments_info]
     assert num_rounds[1] > 5 and num_rounds[2] > 5

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from detr_d2.modeling import upsampling
 from detr_d2.modeling.inference import QuerySelection
+from detr_d2.modeling.inference_options import PanopticOptions
 from detr_d2.modeling.merging import merge_panoptic
 from detr_d2.modeling.upsampling import ImageSizes, UpsampledMasks
 
@@ -58,9 +61,9 @@ def watch(monkeypatch, record_operations):
                 patch.setattr(UpsampledMasks, "strips", spy_strips)
                 for function in (tolist, item):
                     patch.setattr(torch.Tensor, function.__name__, transfer(function))
-                options = {"stuff_merging": "reference", "min_area": 4, **options}
+                options = replace(PanopticOptions(0.0, "reference", 4), **options)
                 self.ids, self.segments = merge_panoptic(
-                    selection(classes), logits, IS_THING, sizes, **options
+                    selection(classes), logits, IS_THING, sizes, options
                 )
             self.operations = operations
 
@@ -78,8 +81,8 @@ def test_work_does_not_grow_with_the_number_of_segments(watch, stuff_merging):
 
 
 def test_stuff_costs_what_things_do(watch):
-    things = watch(list(range(6)), cells(6))
-    stuff = watch([45, 46, 47, 48, 49, 50], cells(6))
+    things = watch(list(range(6)), cells(6), stuff_merging="merged")
+    stuff = watch([45, 46, 47, 48, 49, 50], cells(6), stuff_merging="merged")
     repeated = watch([45, 46, 46, 45, 0, 0], cells(6), stuff_merging="merged")
     assert [len(x.segments) for x in (things, stuff, repeated)] == [6, 6, 4]
     assert things.operations.names() == stuff.operations.names() == repeated.operations.names()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+
+from detr_d2.modeling.inference_options import PanopticOptions
 
 OVERRIDES = {"MODEL.DETR.TEST.STUFF_MERGING": "merged"}
 
@@ -32,8 +36,7 @@ def watched(model):
 
 
 def panoptic(raw, score_thresh: float, **changes):
-    options = {"stuff_merging": "merged", "min_area": 4, **changes}
-    return raw.panoptic(score_thresh=score_thresh, **options)
+    return raw.panoptic(replace(PanopticOptions(score_thresh, "merged", 4), **changes))
 
 
 def thresholds(raw) -> list[float]:
@@ -102,8 +105,7 @@ def test_the_output_has_it_where_it_is_wanted(tiny_model, make_batch, invariant)
     overrides = {"MODEL.DETR.TEST.RAW_ON": True, "MODEL.DETR.BATCH_INVARIANT": invariant}
     batch = make_batch((64, 96), (50, 70))
     for result, image in zip(tiny_model(overrides).eval()(batch), batch, strict=True):
-        options = {"score_thresh": 0.85, "stuff_merging": "reference", "min_area": 4}
-        ids, segments = result["raw"].panoptic(**options)
+        ids, segments = result["raw"].panoptic(PanopticOptions(0.85, "reference", 4))
         assert torch.equal(ids, result["panoptic_seg"][0])
         assert segments == result["panoptic_seg"][1]
         assert result["raw"].sizes.network == tuple(image["image"].shape[-2:])

@@ -23,24 +23,31 @@ def make_transformer(pre_norm: bool = False, **changes) -> Transformer:
 
 
 def make_inputs(padded: bool = True) -> tuple[torch.Tensor, ...]:
-    """Features, padding mask, query embeddings and positions; the second image is padded."""
+    """Features, padding mask, positions and query embeddings; the second image is padded."""
     torch.manual_seed(1)
     mask = torch.zeros(2, *GRID, dtype=torch.bool)
     if padded:
         mask[1, 3:] = True
         mask[1, :, 4:] = True
     features, positions = torch.randn(2, 2, D, *GRID).unbind(0)
-    return features, mask, torch.randn(QUERIES, D), positions
+    query_embed = torch.randn(QUERIES, D)
+    return features, mask, positions, query_embed
+
+
+def run(model: Transformer, *inputs: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """The hidden states and the memory."""
+    transformed = model(*inputs)
+    return transformed.hidden, transformed.memory
 
 
 @BOTH_NORMS
 @torch.no_grad()
 def test_what_lies_under_the_padding_is_never_seen(pre_norm):
     model = make_transformer(pre_norm).eval()
-    features, mask, query_embed, positions = make_inputs()
-    hidden, memory = model(features, mask, query_embed, positions)
+    features, mask, positions, query_embed = make_inputs()
+    hidden, memory = run(model, features, mask, positions, query_embed)
     under_padding = mask[:, None] * 100.0
-    other = model(features + under_padding, mask, query_embed, positions - under_padding)
+    other = run(model, features + under_padding, mask, positions - under_padding, query_embed)
     valid = ~mask[:, None].expand_as(memory)
     torch.testing.assert_close(other[0], hidden, rtol=0, atol=1e-6)
     torch.testing.assert_close(other[1][valid], memory[valid], rtol=0, atol=1e-6)
@@ -51,11 +58,11 @@ def test_what_lies_under_the_padding_is_never_seen(pre_norm):
 @torch.no_grad()
 def test_padded_batch_gives_what_each_image_gives_alone(pre_norm):
     model = make_transformer(pre_norm).eval()
-    features, mask, query_embed, positions = make_inputs()
-    hidden, memory = model(features, mask, query_embed, positions)
+    features, mask, positions, query_embed = make_inputs()
+    hidden, memory = run(model, features, mask, positions, query_embed)
     for i, (height, width) in enumerate([GRID, (3, 4)]):
         part = (slice(i, i + 1), slice(None), slice(height), slice(width))
-        alone = model(features[part], None, query_embed, positions[part])
+        alone = run(model, features[part], None, positions[part], query_embed)
         torch.testing.assert_close(hidden[:, i], alone[0][:, 0], rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(memory[part], alone[1], rtol=1e-5, atol=1e-5)
 
@@ -63,9 +70,9 @@ def test_padded_batch_gives_what_each_image_gives_alone(pre_norm):
 @torch.no_grad()
 def test_mask_without_padding_is_no_mask():
     model = make_transformer().eval()
-    features, mask, query_embed, positions = make_inputs(padded=False)
-    with_mask = model(features, mask, query_embed, positions)
-    without = model(features, None, query_embed, positions)
+    features, mask, positions, query_embed = make_inputs(padded=False)
+    with_mask = run(model, features, mask, positions, query_embed)
+    without = run(model, features, None, positions, query_embed)
     for actual, expected in zip(with_mask, without, strict=True):
         torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
 
@@ -78,9 +85,9 @@ def test_positions_reach_queries_and_keys_but_not_values():
         if name.endswith("q_proj"):
             nn.init.zeros_(module.weight)
             nn.init.zeros_(module.bias)
-    features, mask, query_embed, positions = make_inputs()
-    placed = model(features, mask, query_embed, positions)
-    nowhere = model(features, mask, query_embed * 0, positions * 0)
+    features, mask, positions, query_embed = make_inputs()
+    placed = run(model, features, mask, positions, query_embed)
+    nowhere = run(model, features, mask, positions * 0, query_embed * 0)
     for actual, expected in zip(placed, nowhere, strict=True):
         assert torch.equal(actual, expected)
 
@@ -89,10 +96,11 @@ def test_positions_reach_queries_and_keys_but_not_values():
 @pytest.mark.parametrize("which", ["query_embed", "positions"])
 def test_positions_matter(which):
     model = make_transformer().eval()
-    names = ("features", "padding_mask", "query_embed", "positions")
+    names = ("features", "padding_mask", "positions", "query_embed")
     inputs = dict(zip(names, make_inputs(), strict=True))
-    hidden, _ = model(**inputs)
-    assert not torch.allclose(hidden, model(**{**inputs, which: -inputs[which]})[0], atol=1e-2)
+    hidden = model(**inputs).hidden
+    other = model(**{**inputs, which: -inputs[which]}).hidden
+    assert not torch.allclose(hidden, other, atol=1e-2)
 
 
 @BOTH_NORMS
@@ -101,26 +109,26 @@ def test_one_norm_serves_all_decoder_layers(pre_norm):
     model = make_transformer(pre_norm)
     nn.init.zeros_(model.decoder_norm.weight)
     nn.init.constant_(model.decoder_norm.bias, 7.0)
-    assert (model(*make_inputs())[0] == 7).all()
+    assert (model(*make_inputs()).hidden == 7).all()
 
 
 @torch.no_grad()
 def test_encoder_has_a_last_norm_only_when_pre_norm():
     inputs = make_inputs()
-    assert torch.equal(make_transformer(pre_norm=False, enc_layers=0)(*inputs)[1], inputs[0])
+    assert torch.equal(make_transformer(pre_norm=False, enc_layers=0)(*inputs).memory, inputs[0])
     pre_norm = make_transformer(pre_norm=True, enc_layers=0)
     expected = pre_norm.encoder_norm(inputs[0].movedim(1, -1)).movedim(-1, 1)
-    torch.testing.assert_close(pre_norm(*inputs)[1], expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(pre_norm(*inputs).memory, expected, rtol=1e-6, atol=1e-6)
 
 
 @BOTH_NORMS
 @torch.no_grad()
 def test_dropout_acts_in_training_alone(pre_norm):
     model, inputs = make_transformer(pre_norm, dropout=0.5), make_inputs()
-    assert not torch.allclose(model(*inputs)[0], model(*inputs)[0])
+    assert not torch.allclose(model(*inputs).hidden, model(*inputs).hidden)
     without = make_transformer(pre_norm, dropout=0.0)
     without.load_state_dict(model.state_dict())
-    assert torch.equal(model.eval()(*inputs)[0], without(*inputs)[0])
+    assert torch.equal(model.eval()(*inputs).hidden, without(*inputs).hidden)
 
 
 def test_attention_weights_are_dropped_in_training():

@@ -13,8 +13,9 @@ import torch
 
 from detr_d2 import config_file, load_config
 from detr_d2.modeling import DETR
-from detr_d2.modeling.detector import DetectorOutput, grid_padding_mask
+from detr_d2.modeling.detector import DetectorOutput, pixel_padding_mask, to_grid
 from detr_d2.modeling.inference import select_panoptic_queries
+from detr_d2.modeling.inference_options import PanopticOptions
 from detr_d2.modeling.merging import merge_panoptic
 from detr_d2.modeling.upsampling import ImageSizes
 
@@ -74,7 +75,7 @@ def walk() -> Walk:
 @pytest.mark.parametrize("level", LEVELS)
 def test_move_1_backbone_gives_features_padding_masks_and_positions(walk, level):
     channels, height, width = LEVELS[level]
-    mask = grid_padding_mask(walk.images, (height, width))
+    mask = to_grid(pixel_padding_mask(walk.images), (height, width))
     positions = walk.model.detector.position_encoding(mask)
     assert walk.detected.features[level].shape == (2, channels, height, width)
     assert mask.shape == (2, height, width)
@@ -144,8 +145,7 @@ def test_move_7_kept_masks_are_merged_by_a_pixelwise_argmax(walk, image, size, o
         walk.pred_masks[image, kept.query_index],
         torch.arange(250) <= 90,  # COCO's category ids: things up to 90
         ImageSizes(padded=PADDED, network=size, output=output),
-        stuff_merging="reference",
-        min_area=4,
+        PanopticOptions(threshold, "reference", 4),
     )
     assert ids.shape == output
     assert 1 <= len(segments) <= len(kept)

@@ -54,7 +54,7 @@ class PlainPanoptic:
         self.in_features = model.detector.in_features
         self.pixel_mean, self.pixel_std = model.pixel_mean, model.pixel_std
         self.is_thing = model.is_thing.tolist()
-        self.options = model.options
+        self.options = model.options.panoptic
 
     @torch.no_grad()
     def __call__(self, image: torch.Tensor) -> tuple[torch.Tensor, list[dict]]:
@@ -81,13 +81,9 @@ class PlainPanoptic:
         features = [feature_maps[name] for name in self.in_features]
         projected = parts["input_proj"](features[-1])
         no_padding = torch.zeros_like(projected[:, 0], dtype=torch.bool)
-        hidden, memory = parts["transformer"](
-            projected,
-            None,
-            parts["query_embed"].weight,
-            parts["position_encoding"](no_padding),
-        )
-        hidden = hidden[:, 0]  # L×Q×D
+        positions = parts["position_encoding"](no_padding)
+        transformed = parts["transformer"](projected, None, positions, parts["query_embed"].weight)
+        memory, hidden = transformed.memory, transformed.hidden[:, 0]  # L×Q×D
         logits = parts["class_head"](hidden[-1])
         return PlainDetection(features, projected, memory, hidden, logits)
 

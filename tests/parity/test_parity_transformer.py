@@ -68,7 +68,7 @@ def norm_of(ours: nn.Module) -> nn.LayerNorm:
     return theirs
 
 
-def pytorchs(ours: Transformer, pre_norm: bool, features, padding_mask, query_embed, positions):
+def pytorchs(ours: Transformer, pre_norm: bool, features, padding_mask, positions, query_embed):
     """What PyTorch's layers make of the same inputs, with the weights of ours."""
     # Sequences first: with batches first, PyTorch would take its fused path, without positions.
     memory, at = (x.flatten(2).permute(2, 0, 1) for x in (features, positions))
@@ -111,9 +111,10 @@ def test_equals_pytorchs_layers(record_parity, pre_norm):
     padding_mask[1, 3:] = True
     padding_mask[1, :, 4:] = True
     features, positions = torch.randn(2, 2, D, *GRID).unbind()
-    inputs = features, padding_mask, torch.randn(QUERIES, D), positions
+    inputs = features, padding_mask, positions, torch.randn(QUERIES, D)
 
-    hidden, memory = model(*inputs)
+    transformed = model(*inputs)
+    hidden, memory = transformed.hidden, transformed.memory
     expected_hidden, expected_memory = pytorchs(model, pre_norm, *inputs)
     what = f"{'pre' if pre_norm else 'post'}-norm transformer, PyTorch's layers"
     record_parity(what, (hidden - expected_hidden).abs().max().item(), TOLERANCE)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from detectron2.structures import ImageList
 
-from detr_d2.modeling import DETR, detector, mask_head, matcher, position_encoding
+from detr_d2.modeling import DETR, attention_mask_head, detector, matcher, position_encoding
 from detr_d2.modeling.targets import Target
 
 SHALLOW = {
@@ -113,8 +113,8 @@ def _elsewhere(function):
     [
         (position_encoding.SinePositionEncoding, "_encode"),
         (detector.BoxHead, "forward"),
-        (mask_head.AttentionMap, "forward"),
-        (mask_head, "conv3x3_upsampled"),
+        (attention_mask_head.AttentionMap, "forward"),
+        (attention_mask_head, "conv3x3_upsampled"),
         (matcher, "box_convert"),
     ],
 )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from detr_d2.modeling import inference, merging, upsampling
+from detr_d2.modeling import merging, upsampling
 from detr_d2.modeling.inference import QuerySelection
+from detr_d2.modeling.inference_options import PanopticOptions
 from detr_d2.modeling.merging import merge_panoptic
 from detr_d2.modeling.upsampling import ImageSizes
 
@@ -65,7 +68,7 @@ def test_results_are_on_the_gpu_and_as_on_a_cpu(make_model, batch, pretended_gpu
         assert {fields[name].device.type for name in fields} == {"cuda"}
         assert len(result["instances"]) == len(wanted["instances"]) > 0
         assert result["instances"].to("cpu").pred_masks.equal(wanted["instances"].pred_masks)
-        again, _ = result["raw"].panoptic(score_thresh=0.0, stuff_merging="merged", min_area=9)
+        again, _ = result["raw"].panoptic(PanopticOptions(0.0, "merged", 9))
         assert again.device.type == "cuda"
 
 
@@ -77,7 +80,8 @@ def test_prediction_in_bfloat16_and_one_by_one(make_model, batch, pretended_gpu)
 
 def test_nothing_is_kept_of_an_image_without_objects(make_model, batch, pretended_gpu):
     model = make_model({"MODEL.DETR.TEST.INSTANCE_SCORE_THRESH": 1.0}).to("cuda")
-    model.options = inference.InferenceOptions(score_thresh=1.0, instance_score_thresh=1.0)
+    none = replace(model.options.panoptic, score_thresh=1.0)
+    model.options = replace(model.options, panoptic=none, instance_score_thresh=1.0)
     # By itself the image has grids of even sides: what PyTorch's fakes have for nearest upsampling,
     # which odd ones need, knows no empty batches. The kernels of CPU and GPU do.
     ids, segments = model(batch[:1])[0]["panoptic_seg"]
@@ -105,8 +109,7 @@ def merge(device: str, stuff_merging: str, rounds: list | None = None):
         mask_logits.to(device),
         IS_THING.to(device),
         SIZES,
-        stuff_merging=stuff_merging,
-        min_area=20,
+        PanopticOptions(0.0, stuff_merging, 20),
         on_round=None if rounds is None else rounds.append,
     )
 
