@@ -225,7 +225,7 @@ class Transformer(DetectorTransformer):
         targets: Sequence[Target] | None = None,
     ) -> Transformed:
         """Encodes the images and decodes the queries, see ``DetectorTransformer``."""
-        batch, _, height, width = features.shape
+        height, width = features.shape[-2:]
         memory = features.flatten(2).transpose(1, 2)  # B×S×D
         positions = positions.flatten(2).transpose(1, 2).to(memory.dtype)  # B×S×D
         attend = None if padding_mask is None else ~padding_mask.flatten(1)[:, None, None]
@@ -234,12 +234,33 @@ class Transformer(DetectorTransformer):
             memory = layer(memory, positions, attend)
         memory = self.encoder_norm(memory)
 
-        query_positions = query_embed.expand(batch, -1, -1)  # B×Q×D
+        hidden, reference_boxes = self.decode(query_embed, memory, positions, attend)
+        memory = memory.transpose(1, 2).unflatten(2, (height, width))  # B×D×h×w
+        return Transformed(hidden, memory, reference_boxes)
+
+    def decode(
+        self,
+        query_embed: torch.Tensor,
+        memory: torch.Tensor,
+        positions: torch.Tensor,
+        attend: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Decodes the queries.
+
+        Args:
+            query_embed: Q×D.
+            memory: B×S×D.
+            positions: B×S×D.
+            attend: B×1×1×S bool, False = padding; None: no padding.
+
+        Returns:
+            ``hidden`` and ``reference_boxes`` of ``Transformed``; DETR has none of these boxes.
+        """
+        query_positions = query_embed.expand(len(memory), -1, -1)  # B×Q×D
         memory_keys = memory + positions
         x = torch.zeros_like(query_positions, dtype=memory.dtype)
         hidden = []
         for layer in self.decoder_layers:
             x = layer(x, query_positions, memory, memory_keys, attend)
             hidden.append(self.decoder_norm(x))
-        memory = memory.transpose(1, 2).unflatten(2, (height, width))  # B×D×h×w
-        return Transformed(torch.stack(hidden), memory)
+        return torch.stack(hidden), None

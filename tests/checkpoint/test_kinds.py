@@ -143,7 +143,7 @@ def test_loaded_layers_compute_what_pytorchs_do(load, make_reference, pre_norm):
         expected = layer(queries, memory, memory_key_padding_mask=padding)
         torch.testing.assert_close(own(queries, zero, memory, memory, attend), expected)
     first, second, third = reference.bbox_embed.layers
-    expected = third(second(first(queries).relu()).relu()).sigmoid()
+    expected = third(second(first(queries).relu()).relu())
     torch.testing.assert_close(model.detector.box_head(queries), expected)
 
 

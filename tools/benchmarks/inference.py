@@ -205,7 +205,8 @@ def _prediction(
     settings = replace(settings, **changes)
     image = random_image(settings.size, torch.Generator().manual_seed(settings.seed))
     threshold = score_threshold(class_logits(model, image), settings.kept)
-    options = replace(model.options, score_thresh=threshold)
+    panoptic = replace(model.options.panoptic, score_thresh=threshold)
+    options = replace(model.options, panoptic=panoptic)
 
     def run() -> object:
         model.options = options

@@ -105,7 +105,7 @@ def plain_mask_losses(
         detection = plain.detect(plain.normalise(image))
         for hidden in detection.hidden:
             logits = plain.detector_parts["class_head"](hidden)[None]
-            boxes = plain.detector_parts["box_head"](hidden)[None]
+            boxes = plain.detector_parts["box_head"](hidden)[None].sigmoid()
             matches = criterion.match(logits, boxes, targets)
             criterion.detection_losses(logits, boxes, targets, matches, len(instances))
     masks = plain.masks_from(detection, plain.attention_maps(detection))  # Q×H/4×W/4

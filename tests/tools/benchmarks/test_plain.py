@@ -25,7 +25,8 @@ def test_same_pictures(workload, size, kept, stuff_merging):
     model = workload.load_ours(TEST__STUFF_MERGING=stuff_merging, TEST__MIN_AREA=15)
     image = random_image(size, torch.Generator().manual_seed(1))
     threshold = score_threshold(class_logits(model, image), kept)
-    model.options = replace(model.options, score_thresh=threshold)
+    panoptic = replace(model.options.panoptic, score_thresh=threshold)
+    model.options = replace(model.options, panoptic=panoptic)
 
     ids, segments_info = model([{"image": image}])[0]["panoptic_seg"]
     plain_ids, plain_info = PlainPanoptic(model)(image)
@@ -67,7 +68,8 @@ def test_its_backbone_is_detectron2s_own_in_the_default_order_of_memory(workload
 
 def test_nothing_kept(workload):
     model = workload.load_ours()
-    model.options = replace(model.options, score_thresh=1.0)
+    panoptic = replace(model.options.panoptic, score_thresh=1.0)
+    model.options = replace(model.options, panoptic=panoptic)
     ids, segments_info = PlainPanoptic(model)(workload.image())
     assert not ids.any() and segments_info == []
 
