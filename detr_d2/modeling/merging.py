@@ -64,6 +64,8 @@ def merge_panoptic(
             of all queries that share it), as Python numbers.
     """
     n, device = len(selection), mask_logits.device
+    if n == 0:
+        return torch.zeros(sizes.output, dtype=torch.int32, device=device), []
     things = is_thing[selection.classes]
     competes = torch.ones(n, dtype=torch.bool, device=device)
     segment_of = options.rule.segments(selection.classes, things, competes)
@@ -126,7 +128,7 @@ class _OnHost:
         return cls(*rows.tolist())
 
     def segments_info(self, survivors: list[int]) -> list[dict]:
-        """What each id stands for, see ``merge_panoptic``; survivors are those of the last round."""
+        """What each id stands for, see ``merge_panoptic``, where these queries have survived."""
         members: dict[int, list[int]] = {}
         for query in survivors:
             members.setdefault(int(self.segment_of[query]), []).append(query)
