@@ -112,5 +112,5 @@ def test_half_precision(make_model, image, panoptic_alone):
 def test_few_queries_kept(make_model, image, kept):
     page = page_of(explain(make_model(kept=kept), image))
     assert f"Filtering: {kept} of 8 queries are kept" in page
-    assert ("nothing fights" in page) == (kept == 0)
+    assert ("no mask competes" in page) == (kept == 0)
     assert "How clear it was" not in page
