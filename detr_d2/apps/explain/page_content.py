@@ -71,7 +71,7 @@ def page_context(explanation: Explanation) -> dict:
         "encoder_heads": _num_heads(explanation.encoder_attention),
         "decoder_layers": len(explanation.decoder_attention),
         "decoder_heads": _num_heads(explanation.decoder_attention),
-        "dec_layers": len(explanation.hidden),
+        "hidden_layers": len(explanation.hidden),
         "picture": jpeg_uri(at_most(explanation.picture, LONGEST), 90),
         "features": _features(explanation),
         "positions": _positions(explanation),
@@ -84,6 +84,7 @@ def page_context(explanation: Explanation) -> dict:
             "queries": [_query(query, colors[query.index]) for query in queries],
             "encoder": {
                 "step": step,
+                "possible": _possible_views(explanation.encoder_attention),
                 "views": attention_views(
                     explanation.encoder_attention,
                     grid_points(grid, step),
@@ -92,13 +93,14 @@ def page_context(explanation: Explanation) -> dict:
                 ),
             },
             "decoder": {
+                "possible": _possible_views(explanation.decoder_attention),
                 "views": attention_views(
                     explanation.decoder_attention,
                     torch.arange(len(queries)),
                     10,
                     grid,
                     MAX_WEIGHTS // 2,
-                )
+                ),
             },
         },
         "with_masks": explanation.masks is not None,
@@ -140,6 +142,11 @@ def softmax_of(maps: torch.Tensor) -> str:
 def _num_heads(attentions: Sequence[RecordedAttention]) -> int:
     """The largest number of heads that a layer has; 0 where there are no layers."""
     return max((attention.num_heads for attention in attentions), default=0)
+
+
+def _possible_views(attentions: Sequence[RecordedAttention]) -> int:
+    """The number of pictures of attention: of each layer the mean over heads, and its heads."""
+    return sum(1 + attention.num_heads for attention in attentions)
 
 
 def _query(query: QueryOutcome, color: str) -> dict:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from detr_d2.apps.explain import explain
-from detr_d2.apps.explain.page_content import page_context
+from detr_d2.apps.explain.page_content import page_context, softmax_of
 from detr_d2.apps.explain.tensor_origins import origins
 from detr_d2.apps.html import render_page
 
@@ -86,6 +86,18 @@ def test_names_are_escaped(make_model, image):
     page = page_of(explanation)
     assert "<b>evil" not in page
     assert data_of(page)["queries"][0]["name"] == "</script><b>evil"
+
+
+def test_the_softmax_is_told_from_the_maps(make_model, image, page):
+    explanation = explain(make_model("MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX", "joint"), image)
+    joint = page_of(explanation)
+    assert "all heads and points <b>together</b>" in joint
+    assert "all heads and points <b>together</b>" not in page
+    assert "<b>each head</b>" in page
+    shares = torch.tensor(data_of(joint)["maps"]["shares"])
+    torch.testing.assert_close(shares.sum(1), torch.ones(8), rtol=0, atol=1e-3)
+    assert data_of(page)["maps"]["shares"] is None
+    assert softmax_of(explanation.masks.attention_maps * 0.5) == ""
 
 
 @pytest.mark.parametrize("overrides", [["MODEL.DETR.MASK_ON", False], ["MODEL.DETR.ENC_LAYERS", 0]])

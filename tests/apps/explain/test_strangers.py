@@ -118,6 +118,7 @@ const canvases = {CANVASES};
 return {{
   query: document.getElementById("query").value,
   mask: document.getElementById("mask").checkVisibility(),
+  limited: document.querySelector("[id$=-limits]:not([hidden])") !== null,
   stages: document.querySelectorAll("#stages .strip").length,
   canvases: Object.keys(canvases).filter((name) =>
     document.querySelector(`${{canvases[name]}} canvas`)),
@@ -179,6 +180,7 @@ def test_page_says_what_is_left_out(stranger, image, browser, tmp_path, names, s
         found = run(SHOWN)
         assert (found["query"], found["mask"]) == (str(query), True)
         assert found["stages"] == len(explanation.masks.stages)
+        assert not found["limited"]
         assert found["canvases"] == [name for name in CANVASES if name not in sentences]
     for move in range(1, 8):
         run(f"document.querySelector('.moves a[href=\"#move{move}\"]').click()")

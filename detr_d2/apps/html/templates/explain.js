@@ -54,7 +54,7 @@
   }
 
   // Layer and head: only those that the page has can be chosen.
-  function attentionChooser(id, views, onChange) {
+  function attentionChooser(id, { views, possible }, onChange) {
     const layer = byId(`${id}-layer`);
     const head = byId(`${id}-head`);
     const view = () =>
@@ -74,7 +74,7 @@
     });
     head.addEventListener("change", onChange);
     offerHeads();
-    if (views.length < layer.options.length * head.options.length)
+    if (views.length < possible)
       limited(id, "To keep the file small, not all heads of all layers are in it.");
     return view;
   }
@@ -82,8 +82,8 @@
   // Move 2.
   const encoder = byId("encoder");
   if (encoder) {
-    const { step, views } = data.encoder;
-    const view = attentionChooser("encoder", views, show);
+    const { step } = data.encoder;
+    const view = attentionChooser("encoder", data.encoder, show);
     const columns = Math.ceil(gridWidth / step);
     const rows = Math.ceil(gridHeight / step);
     const marker = encoder.querySelector(".point");
@@ -140,7 +140,7 @@
 
   // Moves 3 to 5 of the chosen query.
   const decoder = byId("decoder");
-  const decoderView = decoder && attentionChooser("decoder", data.decoder.views, showDecoder);
+  const decoderView = decoder && attentionChooser("decoder", data.decoder, showDecoder);
 
   function showDecoder() {
     const view = decoderView();
