@@ -9,6 +9,7 @@ from gradio.data_classes import ImageData
 from detr_d2.apps.web.image_viewer import Shown, Viewer
 from detr_d2.apps.web.segment_markup import explanation, segment_choices, segment_list
 from detr_d2.modeling.inference_options import PanopticOptions
+from detr_d2.modeling.merging_rules import MERGING_RULES
 
 # Highest minimum area that the slider goes to, in pixels.
 MAX_MIN_AREA = 2000
@@ -21,10 +22,11 @@ MAX_WAITING = 20
 
 SANS, MONO = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
 
-STUFF_MERGINGS = [
-    ("reference: the first query of a stuff class alone", "reference"),
-    ("merged: all queries of a stuff class share a segment", "merged"),
-]
+# What the page says of merging rules; of others it says the name alone.
+RULE_TEXTS = {
+    "reference": "reference: the first query of a stuff class alone",
+    "merged": "merged: all queries of a stuff class share a segment",
+}
 
 
 def build_app(viewer: Viewer) -> gr.Blocks:
@@ -154,7 +156,10 @@ def _settings(merging: PanopticOptions) -> list[gr.components.Component]:
             elem_id="min_area",
         ),
         gr.Radio(
-            STUFF_MERGINGS, value=merging.stuff_merging, label="Stuff", elem_id="stuff_merging"
+            [(RULE_TEXTS.get(rule, rule), rule) for rule in MERGING_RULES],
+            value=merging.stuff_merging,
+            label="Stuff",
+            elem_id="stuff_merging",
         ),
     ]
 

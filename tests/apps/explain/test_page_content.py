@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from detr_d2.apps.explain import explain
 from detr_d2.apps.explain.page_content import page_context, softmax_of
 from detr_d2.apps.explain.tensor_origins import origins
 from detr_d2.apps.html import render_page
+from detr_d2.modeling.merging_rules import MERGING_RULES, Merged
 
 
 def page_of(explanation):
@@ -108,6 +110,20 @@ def test_models_without_masks_or_encoder(make_model, image, overrides):
     assert ("stages" in data_of(page)) == masks_on
     assert ("MODEL.DETR.MASK_ON" in page) == (not masks_on)
     assert ("MODEL.DETR.ENC_LAYERS" in page) == (not explanation.encoder_attention)
+
+
+def test_a_further_merging_rule(make_model, image, monkeypatch):
+    class FirstAlone(Merged):
+        def survives(self, areas, segment_of, min_area):
+            return torch.arange(len(areas)) == 0
+
+    monkeypatch.setitem(MERGING_RULES, "first_alone", FirstAlone())
+    model = make_model()
+    panoptic = replace(model.options.panoptic, stuff_merging="first_alone")
+    model.options = replace(model.options, panoptic=panoptic)
+    page = page_of(explain(model, image))
+    assert "The rule <code>STUFF_MERGING “first_alone”</code> says which queries" in page
+    assert page.count("dropped</b> by the rule “first_alone”: its segment has") == 4
 
 
 def test_half_precision(make_model, image, panoptic_alone):
