@@ -28,6 +28,10 @@ from detr_d2.modeling.raw_prediction import RawPrediction
 from detr_d2.modeling.upsampling import ImageSizes
 
 
+# Modules of an attention module whose outputs give its weights.
+_PROJECTIONS = ("q_proj", "k_proj")
+
+
 @dataclass(frozen=True)
 class Masks:
     """Moves 4 to 7, which only models with masks have.
@@ -173,21 +177,17 @@ def explain(
     )
 
 
-# Modules of an attention module whose outputs give its weights.
-_PROJECTIONS = ("q_proj", "k_proj")
-
-
 def _attention(
     model: DETR, name: str, calls: dict[str, list], padding_mask: torch.Tensor
 ) -> RecordedAttention:
-    """The recorded attention of the module of a name; the padding mask is h×w."""
+    """Gathers what was recorded of an attention module; the padding mask is h×w."""
     q, k = (calls[f"{name}.{part}"][0][0] for part in _PROJECTIONS)
     num_heads = model.get_submodule(name).num_heads
     return RecordedAttention(name, q, k, num_heads, padding_mask.flatten())
 
 
 def _mask_head_modules(model: DETR) -> ExplainedModules:
-    """What the mask head names, as names within the model; nothing where there is no mask head."""
+    """Gives the names of the mask head's explained modules within the model, if it has any."""
     if model.mask_head is None:
         return ExplainedModules()
     named = model.mask_head.explained_modules()
@@ -199,7 +199,7 @@ def _mask_head_modules(model: DETR) -> ExplainedModules:
 
 
 def _mask_head_parts(named: ExplainedModules) -> dict[str, Callable[[Any, Any], Any]]:
-    """What is recorded of each module: of stages a summary, as the ReLU overwrites their output."""
+    """Says what is recorded of each module. A ReLU overwrites stages, so these are summarised."""
 
     def summary(name: str, _args: Any, output: torch.Tensor) -> Stage:
         return Stage.of_norm(name, output)
@@ -249,7 +249,7 @@ def _require_calls(calls: dict[str, list], names: Iterable[str]) -> None:
 
 
 def _with_names(metadata: Metadata | None, model: DETR, num_classes: int) -> Metadata:
-    """The metadata if it names the K classes in one list, else the model's names, or numbers."""
+    """Gives the metadata if it names the K classes, else the model's names, or else numbers."""
     if metadata is not None and len(metadata.get("stuff_classes") or []) == num_classes:
         return metadata
     classes = model.loading_rules.classes
