@@ -27,7 +27,6 @@ from detr_d2.modeling.merging import MergeRound
 from detr_d2.modeling.raw_prediction import RawPrediction
 from detr_d2.modeling.upsampling import ImageSizes
 
-
 # Modules of an attention module whose outputs give its weights.
 _PROJECTIONS = ("q_proj", "k_proj")
 
