@@ -72,7 +72,8 @@ def attention_entropies(attention: torch.Tensor, num_points: torch.Tensor) -> to
 class MaskRecorder:
     """Watches a DETR that trains, from its making until ``close``: no pass of its own, no change.
 
-    A mask head without a module ``attention_map`` that gives B×Q×M×h×w tells of its masks alone.
+    Figures of attention come from the module that the mask head names for its attention maps, see
+    ``MaskHead.explained_modules``. Where it names none, there are figures of its masks alone.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -83,11 +84,12 @@ class MaskRecorder:
         self.empty: list[torch.Tensor] = []
         self.entropies: list[torch.Tensor] = []
         self.shares: list[torch.Tensor] = []
-        self._attention: object = None
+        self._attention: torch.Tensor | None = None  # B×Q×M×h×w, of the call that is running
         self._handles = [model.mask_head.register_forward_hook(self._see_head, with_kwargs=True)]
-        attention_map = getattr(model.mask_head, "attention_map", None)
-        if isinstance(attention_map, nn.Module):
-            self._handles.append(attention_map.register_forward_hook(self._see_attention))
+        name = model.mask_head.explained_modules().attention_maps
+        if name is not None:
+            attention_maps = model.mask_head.get_submodule(name)
+            self._handles.append(attention_maps.register_forward_hook(self._see_attention))
         self.criterion.mask_observer = self._see_masks
 
     def close(self) -> None:
@@ -125,13 +127,13 @@ class MaskRecorder:
         self.similarities.append(mask_similarities(mask_logits, image_index))
         self.empty.append((mask_logits <= 0).all(2).all(1).float())
 
-    def _see_attention(self, module: nn.Module, args: tuple, attention: object) -> None:
+    def _see_attention(self, module: nn.Module, args: tuple, attention: torch.Tensor) -> None:
         self._attention = attention
 
     @torch.no_grad()
     def _see_head(self, module: nn.Module, args: tuple, inputs: dict[str, Any], masks: Any) -> None:
         attention, self._attention = self._attention, None
-        if not isinstance(attention, torch.Tensor) or attention.ndim != 5:
+        if attention is None:
             return
         image_index = inputs["image_index"]
         attention = attention[image_index, inputs["query_index"]].float()  # N×M×h×w

@@ -22,6 +22,8 @@ from detr_d2.engine.mask_metrics import (
     mask_similarities,
 )
 from detr_d2.engine.training_stages import final_weights
+from detr_d2.modeling import MaskHead
+from detr_d2.modeling.mask_head_base import ExplainedModules
 
 HEADS = 4
 METRICS = {"metrics/mask_iou", "metrics/mask_similarity", "metrics/empty_masks"}
@@ -209,24 +211,38 @@ class Constant(nn.Module):
         return self.value
 
 
-@pytest.mark.parametrize("with_attention_map", [False, True])
-def test_other_heads_tell_of_their_masks_alone(make_model, with_attention_map):
-    """Without an ``attention_map``, and with one that gives something else."""
+class OtherHead(MaskHead):
+    """Makes constant masks, and has a module that gives a constant."""
 
-    class OtherHead(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            if with_attention_map:
-                self.attention_map = Constant(torch.ones(3, 2))
+    def __init__(self, constant: torch.Tensor) -> None:
+        super().__init__()
+        self.attention_map = Constant(constant)
 
-        def forward(self, *, laterals, image_index, **rest):
-            if with_attention_map:
-                self.attention_map()
-            return torch.ones(len(image_index), *laterals[-1].shape[-2:])
+    def forward(self, *, laterals, image_index, **rest):
+        self.attention_map()
+        return torch.ones(len(image_index), *laterals[-1].shape[-2:])
+
+
+def test_other_heads_tell_of_their_masks_alone(make_model):
+    """Whatever their modules are called, and whatever these give."""
+    model, batch = make_model()
+    model.mask_head = OtherHead(torch.ones(3, 2))
+    assert recorded(model, batch).keys() == METRICS
+
+
+def test_other_heads_tell_of_the_attention_that_they_name(make_model):
+    class NamingHead(OtherHead):
+        def explained_modules(self) -> ExplainedModules:
+            return ExplainedModules("attention_map")
 
     model, batch = make_model()
-    model.mask_head = OtherHead()
-    assert recorded(model, batch).keys() == METRICS
+    num_queries = model.detector.query_embed.num_embeddings
+    # Two heads, whose maps sum to one together.
+    model.mask_head = NamingHead(torch.full((len(batch), num_queries, 2, 1, 4), 1 / 8))
+    figures = recorded(model, batch)
+    attention = {f"attention_{kind}/head_{m}" for kind in ("entropy", "share") for m in (0, 1)}
+    assert figures.keys() == METRICS | attention
+    assert figures["attention_share/head_1"] == pytest.approx(0.5)
 
 
 # --- a training ---

@@ -1,4 +1,4 @@
-"""Attention as pictures for the page: which layers and heads fit, and of which points.
+"""Attention as pictures for the page: which layers, heads and points fit into it.
 
 Axes: M heads, T rows (grid points or queries), S grid points (h·w).
 """
@@ -13,13 +13,13 @@ import torch
 from detr_d2.apps.explain.grid_pictures import Tiles, palette_uri
 from detr_d2.apps.explain.recorded_attention import RecordedAttention
 
-# Weights that a page holds at most of the encoder; a byte each before compression.
+# Largest number of the encoder's weights in a page; each is a byte before compression.
 MAX_WEIGHTS = 11_000_000
 MEAN = -1  # in place of a head's number: the mean over heads
 
 
 def point_step(grid: Sequence[int], max_weights: int = MAX_WEIGHTS) -> int:
-    """Of how many rows and columns of an h×w grid one is taken, so that one head's weights fit."""
+    """The n for which one head's weights fit, if every n-th row and column of h×w is shown."""
     step = 1
     while len(grid_points(grid, step)) * math.prod(grid) > max_weights:
         step += 1
@@ -27,7 +27,7 @@ def point_step(grid: Sequence[int], max_weights: int = MAX_WEIGHTS) -> int:
 
 
 def grid_points(grid: Sequence[int], step: int) -> torch.Tensor:
-    """Indices, row by row, of every ``step``-th row and column of an h×w grid."""
+    """Indices of the points in every ``step``-th row and column of an h×w grid, row by row."""
     height, width = grid
     return torch.arange(height * width).view(height, width)[::step, ::step].flatten()
 
@@ -39,29 +39,30 @@ def attention_views(
     grid: Sequence[int],
     max_weights: int = MAX_WEIGHTS,
 ) -> list[dict]:
-    """Pictures of attention, the most telling first, until the page has enough.
+    """Makes pictures of attention, the most telling first, until the page has enough.
 
-    That is the last layer's mean over heads, its heads, the means of the layers before, their
-    heads.
+    The order is: the last layer's mean over heads, its heads, the means of the layers before it,
+    and their heads.
 
     Args:
         attentions: of each layer.
         rows: int64 indices of the T rows to show.
-        columns: rows of weights that a picture has side by side.
+        columns: number of maps that a picture has side by side.
         grid: h and w.
-        max_weights: that all pictures have together; the first is made in any case.
+        max_weights: number of weights that all pictures may have together; the first picture is
+            made in any case.
 
     Returns:
-        For each picture ``layer``, ``head`` (-1: the mean), ``uri``, ``columns`` and ``peaks`` (the
-        highest weight of each row), sorted by layer and head.
+        A dict for each picture, sorted by layer and head: ``layer``, ``head`` (-1: the mean),
+        ``uri``, ``columns`` and ``peaks`` (the highest weight of each row).
     """
     if not attentions:
         return []
-    last, heads = len(attentions) - 1, range(attentions[0].num_heads)
+    last = len(attentions) - 1
     before = range(last - 1, -1, -1)
-    wanted = [(last, MEAN), *((last, head) for head in heads)]
-    wanted += [(layer, MEAN) for layer in before]
-    wanted += [(layer, head) for layer in before for head in heads]
+    heads = [[(layer, head) for head in range(a.num_heads)] for layer, a in enumerate(attentions)]
+    wanted = [(last, MEAN), *heads[last], *((layer, MEAN) for layer in before)]
+    wanted += [view for layer in before for view in heads[layer]]
     fitting = max(1, max_weights // max(1, len(rows) * math.prod(grid)))
     views, shown = [], sorted(wanted[:fitting])
     for layer in sorted({layer for layer, _ in shown}):
@@ -74,7 +75,7 @@ def attention_views(
 
 
 def tiles_view(tiles: Tiles) -> dict:
-    """Tiles as the page's script reads them."""
+    """Turns tiles into what the page's script reads."""
     return {
         "uri": palette_uri(tiles.picture, "heat"),
         "columns": tiles.columns,

@@ -1,4 +1,4 @@
-"""An explanation as files: the page, and its pictures."""
+"""Writes an explanation as files: the page, and its pictures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def explain_image(predictor: Predictor, image: np.ndarray) -> Explanation:
     """Follows an image through a predictor's model, resized as the predictor does.
 
     Args:
-        predictor: of Detectron2, or of ``detr_d2.apps.demo``.
+        predictor: Detectron2's ``DefaultPredictor``, or the one of ``detr_d2.predictor``.
         image: H×W×3, BGR, as ``Predictor`` takes it.
 
     Raises:
@@ -50,11 +50,11 @@ def explain_image(predictor: Predictor, image: np.ndarray) -> Explanation:
 def write_explanation(explanation: Explanation, folder: str | Path) -> Path:
     """Writes ``explain.html``, which needs no other file, and its pictures as PNG.
 
-    Pictures that an earlier explanation left there are removed.
+    Pictures that an earlier explanation left in the folder are removed.
 
     Args:
-        explanation: of ``explain``.
-        folder: made where it isn't there.
+        explanation: what ``explain`` gave.
+        folder: it is made if it doesn't exist.
 
     Returns:
         The page's path.
@@ -73,11 +73,11 @@ def write_explanation(explanation: Explanation, folder: str | Path) -> Path:
 
 
 def explain_file(cfg: CfgNode, image_file: str | None, output_dir: str) -> Path:
-    """Follows an image file through the model of a config and writes what is to be seen.
+    """Follows an image file through the model of a config, and writes the page and its pictures.
 
     Args:
         cfg: the whole config; ``MODEL.WEIGHTS`` as for evaluation.
-        image_file: an image of any kind that training takes; None: the first of
+        image_file: an image of any kind that training takes; None: the first image of
             ``DATASETS.TEST``.
         output_dir: a folder.
 
@@ -85,9 +85,9 @@ def explain_file(cfg: CfgNode, image_file: str | None, output_dir: str) -> Path:
         The page's path.
 
     Raises:
-        FileNotFoundError: no such image, no such dataset, or no weights.
-        OSError: the image can't be read, or something not be written.
-        ValueError: the image can't be taken, or the weights don't fit.
+        FileNotFoundError: the image, the dataset or the weights don't exist.
+        OSError: the image can't be read, or a file can't be written.
+        ValueError: the model can't take the image, or the weights don't fit.
     """
     image_file = image_file or get_dataset_dicts(cfg.DATASETS.TEST)[0]["file_name"]
     image = read_image(Path(image_file), "BGR", ImageOptions.from_config(cfg))

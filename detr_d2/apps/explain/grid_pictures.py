@@ -1,4 +1,4 @@
-"""Tensors as small pictures: a pixel for each cell of the grid, enlarged where they are shown.
+"""Tensors as small pictures with a pixel for each cell; they are enlarged where they are shown.
 
 Axes: T maps of h×w cells; H×W an image.
 """
@@ -19,7 +19,7 @@ from PIL import Image
 
 from detr_d2.apps.explain.mask_head_stages import strongest_channels
 
-# Logits of a mask beyond this look alike: its probability is then within 0.0004 of 0 or 1.
+# Mask logits beyond this look alike: the probability is then within 0.0004 of 0 or 1.
 LOGIT_RANGE = 8.0
 
 
@@ -52,18 +52,18 @@ class Tiles:
 
 
 def channel_strip(maps: torch.Tensor, count: int) -> tuple[np.ndarray, list[int]]:
-    """The strongest of C×h×w channels side by side: h × count·w levels, and their indices."""
+    """Puts the strongest of C×h×w channels side by side: h × count·w levels, and their indices."""
     channels = strongest_channels(maps, count)
     return strip(maps[channels]), channels.tolist()
 
 
 def spread_channels(maps: torch.Tensor, count: int) -> list[int]:
-    """Indices of ``count`` of C×h×w channels, evenly from the first to the last."""
+    """Indices of ``count`` of C×h×w channels, spread evenly from the first to the last."""
     return [round(i * (len(maps) - 1) / (count - 1)) for i in range(count)]
 
 
 def strip(maps: torch.Tensor) -> np.ndarray:
-    """T×h×w values side by side, h × T·w levels from each map's lowest value to its highest."""
+    """Puts T×h×w maps side by side: h × T·w levels, from each map's lowest value to its highest."""
     flat = maps.float().flatten(1)
     low, high = flat.amin(1)[:, None, None], flat.amax(1)[:, None, None]
     levels = (maps.float() - low) / (high - low).clamp(min=1e-12) * 255
@@ -71,7 +71,7 @@ def strip(maps: torch.Tensor) -> np.ndarray:
 
 
 def logit_levels(logits: torch.Tensor) -> np.ndarray:
-    """H×W logits as levels around 128, which stands for 0; those beyond the range are cut."""
+    """Turns H×W logits into levels, with 128 for 0; logits beyond the range are clamped."""
     clamped = logits.clamp(-LOGIT_RANGE, LOGIT_RANGE)
     return (128 + clamped * (127 / LOGIT_RANGE)).round().byte().cpu().numpy()
 
@@ -80,8 +80,8 @@ def logit_levels(logits: torch.Tensor) -> np.ndarray:
 def palette(name: str) -> tuple[np.ndarray, np.ndarray]:
     """256×3 uint8 colours and 256 uint8 opacities.
 
-    "heat" goes from nothing over red to light yellow, to be laid over a picture; others are
-    colour maps of matplotlib, without transparency.
+    "heat" goes from transparent over red to light yellow and is laid over a picture. Other names
+    are those of matplotlib's colour maps, which are opaque.
     """
     levels = np.arange(256)
     opacity = np.full(256, 255, np.uint8)
@@ -93,7 +93,7 @@ def palette(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def palette_png(levels: np.ndarray, colors: np.ndarray, opacity: np.ndarray) -> bytes:
-    """An H×W uint8 picture of a palette (n×3 uint8, n uint8) as PNG."""
+    """Encodes H×W uint8 levels and their palette (n×3 uint8, n uint8) as PNG."""
     picture = Image.fromarray(levels, "P")
     picture.putpalette(colors.tobytes())
     file = io.BytesIO()
@@ -102,29 +102,29 @@ def palette_png(levels: np.ndarray, colors: np.ndarray, opacity: np.ndarray) -> 
 
 
 def palette_uri(levels: np.ndarray, name: str) -> str:
-    """H×W levels in a named palette, as the address of an image."""
+    """Encodes H×W levels in a named palette as the address of an image."""
     png = palette_png(levels, *palette(name))
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def colored(levels: np.ndarray, name: str) -> np.ndarray:
-    """H×W levels as H×W×3 uint8 RGB, in an opaque palette."""
+    """Turns H×W levels into H×W×3 uint8 RGB, in an opaque palette."""
     return palette(name)[0][levels]
 
 
 def heated(picture: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Lays h×w levels of "heat" over H×W×3 RGB, which loses its colours and some of its light."""
+    """Lays h×w levels of "heat" over an H×W×3 RGB picture, which is made grey and darker."""
     height, width = picture.shape[:2]
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[:, :, None] * np.float32(0.7)
     colors, opacity = palette("heat")
     alpha = opacity[:, None] / np.float32(255)
-    mixture = np.hstack([colors * alpha, 1 - alpha])[levels]  # h×w×4: what is added, what is left
+    mixture = np.hstack([colors * alpha, 1 - alpha])[levels]  # h×w×4: what is added, what stays
     large = cv2.resize(mixture, (width, height), interpolation=cv2.INTER_NEAREST)
     return (large[:, :, :3] + grey * large[:, :, 3:]).round().astype(np.uint8)
 
 
 def query_color(query: int) -> tuple[int, int, int]:
-    """A colour for each query, RGB in 0 … 255; neighbours differ, by the golden ratio of hues."""
+    """A query's colour, RGB in 0 … 255; the hues of neighbours differ by the golden ratio."""
     lightness = (0.5, 0.62, 0.42)[query % 3]
     red, green, blue = colorsys.hls_to_rgb(query * 0.61803398875 % 1, lightness, 0.75)
     return round(red * 255), round(green * 255), round(blue * 255)
@@ -136,7 +136,7 @@ def query_colors(count: int) -> np.ndarray:
 
 
 def at_most(picture: np.ndarray, longest: int) -> np.ndarray:
-    """An H×W(×3) picture or map, its nearest pixels taken where it is longer than ``longest``."""
+    """Shrinks an H×W(×3) picture or map that is longer than ``longest``, by nearest pixels."""
     height, width = picture.shape[:2]
     factor = longest / max(height, width)
     if factor >= 1:

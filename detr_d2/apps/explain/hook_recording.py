@@ -1,4 +1,4 @@
-"""What modules give during a forward pass, by forward hooks that change nothing and don't stay."""
+"""Records what modules give during a forward pass, by hooks that change nothing and don't stay."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from torch import nn
 def recording(
     model: nn.Module, wanted: Mapping[str, Callable[[Any, Any], Any]]
 ) -> Iterator[dict[str, list]]:
-    """Records modules while the context is open; the hooks are gone after it, also after errors.
+    """Records modules while the context is open. The hooks are gone after it, also after errors.
 
     Args:
-        model: in whichever mode.
-        wanted: for the name of each module what is kept of a call: a function of its positional
-            arguments and its output. It must copy what the model goes on to change in place.
+        model: in training or evaluation mode.
+        wanted: for the name of each module, a function of the positional arguments and the output
+            of a call, which gives what is kept of it. It must copy what the model will change in
+            place.
 
-    Gives:
-        For each name what was kept of each call, in order; filled while the model runs.
+    Yields:
+        For each name, a list of what was kept of each call, in order; it fills while the model
+        runs.
 
     Raises:
         AttributeError: the model has no module of a name.

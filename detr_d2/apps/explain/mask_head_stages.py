@@ -1,4 +1,4 @@
-"""What the mask head made of each kept query, stage by stage, without keeping every channel.
+"""Summaries of what the mask head made of each kept query: some channels of every stage.
 
 Axes: n kept queries, C channels, c shown channels; H×W the grid of the stage.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-# Channels of each stage that are kept of each query.
+# Number of channels of each stage that are kept for each query.
 STAGE_CHANNELS = 5
 
 
@@ -18,7 +18,7 @@ class Stage:
     """One stage of the mask head, after its norm and ReLU.
 
     Attributes:
-        name: of the module within the model whose output it is.
+        name: of the module within the model that gave it.
         channels: C.
         mean: n×H×W float32, over the channels.
         strongest: n×c int64, the channels that vary most over the image, the first most.
@@ -46,16 +46,16 @@ class Stage:
 
     @classmethod
     def joined(cls, chunks: list[Stage]) -> Stage:
-        """Joins those of the mask head's chunks of queries."""
+        """Joins the summaries of the mask head's chunks of queries."""
         first = chunks[0]
         parts = zip(*((c.mean, c.strongest, c.maps) for c in chunks), strict=True)
         return cls(first.name, first.channels, *(torch.cat(part) for part in parts))
 
 
 def strongest_channels(maps: torch.Tensor, count: int) -> torch.Tensor:
-    """The channels that vary most over the grid: …×C×H×W to …×count indices, the first most.
+    """Finds the channels that vary most over the grid: …×C×H×W to …×count indices, the first most.
 
-    With fewer channels than ``count`` all of them.
+    Where there are fewer channels than ``count``, it gives all of them.
     """
     cells = maps.float().flatten(-2)
     # Not by torch.var, which warns where there are no queries.

@@ -5,6 +5,7 @@ Axes: Q queries, n kept queries, M heads; h×w the res5 grid, H'×W' the output.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import cv2
@@ -31,23 +32,30 @@ from detr_d2.apps.explain.grid_pictures import (
     spread_channels,
     strip,
 )
-from detr_d2.apps.explain.query_outcomes import QueryFate, best_query, query_fates, surest_kept
+from detr_d2.apps.explain.left_out import left_out
+from detr_d2.apps.explain.query_outcomes import (
+    QueryOutcome,
+    best_query,
+    query_outcomes,
+    surest_kept,
+)
+from detr_d2.apps.explain.recorded_attention import RecordedAttention
 from detr_d2.apps.explain.tensor_origins import origins
 from detr_d2.apps.html.render_html import jpeg_uri, png_uri
 from detr_d2.visualization import draw_prediction, enlarge
 
-# Channels of the backbone, and of positions, that are shown.
+# Number of channels of the backbone, and of positions, that are shown.
 CHANNELS = 6
 # Longest side of a picture in the page, in pixels; longer ones lose pixels.
 LONGEST = 1066
-# Queries whose way through the mask head is shown, the surest of the kept ones.
+# Queries whose way through the mask head is shown: the surest of the kept ones.
 MAX_STAGE_QUERIES = 16
 
 
 def page_context(explanation: Explanation) -> dict:
-    """Everything that ``explain.html.j2`` asks for."""
-    fates = query_fates(explanation)
-    colors = {fate.index: "#" + bytes(query_color(fate.index)).hex() for fate in fates}
+    """Makes everything that ``explain.html.j2`` asks for."""
+    queries = query_outcomes(explanation)
+    colors = {query.index: "#" + bytes(query_color(query.index)).hex() for query in queries}
     grid = tuple(explanation.padding_mask.shape)
     step = point_step(grid) if explanation.encoder_attention else 1
     context = {
@@ -55,12 +63,15 @@ def page_context(explanation: Explanation) -> dict:
         "sizes": explanation.raw.sizes,
         "grid": grid,
         "origins": origins(explanation),
+        "left_out": left_out(explanation),
         "options": explanation.options,
-        "fates": fates,
+        "queries": queries,
         "colors": colors,
-        "num_heads": explanation.decoder_attention[0].num_heads,
-        "dec_layers": len(explanation.decoder_attention),
-        "enc_layers": len(explanation.encoder_attention),
+        "encoder_layers": len(explanation.encoder_attention),
+        "encoder_heads": _num_heads(explanation.encoder_attention),
+        "decoder_layers": len(explanation.decoder_attention),
+        "decoder_heads": _num_heads(explanation.decoder_attention),
+        "hidden_layers": len(explanation.hidden),
         "picture": jpeg_uri(at_most(explanation.picture, LONGEST), 90),
         "features": _features(explanation),
         "positions": _positions(explanation),
@@ -69,10 +80,11 @@ def page_context(explanation: Explanation) -> dict:
         "data": {
             "grid": grid,
             "size": explanation.raw.sizes.padded,
-            "first": best_query(fates),
-            "queries": [_query(fate, colors[fate.index]) for fate in fates],
+            "first": best_query(queries),
+            "queries": [_query(query, colors[query.index]) for query in queries],
             "encoder": {
                 "step": step,
+                "possible": _possible_views(explanation.encoder_attention),
                 "views": attention_views(
                     explanation.encoder_attention,
                     grid_points(grid, step),
@@ -81,24 +93,27 @@ def page_context(explanation: Explanation) -> dict:
                 ),
             },
             "decoder": {
+                "possible": _possible_views(explanation.decoder_attention),
                 "views": attention_views(
                     explanation.decoder_attention,
-                    torch.arange(len(fates)),
+                    torch.arange(len(queries)),
                     10,
                     grid,
                     MAX_WEIGHTS // 2,
-                )
+                ),
             },
         },
         "with_masks": explanation.masks is not None,
     }
     if explanation.masks is not None:
+        maps = explanation.masks.attention_maps
         context["data"] |= {
-            "maps": _attention_maps(explanation),
-            "stages": _stages(explanation, fates),
+            "maps": None if maps is None else _attention_maps(maps),
+            "stages": _stages(explanation, queries),
         }
         context |= {
-            "joint": _is_joint(explanation),
+            "map_heads": 0 if maps is None else maps.shape[1],
+            "softmax": "" if maps is None else softmax_of(maps),
             "logit_range": f"{LOGIT_RANGE:g}",
             "rounds": _rounds(explanation),
             "margins": _margins(explanation),
@@ -110,12 +125,36 @@ def page_context(explanation: Explanation) -> dict:
     return context
 
 
-def _query(fate: QueryFate, color: str) -> dict:
-    return asdict(fate) | {"color": color, "kind": fate.kind}
+def softmax_of(maps: torch.Tensor) -> str:
+    """Tells from Q×M×h×w attention maps over what their softmax goes.
+
+    Returns:
+        "per_head" where each map sums to one, "joint" where the maps of each query sum to one
+        together, else "".
+    """
+    sums = maps.flatten(2).sum(2)  # Q×M
+    for name, ones in (("per_head", sums), ("joint", sums.sum(1))):
+        if torch.allclose(ones, torch.ones_like(ones), atol=0.02):
+            return name
+    return ""
+
+
+def _num_heads(attentions: Sequence[RecordedAttention]) -> int:
+    """The largest number of heads that a layer has; 0 where there are no layers."""
+    return max((attention.num_heads for attention in attentions), default=0)
+
+
+def _possible_views(attentions: Sequence[RecordedAttention]) -> int:
+    """The number of pictures of attention: of each layer the mean over heads, and its heads."""
+    return sum(1 + attention.num_heads for attention in attentions)
+
+
+def _query(query: QueryOutcome, color: str) -> dict:
+    return asdict(query) | {"color": color, "kind": query.kind}
 
 
 def _channels(maps: torch.Tensor) -> dict:
-    """The strongest of C×h×w channels."""
+    """The channels of C×h×w that vary most, as one picture."""
     levels, channels = channel_strip(maps, CHANNELS)
     return {
         "uri": palette_uri(levels, "viridis"),
@@ -129,7 +168,7 @@ def _features(explanation: Explanation) -> list[dict]:
 
 
 def _positions(explanation: Explanation) -> dict:
-    """Some of the D features, from all of their range."""
+    """Some of the D position features, evenly chosen."""
     channels = spread_channels(explanation.positions, CHANNELS)
     levels = strip(explanation.positions[channels])
     return {
@@ -139,25 +178,18 @@ def _positions(explanation: Explanation) -> dict:
     }
 
 
-def _is_joint(explanation: Explanation) -> bool:
-    """Whether a query's weights sum to one over all heads, and not over the points of each."""
-    return explanation.model.mask_head.attention_map.softmax_over == 2
-
-
-def _attention_maps(explanation: Explanation) -> dict:
-    """The M maps of all queries: a picture for each head."""
-    maps = explanation.masks.attention_maps  # Q×M×h×w
-    total = maps.flatten(1).sum(1)  # M where each head sums to one, else 1
-    shares = maps.flatten(2).sum(2) / total[:, None]
+def _attention_maps(maps: torch.Tensor) -> dict:
+    """Q×M×h×w maps as a picture for each head, and the heads' shares of the weight, if any."""
+    is_joint = softmax_of(maps) == "joint"
+    shares = [[round(share, 4) for share in row] for row in maps.flatten(2).sum(2).tolist()]
     return {
         "views": [tiles_view(Tiles.of(maps[:, head], 10)) for head in range(maps.shape[1])],
-        "joint": _is_joint(explanation),
-        "shares": [[round(share, 4) for share in row] for row in shares.tolist()],
+        "shares": shares if is_joint else None,
     }
 
 
-def _stages(explanation: Explanation, fates: list[QueryFate]) -> dict:
-    """For each of the surest kept queries its pictures of every stage, and its mask."""
+def _stages(explanation: Explanation, queries: list[QueryOutcome]) -> dict:
+    """For each of the surest kept queries, the pictures of every stage, and its mask."""
     masks = explanation.masks
     kept = masks.kept.tolist()
     return {
@@ -176,13 +208,13 @@ def _stages(explanation: Explanation, fates: list[QueryFate]) -> dict:
             "logits": palette_uri(logit_levels(masks.logits[row]), "RdBu_r"),
             "mask": png_uri(_mask(masks.logits[row], query_color(query))),
         }
-        for query in surest_kept(fates, MAX_STAGE_QUERIES)
+        for query in surest_kept(queries, MAX_STAGE_QUERIES)
         for row in [kept.index(query)]
     }
 
 
 def _mask(logits: torch.Tensor, color: tuple[int, int, int]) -> np.ndarray:
-    """Where the logits of a mask are above 0, in a colour: H×W×4 uint8 RGBA."""
+    """Paints where the logits of a mask are above 0, in a colour: H×W×4 uint8 RGBA."""
     inside = (logits > 0).cpu().numpy()
     return np.dstack([np.broadcast_to(np.uint8(color), (*inside.shape, 3)), inside * np.uint8(170)])
 
@@ -191,15 +223,15 @@ def _rounds(explanation: Explanation) -> list[dict]:
     colors = query_colors(len(explanation.raw.logits))
     return [
         {
-            "winner": png_uri(colors[at_most(_host(fight.winner).astype(np.int32), LONGEST)]),
-            "fighters": sorted(fight.fighters, key=lambda fighter: -fighter.pixels),
+            "winner": png_uri(colors[at_most(_host(one.winner).astype(np.int32), LONGEST)]),
+            "candidates": sorted(one.candidates, key=lambda candidate: -candidate.pixels),
         }
-        for fight in explanation.masks.rounds
+        for one in explanation.masks.rounds
     ]
 
 
 def _margins(explanation: Explanation) -> dict | None:
-    """How clear the fight was; None where fewer than two fought."""
+    """How clearly the best mask wins each pixel; None where fewer than two masks compete."""
     if len(explanation.masks.kept) < 2:
         return None
     margins = _host(explanation.masks.margins)
@@ -214,7 +246,7 @@ def _margins(explanation: Explanation) -> dict | None:
 
 
 def final_picture(explanation: Explanation) -> np.ndarray:
-    """The panoptic picture as ``detr-d2 demo`` draws it, at most ``LONGEST`` long: RGB uint8."""
+    """Draws the panoptic picture as ``detr-d2 demo`` does, at most ``LONGEST`` long: RGB uint8."""
     ids = at_most(_host(explanation.masks.ids), LONGEST)
     height, width = explanation.raw.sizes.network
     picture = enlarge(cv2.resize(explanation.picture[:height, :width], ids.shape[::-1]))

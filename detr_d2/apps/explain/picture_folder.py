@@ -26,7 +26,7 @@ from detr_d2.apps.explain.grid_pictures import (
 )
 from detr_d2.apps.explain.mask_head_stages import Stage
 from detr_d2.apps.explain.page_content import CHANNELS, MAX_STAGE_QUERIES, final_picture
-from detr_d2.apps.explain.query_outcomes import query_fates, surest_kept
+from detr_d2.apps.explain.query_outcomes import query_outcomes, surest_kept
 from detr_d2.visualization import below, beside, enlarge
 
 # Width of a map in a row of maps, in pixels.
@@ -36,9 +36,9 @@ SMALL = 320
 
 
 def pictures(explanation: Explanation) -> Iterator[tuple[str, np.ndarray]]:
-    """Names, without a suffix, and H×W×3 uint8 RGB, in the order of the moves.
+    """Makes the pictures in the order of the moves: names, without a suffix, and H×W×3 uint8 RGB.
 
-    Pictures of queries are those of the surest kept ones, at most ``MAX_STAGE_QUERIES``.
+    At most ``MAX_STAGE_QUERIES`` queries have pictures, the surest of the kept ones.
     """
     image = enlarge(explanation.picture)
     small = _shrink(image)
@@ -56,27 +56,28 @@ def pictures(explanation: Explanation) -> Iterator[tuple[str, np.ndarray]]:
     yield "move3_boxes", _boxes(explanation, image)
     if explanation.masks is None:
         return
-    fates, kept = query_fates(explanation), explanation.masks.kept.tolist()
-    for query in surest_kept(fates, MAX_STAGE_QUERIES):
+    masks, queries = explanation.masks, query_outcomes(explanation)
+    kept = masks.kept.tolist()
+    for query in surest_kept(queries, MAX_STAGE_QUERIES):
         row, of_query = kept.index(query), f"query{query:03d}"
-        attention = explanation.decoder_attention[-1].weights()[:, query].mean(0)
-        yield f"move3_{of_query}_attention", heated(small, _levels(attention, explanation))
-        maps = explanation.masks.attention_maps[query]
-        yield (
-            f"move4_{of_query}_maps",
-            beside([heated(small, _levels(m.flatten(), explanation)) for m in maps]),
-        )
-        yield f"move5_{of_query}_stages", _stages(explanation.masks.stages, row)
-        logits = logit_levels(explanation.masks.logits[row])
+        if explanation.decoder_attention:
+            attention = explanation.decoder_attention[-1].weights()[:, query].mean(0)
+            yield f"move3_{of_query}_attention", heated(small, _levels(attention, explanation))
+        if masks.attention_maps is not None:
+            maps = [_levels(m.flatten(), explanation) for m in masks.attention_maps[query]]
+            yield f"move4_{of_query}_maps", beside([heated(small, levels) for levels in maps])
+        if masks.stages:
+            yield f"move5_{of_query}_stages", _stages(masks.stages, row)
+        logits = logit_levels(masks.logits[row])
         yield f"move5_{of_query}_mask_logits", _enlarge_cells(colored(logits, "RdBu_r"))
     colors = query_colors(len(explanation.raw.logits))
-    for number, fight in enumerate(explanation.masks.rounds, start=1):
-        yield f"move7_round{number}", _enlarge_cells(colors[fight.winner.cpu().numpy()])
+    for number, one in enumerate(masks.rounds, start=1):
+        yield f"move7_round{number}", _enlarge_cells(colors[one.winner.cpu().numpy()])
     yield "move7_final", final_picture(explanation)
 
 
 def _shrink(image: np.ndarray) -> np.ndarray:
-    """An image as it lies under maps, of which there are many: at most ``SMALL`` long."""
+    """Makes an image that lies under maps at most ``SMALL`` long, because there are many."""
     factor = SMALL / max(image.shape[:2])
     if factor >= 1:
         return image
@@ -84,25 +85,25 @@ def _shrink(image: np.ndarray) -> np.ndarray:
 
 
 def _enlarge_cells(picture: np.ndarray) -> np.ndarray:
-    """A small H×W×3 picture whose pixels stay squares."""
+    """Enlarges a small H×W×3 picture so that its pixels become squares."""
     factor = max(1, round(SMALL / max(picture.shape[:2])))
     return picture.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def _row(levels: np.ndarray, maps: torch.Tensor) -> np.ndarray:
-    """A strip of maps (C×h×w), each enlarged to about ``MAP_WIDTH``, a gap between them."""
+    """Enlarges a strip of C×h×w maps to about ``MAP_WIDTH`` each, with gaps between them."""
     factor = max(1, round(MAP_WIDTH / maps.shape[2]))
     large = levels.repeat(factor, axis=0).repeat(factor, axis=1)
     return beside(np.split(large, large.shape[1] // (maps.shape[2] * factor), axis=1))
 
 
 def _levels(weights: torch.Tensor, explanation: Explanation) -> np.ndarray:
-    """S weights as h×w levels up to their peak."""
+    """Turns S weights into h×w levels, of which the highest is 255."""
     return Tiles.of(weights.view(1, *explanation.padding_mask.shape), 1).picture
 
 
 def _encoder_attention(explanation: Explanation, image: np.ndarray) -> np.ndarray:
-    """What the middle of the image attends to in the last layer, over all heads."""
+    """Shows what the middle of the image attends to in the last layer, as the mean over heads."""
     height, width = explanation.padding_mask.shape
     middle = torch.tensor([height // 2 * width + width // 2])
     attention = explanation.encoder_attention[-1]
@@ -114,24 +115,27 @@ def _encoder_attention(explanation: Explanation, image: np.ndarray) -> np.ndarra
 
 
 def _boxes(explanation: Explanation, image: np.ndarray) -> np.ndarray:
-    """Boxes of the kept queries; of a model without masks, of those that are likelier something."""
+    """Draws the boxes of the kept queries.
+
+    For a model without masks these are the queries that are likelier an object than nothing.
+    """
     network, padded = explanation.raw.sizes.network, explanation.raw.sizes.padded
     height, width = (image.shape[i] * network[i] / padded[i] for i in (0, 1))
     shown = [
-        fate
-        for fate in query_fates(explanation)
-        if (fate.kept if explanation.masks is not None else fate.score > fate.no_object)
+        query
+        for query in query_outcomes(explanation)
+        if (query.kept if explanation.masks is not None else query.score > query.no_object)
     ]
     visualizer = Visualizer(image, explanation.metadata)
     return visualizer.overlay_instances(
-        boxes=np.reshape([fate.box_xyxy for fate in shown], (-1, 4)) * ([width, height] * 2),
-        labels=[f"{fate.index} {fate.name} {fate.score:.0%}" for fate in shown],
-        assigned_colors=[np.array(query_color(fate.index)) / 255 for fate in shown],
+        boxes=np.reshape([query.box_xyxy for query in shown], (-1, 4)) * ([width, height] * 2),
+        labels=[f"{query.index} {query.name} {query.score:.0%}" for query in shown],
+        assigned_colors=[np.array(query_color(query.index)) / 255 for query in shown],
     ).get_image()
 
 
 def _stages(stages: list[Stage], row: int) -> np.ndarray:
-    """A row for each stage: the mean over channels, then the strongest channels."""
+    """Puts a row for each stage below the other: the mean over channels, then some channels."""
     rows = []
     for stage in stages:
         maps = torch.cat([stage.mean[row, None], stage.maps[row]])

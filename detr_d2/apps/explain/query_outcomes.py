@@ -12,13 +12,13 @@ from torchvision.ops import box_convert
 
 from detr_d2.apps.explain.explanation import Explanation
 
-# Classes that are listed of each query.
+# Number of classes that are listed for each query.
 TOP_CLASSES = 3
 
 
 @dataclass(frozen=True)
-class QueryFate:
-    """One query.
+class QueryOutcome:
+    """One query: what it predicts, whether it is kept, and what it has in the panoptic picture.
 
     Attributes:
         index: of the query.
@@ -29,10 +29,10 @@ class QueryFate:
         no_object: the probability of "no object".
         top: names and probabilities of its best classes, "no object" among them.
         box_xyxy: corners relative to the image, in [0, 1].
-        kept: whether it fights for pixels.
-        why: one sentence.
-        segment: id of its segment in the panoptic picture; 0: it has none.
-        pixels: that it has itself in the panoptic picture.
+        kept: whether it competes for pixels.
+        why: the reason, one or two sentences.
+        segment: id of its segment in the panoptic picture; 0 if it has none.
+        pixels: number of pixels that it has itself in the panoptic picture.
     """
 
     index: int
@@ -53,8 +53,8 @@ class QueryFate:
         return "thing" if self.is_thing else "stuff"
 
 
-def query_fates(explanation: Explanation) -> list[QueryFate]:
-    """Of all Q queries, by their indices."""
+def query_outcomes(explanation: Explanation) -> list[QueryOutcome]:
+    """Tells what became of all Q queries, in the order of their indices."""
     raw, masks = explanation.raw, explanation.masks
     probabilities = raw.logits.softmax(-1)
     no_object = probabilities[:, -1].tolist()
@@ -78,7 +78,7 @@ def query_fates(explanation: Explanation) -> list[QueryFate]:
         return f"Dropped: its score is not above {thresh}."
 
     return [
-        QueryFate(
+        QueryOutcome(
             index=query,
             class_id=classes[query],
             name=names[classes[query]],
@@ -101,19 +101,22 @@ def query_fates(explanation: Explanation) -> list[QueryFate]:
     ]
 
 
-def best_query(fates: list[QueryFate]) -> int:
-    """The query to begin with: of those with pixels the surest thing, or else the surest."""
-    return max(fates, key=lambda f: (f.segment > 0, f.kept, f.is_thing, f.score)).index
+def best_query(outcomes: list[QueryOutcome]) -> int:
+    """Index of the query that the page shows first.
+
+    It is the surest thing of those that have a segment, or else the surest query.
+    """
+    return max(outcomes, key=lambda q: (q.segment > 0, q.kept, q.is_thing, q.score)).index
 
 
-def surest_kept(fates: list[QueryFate], count: int) -> list[int]:
+def surest_kept(outcomes: list[QueryOutcome], count: int) -> list[int]:
     """Indices of the kept queries of the highest scores, at most ``count``, the surest first."""
-    kept = sorted((fate for fate in fates if fate.kept), key=lambda fate: -fate.score)
-    return [fate.index for fate in kept[:count]]
+    kept = sorted((query for query in outcomes if query.kept), key=lambda query: -query.score)
+    return [query.index for query in kept[:count]]
 
 
 def _segments(explanation: Explanation) -> tuple[dict[int, int], dict[int, int]]:
-    """For the queries that are in the panoptic picture its id and their own pixels."""
+    """For each query in the panoptic picture its segment's id, and its own number of pixels."""
     masks = explanation.masks
     if masks is None or not masks.segments_info:
         return {}, {}

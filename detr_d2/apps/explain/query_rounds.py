@@ -1,4 +1,4 @@
-"""The fight for pixels, round by round, in terms of queries.
+"""The rounds of the pixel-wise argmax, in terms of queries.
 
 Axes: n kept queries; h×w the mask logits (stride 4), H'×W' the output.
 """
@@ -9,22 +9,23 @@ from dataclasses import dataclass
 
 import torch
 
-from detr_d2.modeling.inference import InferenceOptions, QuerySelection
-from detr_d2.modeling.merging import MergingRound, first_of_class
+from detr_d2.modeling.inference import QuerySelection
+from detr_d2.modeling.merging import MergeRound
 from detr_d2.modeling.upsampling import ImageSizes, UpsampledMasks
 
 
 @dataclass(frozen=True)
-class Fighter:
-    """A query in one round.
+class Candidate:
+    """A query whose mask competes for pixels in one round.
 
     Attributes:
         query: its index.
-        pixels: those that it has won itself.
-        segment: index of the first query of its segment: another's, where stuff is shared.
-        segment_area: pixels of that segment.
-        outcome: "stays"; "small", its segment has too few pixels; "not first", the reference's
-            merging keeps the first query of a stuff class alone.
+        pixels: number of pixels that it has won itself.
+        segment: index of the first query of its segment, which is another one where queries share
+            a segment.
+        segment_area: number of pixels of that segment.
+        outcome: "stays"; "small" if it is dropped because its segment has too few pixels; "by rule"
+            if the merging rule drops it although its segment has enough.
     """
 
     query: int
@@ -35,66 +36,55 @@ class Fighter:
 
 
 @dataclass(frozen=True)
-class FightRound:
-    """One round.
+class ExplainedRound:
+    """One round of the pixel-wise argmax.
 
     Attributes:
         winner: H'×W' int64, index of the query that has each pixel.
-        fighters: the queries that fight.
+        candidates: the queries whose masks compete.
     """
 
     winner: torch.Tensor
-    fighters: list[Fighter]
+    candidates: list[Candidate]
 
     @classmethod
-    def of(
-        cls,
-        merging_round: MergingRound,
-        kept: QuerySelection,
-        is_thing: torch.Tensor,
-        options: InferenceOptions,
-    ) -> FightRound:
-        """Copies a round of ``merge_panoptic``, which goes on to write into it.
+    def of(cls, merge_round: MergeRound, kept: QuerySelection, min_area: int) -> ExplainedRound:
+        """Copies a round of ``merge_panoptic``, because the next round writes into it.
 
         Args:
-            merging_round: with places in ``kept``.
-            kept: the n queries that began to fight.
-            is_thing: K bool.
-            options: how they are merged.
+            merge_round: gives queries by their places in ``kept``.
+            kept: the n queries that compete in the first round.
+            min_area: segments of at most so many pixels are dropped.
         """
         queries = kept.query_index.tolist()
-        pixels = merging_round.winner.flatten().bincount(minlength=len(kept)).tolist()
-        segment_of = first_of_class(kept.classes.tolist(), is_thing[kept.classes].tolist())
-        survivors = set(merging_round.survivors)
+        pixels = merge_round.winner.flatten().bincount(minlength=len(kept)).tolist()
+        survivors = set(merge_round.survivors)
 
-        def outcome(place: int) -> str:
-            if place in survivors:
-                return "stays"
-            shares = segment_of[place] != place
-            return "not first" if shares and options.stuff_merging == "reference" else "small"
-
-        fighters = [
-            Fighter(
+        def candidate(place: int) -> Candidate:
+            first = merge_round.segment_of[place]
+            segment_area = merge_round.areas[first]
+            outcome = "small" if segment_area <= min_area else "by rule"
+            return Candidate(
                 query=queries[place],
                 pixels=pixels[place],
-                segment=queries[segment_of[place]],
-                segment_area=merging_round.areas[segment_of[place]],
-                outcome=outcome(place),
+                segment=queries[first],
+                segment_area=segment_area,
+                outcome="stays" if place in survivors else outcome,
             )
-            for place in merging_round.fighting
-        ]
-        return cls(kept.query_index[merging_round.winner], fighters)
+
+        winner = kept.query_index[merge_round.winner]
+        return cls(winner, [candidate(place) for place in merge_round.competing])
 
 
 def margins(mask_logits: torch.Tensor, sizes: ImageSizes) -> torch.Tensor:
-    """By how much each pixel's highest logit is above the second.
+    """Computes by how much the highest logit of each pixel is above the second.
 
     Args:
-        mask_logits: n×h×w, of the queries that fight.
+        mask_logits: n×h×w, of the queries that compete.
         sizes: the sizes of the image.
 
     Returns:
-        H'×W' float32; infinite where fewer than two fight.
+        H'×W' float32; infinite where fewer than two queries compete.
     """
     margin = mask_logits.new_full(sizes.output, float("inf"), dtype=torch.float32)
     if len(mask_logits) > 1:

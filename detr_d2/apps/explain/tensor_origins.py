@@ -9,16 +9,16 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from torch import nn
+
 from detr_d2.apps.explain.explanation import Explanation
 from detr_d2.apps.explain.query_rounds import margins
 from detr_d2.apps.explain.recorded_attention import RecordedAttention
-from detr_d2.modeling import DETR, AttentionMaskHead
-from detr_d2.modeling.attention_mask_head import AttentionMap
-from detr_d2.modeling.detector import BoxHead, Detector, grid_padding_mask
+from detr_d2.modeling import DETR
+from detr_d2.modeling.detector import to_grid
 from detr_d2.modeling.inference import select_panoptic_queries
 from detr_d2.modeling.merging import merge_panoptic
 from detr_d2.modeling.raw_prediction import RawPrediction
-from detr_d2.modeling.transformer import MultiHeadAttention, Transformer
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Origin:
 
 
 def origins(explanation: Explanation) -> dict[int, list[Origin]]:
-    """The tensors of each move, 1 to 7; without masks, 1 to 3."""
+    """Lists the tensors of each move: of moves 1 to 7, or of 1 to 3 for a model without masks."""
     moves = {1: _backbone(explanation), 2: _encoder(explanation), 3: _decoder(explanation)}
     if explanation.masks is not None:
         moves |= {
@@ -64,74 +64,78 @@ def place_of(code: Callable) -> str:
     return f"{file}{line}: {function.__qualname__}"
 
 
+def _place_of_module(module: nn.Module) -> str:
+    return place_of(type(module))
+
+
 def _backbone(e: Explanation) -> list[Origin]:
-    backbone = place_of(type(e.model.detector.backbone))
+    detector = e.model.detector
+    backbone = _place_of_module(detector.backbone)
     return [
         Origin("image", "3×H×W", (3, *e.raw.sizes.padded), place_of(DETR.preprocess)),
         *(
             Origin(f'features["{name}"]', "C×H×W", tuple(feature.shape), backbone, _BACKBONE)
             for name, feature in e.features.items()
         ),
-        Origin("padding_mask", "h×w", tuple(e.padding_mask.shape), place_of(grid_padding_mask)),
+        Origin("padding_mask", "h×w", tuple(e.padding_mask.shape), place_of(to_grid)),
         Origin(
             "positions",
             "D×h×w",
             tuple(e.positions.shape),
-            place_of(type(e.model.detector.position_encoding)),
+            _place_of_module(detector.position_encoding),
             "detector.position_encoding",
         ),
     ]
 
 
 def _encoder(e: Explanation) -> list[Origin]:
-    points = e.padding_mask.numel()
+    points, transformer = e.padding_mask.numel(), _place_of_module(e.model.detector.transformer)
     return [
         Origin(
             "projected",
             "D×h×w",
             tuple(e.projected.shape),
-            place_of(Detector),
+            place_of(e.model.detector.encode),
             "detector.input_proj",
         ),
-        *(_weights(attention, "M×S×S", points, points) for attention in e.encoder_attention),
-        Origin("memory", "D×h×w", tuple(e.memory.shape), place_of(Transformer), _ENCODED),
+        *(_weights(e, attention, "M×S×S", points) for attention in e.encoder_attention),
+        Origin("memory", "D×h×w", tuple(e.memory.shape), transformer, _TRANSFORMER),
     ]
 
 
-def _weights(attention: RecordedAttention, axes: str, targets: int, sources: int) -> Origin:
-    shape = (attention.num_heads, targets, sources)
-    return Origin("softmax(q·k)", axes, shape, place_of(MultiHeadAttention), attention.name)
+def _weights(e: Explanation, attention: RecordedAttention, axes: str, targets: int) -> Origin:
+    shape = (attention.num_heads, targets, e.padding_mask.numel())
+    place = _place_of_module(e.model.get_submodule(attention.name))
+    return Origin("softmax(q·k)", axes, shape, place, attention.name)
 
 
 def _decoder(e: Explanation) -> list[Origin]:
-    points, queries = e.padding_mask.numel(), e.hidden.shape[1]
+    detector, queries = e.model.detector, e.hidden.shape[1]
+    transformer, predict = _place_of_module(detector.transformer), place_of(detector.predict)
+    boxes = tuple(e.raw.boxes_cxcywh.shape)
     return [
-        *(_weights(attention, "M×Q×S", queries, points) for attention in e.decoder_attention),
-        Origin("hidden", "L×Q×D", tuple(e.hidden.shape), place_of(Transformer), _DECODED),
-        Origin("logits", "Q×(K+1)", tuple(e.raw.logits.shape), place_of(Detector), _CLASS_HEAD),
-        Origin(
-            "boxes_cxcywh", "Q×4", tuple(e.raw.boxes_cxcywh.shape), place_of(BoxHead), _BOX_HEAD
-        ),
+        *(_weights(e, attention, "M×Q×S", queries) for attention in e.decoder_attention),
+        Origin("hidden", "L×Q×D", tuple(e.hidden.shape), transformer, _TRANSFORMER),
+        Origin("logits", "Q×(K+1)", tuple(e.raw.logits.shape), predict, _CLASS_HEAD),
+        Origin("boxes_cxcywh", "Q×4", boxes, predict, _BOX_HEAD),
     ]
 
 
 def _attention_maps(e: Explanation) -> list[Origin]:
-    shape = tuple(e.masks.attention_maps.shape)
-    module = "mask_head.attention_map"
-    return [Origin("attention", "Q×M×h×w", shape, place_of(AttentionMap), module)]
+    if e.masks.attention_maps is None:
+        return []
+    head, shape = e.model.mask_head, tuple(e.masks.attention_maps.shape)
+    name = head.explained_modules().attention_maps
+    place = _place_of_module(head.get_submodule(name))
+    return [Origin("attention", "Q×M×h×w", shape, place, f"{_MASK_HEAD}.{name}")]
 
 
 def _mask_head(e: Explanation) -> list[Origin]:
-    upsample = place_of(AttentionMaskHead.upsample)
+    head = _place_of_module(e.model.mask_head)
+    logits, masks = tuple(e.masks.logits.shape), place_of(RawPrediction.masks)
     return [
-        *(Origin("x", "n×C×H×W", stage.shape, upsample, stage.name) for stage in e.masks.stages),
-        Origin(
-            "mask_logits",
-            "n×H/4×W/4",
-            tuple(e.masks.logits.shape),
-            place_of(RawPrediction.masks),
-            "mask_head.output_conv",
-        ),
+        *(Origin("x", "n×C×H×W", stage.shape, head, stage.name) for stage in e.masks.stages),
+        Origin("mask_logits", "n×H/4×W/4", logits, masks, _MASK_HEAD),
     ]
 
 
@@ -156,7 +160,7 @@ def _merging(e: Explanation) -> list[Origin]:
 
 
 _BACKBONE = "detector.backbone"
-_ENCODED = "detector.transformer.encoder_norm"
-_DECODED = "detector.transformer.decoder_norm"
+_TRANSFORMER = "detector.transformer"
 _CLASS_HEAD = "detector.class_head"
 _BOX_HEAD = "detector.box_head"
+_MASK_HEAD = "mask_head"

@@ -18,7 +18,7 @@ from detectron2.data import Metadata
 from detr_d2.apps.explain.hook_recording import output_of, recording
 from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions, read_image
 from detr_d2.engine.training_stages import evaluation_config
-from detr_d2.modeling import AttentionMaskHead
+from detr_d2.modeling.inference_options import PanopticOptions
 from detr_d2.modeling.raw_prediction import RawPrediction
 from detr_d2.predictor import Predictor, require_names
 from detr_d2.visualization import PanopticScene, draw_view, enlarge
@@ -29,21 +29,6 @@ from detr_d2.visualization.painting import inner_points
 LONGEST_SIDE = 1280
 
 
-@dataclass(frozen=True)
-class Merging:
-    """What can be changed without a forward pass; the names are those of ``MODEL.DETR.TEST``.
-
-    Attributes:
-        score_thresh: in [0, 1].
-        min_area: in pixels of the image.
-        stuff_merging: "reference" or "merged".
-    """
-
-    score_thresh: float
-    min_area: int
-    stuff_merging: str
-
-
 @dataclass(frozen=True, eq=False)
 class Shown:
     """An image, what the network made of it, and its panoptic picture.
@@ -51,7 +36,7 @@ class Shown:
     Attributes:
         image: H×W×3 uint8 RGB.
         raw: from which pictures are merged.
-        attention_maps: Q×M×h×w float32; None where the mask head has none.
+        attention_maps: Q×M×h×w float32; None where the mask head names none.
         metadata: names and colours of the classes.
         ids: H×W int32, 0 where there is nothing.
         segments_info: what each id stands for, see ``merge_panoptic``.
@@ -70,8 +55,8 @@ class Shown:
     def scene(self) -> PanopticScene:
         return PanopticScene.from_panoptic(self.ids, self.segments_info)
 
-    def merged(self, merging: Merging) -> Shown:
-        """The same image in another panoptic picture, without another forward pass."""
+    def merged(self, merging: PanopticOptions) -> Shown:
+        """Merges the masks in another way, without another forward pass."""
         ids, segments_info = _merge(self.raw, merging)
         return replace(self, ids=ids, segments_info=segments_info)
 
@@ -115,17 +100,21 @@ class Viewer:
 
     Attributes:
         predictor: of the model; its outputs have ``raw`` alone.
-        merging: what the config says, to begin with.
+        merging: how masks are merged at first, as the config says.
     """
 
     def __init__(
         self,
         predictor: Predictor,
-        merging: Merging,
+        merging: PanopticOptions,
         image_options: ImageOptions = DEFAULT_OPTIONS,
     ) -> None:
-        """Takes a predictor whose outputs have ``raw``, see ``from_config``, the merging to begin
-        with, and how image files are to be understood.
+        """Makes a viewer; ``from_config`` is the usual way.
+
+        Args:
+            predictor: its outputs have ``raw``.
+            merging: how masks are merged at first.
+            image_options: how image files are read.
         """
         self.predictor = predictor
         self.merging = merging
@@ -146,13 +135,12 @@ class Viewer:
             raise ValueError(
                 "The model has no masks (MODEL.DETR.MASK_ON is False), and so no segments."
             )
-        test = cfg.MODEL.DETR.TEST
-        merging = Merging(test.SCORE_THRESH, test.MIN_AREA, test.STUFF_MERGING)
         predictor = Predictor(_raw_config(evaluation_config(cfg)))
         require_names(predictor)
+        merging = predictor.model.options.panoptic
         return cls(predictor, merging, ImageOptions.from_config(cfg))
 
-    def look_at_file(self, path: str | Path, merging: Merging) -> Shown:
+    def look_at_file(self, path: str | Path, merging: PanopticOptions) -> Shown:
         """Looks at an image file, made smaller where it is longer than ``LONGEST_SIDE``.
 
         Raises:
@@ -165,24 +153,19 @@ class Viewer:
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         return self.look_at(image, merging)
 
-    def look_at(self, image: np.ndarray, merging: Merging) -> Shown:
+    def look_at(self, image: np.ndarray, merging: PanopticOptions) -> Shown:
         """Runs the network on an image, H×W×3 uint8 RGB."""
         model = self.predictor.model
-        has_maps = isinstance(model.mask_head, AttentionMaskHead)
-        wanted = {"mask_head.attention_map": output_of} if has_maps else {}
-        with recording(model, wanted) as calls:
+        name = model.mask_head.explained_modules().attention_maps
+        with recording(model.mask_head, {} if name is None else {name: output_of}) as calls:
             raw = self.predictor(image[:, :, ::-1])["raw"]
-            ids, segments_info = _merge(raw, merging)  # has the mask head make its maps
-        maps = calls["mask_head.attention_map"][0][0] if has_maps else None
+            ids, segments_info = _merge(raw, merging)  # the mask head makes its maps here
+        maps = calls[name][0][0].float() if calls.get(name) else None
         return Shown(image, raw, maps, self.predictor.metadata, ids, segments_info)
 
 
-def _merge(raw: RawPrediction, merging: Merging) -> tuple[np.ndarray, list[dict]]:
-    ids, segments_info = raw.panoptic(
-        score_thresh=merging.score_thresh,
-        stuff_merging=merging.stuff_merging,
-        min_area=merging.min_area,
-    )
+def _merge(raw: RawPrediction, merging: PanopticOptions) -> tuple[np.ndarray, list[dict]]:
+    ids, segments_info = raw.panoptic(merging)
     return ids.cpu().numpy(), segments_info
 
 

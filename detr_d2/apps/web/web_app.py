@@ -6,8 +6,10 @@ import gradio as gr
 import numpy as np
 from gradio.data_classes import ImageData
 
-from detr_d2.apps.web.image_viewer import Merging, Shown, Viewer
+from detr_d2.apps.web.image_viewer import Shown, Viewer
 from detr_d2.apps.web.segment_markup import explanation, segment_choices, segment_list
+from detr_d2.modeling.inference_options import PanopticOptions
+from detr_d2.modeling.merging_rules import MERGING_RULES
 
 # Highest minimum area that the slider goes to, in pixels.
 MAX_MIN_AREA = 2000
@@ -20,10 +22,11 @@ MAX_WAITING = 20
 
 SANS, MONO = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
 
-STUFF_MERGINGS = [
-    ("reference: the first query of a stuff class alone", "reference"),
-    ("merged: all queries of a stuff class share a segment", "merged"),
-]
+# What the page says of merging rules; of others it says the name alone.
+RULE_TEXTS = {
+    "reference": "reference: the first query of a stuff class alone",
+    "merged": "merged: all queries of a stuff class share a segment",
+}
 
 
 def build_app(viewer: Viewer) -> gr.Blocks:
@@ -34,7 +37,7 @@ def build_app(viewer: Viewer) -> gr.Blocks:
 
     def merge(shown: Shown | None, path: str | None, *settings) -> tuple:
         if shown is not None:
-            return _show(shown.merged(Merging(*settings)))
+            return _show(shown.merged(_merging(*settings)))
         return look(path, *settings)
 
     def point(event: gr.SelectData, shown: Shown | None, path: str | None, *settings) -> tuple:
@@ -48,7 +51,7 @@ def build_app(viewer: Viewer) -> gr.Blocks:
     def seen(path: str | None, settings: tuple) -> Shown | None:
         """Looks at what was uploaded, the first time or after it was forgotten."""
         try:
-            return None if path is None else viewer.look_at_file(path, Merging(*settings))
+            return None if path is None else viewer.look_at_file(path, _merging(*settings))
         except FileNotFoundError as error:
             raise _told("This image is no longer there: upload it again.") from error
         except ValueError as error:
@@ -126,8 +129,13 @@ def make_theme() -> gr.Theme:
     return theme.set(**light, **{f"{name}_dark": "*neutral_300" for name in names})
 
 
-def _settings(merging: Merging) -> list[gr.components.Component]:
-    """What changes a ``Merging``, in the order of its attributes."""
+def _merging(score_thresh: float, min_area: int, stuff_merging: str) -> PanopticOptions:
+    """Takes the values of the settings, in their order in the page."""
+    return PanopticOptions(score_thresh, stuff_merging, min_area)
+
+
+def _settings(merging: PanopticOptions) -> list[gr.components.Component]:
+    """Makes the settings that ``_merging`` takes, in the same order."""
     return [
         gr.Slider(
             0,
@@ -148,7 +156,10 @@ def _settings(merging: Merging) -> list[gr.components.Component]:
             elem_id="min_area",
         ),
         gr.Radio(
-            STUFF_MERGINGS, value=merging.stuff_merging, label="Stuff", elem_id="stuff_merging"
+            [(RULE_TEXTS.get(rule, rule), rule) for rule in MERGING_RULES],
+            value=merging.stuff_merging,
+            label="Stuff",
+            elem_id="stuff_merging",
         ),
     ]
 

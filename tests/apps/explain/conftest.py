@@ -29,7 +29,7 @@ def make_model(make_tiny_cfg, tmp_path_factory, image) -> Callable:
         for name, module in model.named_modules():
             if name.endswith(("q_proj", "k_proj")):
                 module.weight.data *= 3
-        if model.mask_head is not None:
+        if hasattr(model.mask_head, "attention_map"):
             of_attention = -model.mask_head.attention_map.num_heads
             weight = model.mask_head.input_conv.weight.data[:, of_attention:]
             torch.nn.init.normal_(weight, std=20.0)
@@ -38,7 +38,8 @@ def make_model(make_tiny_cfg, tmp_path_factory, image) -> Callable:
         (raw,) = model.raw_predictions([image])
         scores = raw.logits.softmax(-1)[:, :-1].amax(-1).sort(descending=True).values.tolist()
         threshold = sum([1.0, *scores, 0.0][kept : kept + 2]) / 2
-        model.options = replace(model.options, score_thresh=threshold)
+        panoptic = replace(model.options.panoptic, score_thresh=threshold)
+        model.options = replace(model.options, panoptic=panoptic)
         return model
 
     return make
@@ -53,7 +54,7 @@ def panoptic_alone() -> Callable:
 
     def predict(model, image: dict) -> tuple[torch.Tensor, list[dict]]:
         (raw,) = model.raw_predictions([image])
-        return raw.result(replace(model.options, instances_on=False))["panoptic_seg"]
+        return raw.panoptic()
 
     return predict
 

@@ -67,14 +67,14 @@ def test_tensors_are_those_of_the_model(make_model, image, overrides, check_agai
 
 @pytest.mark.parametrize("chunk_size", [16, 2])
 def test_picture_beside_instances_differs_by_rounding_alone(make_model, image, chunk_size):
-    """The masks of things are made with those that fight, and chunks hold other queries."""
+    """The masks of things are made with those that compete, and chunks hold other queries."""
     model = make_model("MODEL.DETR.MASK_CHUNK_SIZE", chunk_size)
     assert model.options.instances_on
     masks = explain(model, image).masks
     (raw,) = model.raw_predictions([image])
-    ids, _ = raw.result(model.options)["panoptic_seg"]
+    ids, _ = raw.result()["panoptic_seg"]
     torch.testing.assert_close(masks.logits, raw.masks(masks.kept))
-    survivors = {fighter.query for fighter in masks.rounds[-1].fighters}
+    survivors = {candidate.query for candidate in masks.rounds[-1].candidates}
     of_survivors = masks.logits[[query in survivors for query in masks.kept.tolist()]]
     clear = margins(of_survivors, raw.sizes) > 1e-4
     assert clear.float().mean() > 0.98
@@ -179,13 +179,6 @@ def test_model_is_left_as_it_was(make_model, image):
 def test_names_come_from_the_model_where_no_metadata_is_given(explanation, model):
     assert list(explanation.class_names) == list(model.loading_rules.classes.names)
     assert "ball" in explanation.class_names
-
-
-def test_other_mask_heads_are_refused(make_model, image):
-    model = make_model()
-    model.mask_head = torch.nn.Identity()
-    with pytest.raises(ValueError, match=r"Identity \(MODEL\.DETR\.MASK_HEAD\.NAME\)"):
-        explain(model, image)
 
 
 def test_parts_that_run_past_their_hooks_are_named(make_model, image, monkeypatch):

@@ -20,7 +20,7 @@ def trained_cfg(make_tiny_cfg, make_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     model = make_model()
     torch.save({"model": model.state_dict()}, folder / "model.pth")
-    threshold = model.options.score_thresh
+    threshold = model.options.panoptic.score_thresh
     overrides = ["MODEL.WEIGHTS", str(folder / "model.pth"), "MODEL.DETR.TEST.SCORE_THRESH"]
     return make_tiny_cfg(folder, *overrides, threshold)
 

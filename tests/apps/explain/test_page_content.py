@@ -2,14 +2,16 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 
 from detr_d2.apps.explain import explain
-from detr_d2.apps.explain.page_content import page_context
+from detr_d2.apps.explain.page_content import page_context, softmax_of
 from detr_d2.apps.explain.tensor_origins import origins
 from detr_d2.apps.html import render_page
+from detr_d2.modeling.merging_rules import MERGING_RULES, Merged
 
 
 def page_of(explanation):
@@ -88,6 +90,18 @@ def test_names_are_escaped(make_model, image):
     assert data_of(page)["queries"][0]["name"] == "</script><b>evil"
 
 
+def test_the_softmax_is_told_from_the_maps(make_model, image, page):
+    explanation = explain(make_model("MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX", "joint"), image)
+    joint = page_of(explanation)
+    assert "all heads and points <b>together</b>" in joint
+    assert "all heads and points <b>together</b>" not in page
+    assert "<b>each head</b>" in page
+    shares = torch.tensor(data_of(joint)["maps"]["shares"])
+    torch.testing.assert_close(shares.sum(1), torch.ones(8), rtol=0, atol=1e-3)
+    assert data_of(page)["maps"]["shares"] is None
+    assert softmax_of(explanation.masks.attention_maps * 0.5) == ""
+
+
 @pytest.mark.parametrize("overrides", [["MODEL.DETR.MASK_ON", False], ["MODEL.DETR.ENC_LAYERS", 0]])
 def test_models_without_masks_or_encoder(make_model, image, overrides):
     explanation = explain(make_model(*overrides), image)
@@ -96,6 +110,20 @@ def test_models_without_masks_or_encoder(make_model, image, overrides):
     assert ("stages" in data_of(page)) == masks_on
     assert ("MODEL.DETR.MASK_ON" in page) == (not masks_on)
     assert ("MODEL.DETR.ENC_LAYERS" in page) == (not explanation.encoder_attention)
+
+
+def test_a_further_merging_rule(make_model, image, monkeypatch):
+    class FirstAlone(Merged):
+        def survives(self, areas, segment_of, min_area):
+            return torch.arange(len(areas)) == 0
+
+    monkeypatch.setitem(MERGING_RULES, "first_alone", FirstAlone())
+    model = make_model()
+    panoptic = replace(model.options.panoptic, stuff_merging="first_alone")
+    model.options = replace(model.options, panoptic=panoptic)
+    page = page_of(explain(model, image))
+    assert "The rule <code>STUFF_MERGING “first_alone”</code> says which queries" in page
+    assert page.count("dropped</b> by the rule “first_alone”: its segment has") == 4
 
 
 def test_half_precision(make_model, image, panoptic_alone):
@@ -112,5 +140,5 @@ def test_half_precision(make_model, image, panoptic_alone):
 def test_few_queries_kept(make_model, image, kept):
     page = page_of(explain(make_model(kept=kept), image))
     assert f"Filtering: {kept} of 8 queries are kept" in page
-    assert ("nothing fights" in page) == (kept == 0)
+    assert ("no mask competes" in page) == (kept == 0)
     assert "How clear it was" not in page

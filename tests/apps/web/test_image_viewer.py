@@ -8,13 +8,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from detr_d2.apps.web import Merging, Viewer
+from detr_d2.apps.web import Viewer
 from detr_d2.apps.web import image_viewer as viewer_module
 from detr_d2.apps.web.segment_reasons import reasons
+from detr_d2.modeling.inference_options import PanopticOptions
+from detr_d2.modeling.mask_head_base import ExplainedModules
 from detr_d2.predictor import Predictor
 
 MERGINGS = st.builds(
-    Merging,
+    PanopticOptions,
     score_thresh=st.floats(0, 1),
     min_area=st.integers(0, 2000),
     stuff_merging=st.sampled_from(["reference", "merged"]),
@@ -44,7 +46,7 @@ def test_merges_as_a_new_look_would(viewer, shown, photo, merging):
 
 def test_merges_without_a_forward_pass(viewer, shown, photo, count_passes):
     before = shown.ids.copy(), list(shown.segments_info)
-    few = shown.merged(Merging(0.5, 50, "merged"))
+    few = shown.merged(PanopticOptions(0.5, "merged", 50))
     assert 0 < len(few.segments_info) < len(shown.segments_info)
     assert count_passes() == 0
     np.testing.assert_array_equal(shown.ids, before[0])
@@ -68,18 +70,18 @@ def test_each_segment_can_be_pointed_at(shown):
     for segment in shown.segments_info:
         assert shown.pointed_at(segment["id"]).chosen == segment
     assert shown.pointed_at(999).point is None
-    assert shown.merged(Merging(1.0, 0, "merged")).pointed_at(1).chosen is None
+    assert shown.merged(PanopticOptions(1.0, "merged", 0)).pointed_at(1).chosen is None
 
 
 def test_a_point_stays_when_thresholds_change(shown):
     pointed = shown.pointed(100, 100)
-    merged = pointed.merged(Merging(0.5, 50, "merged"))
+    merged = pointed.merged(PanopticOptions(0.5, "merged", 50))
     assert merged.point == pointed.point
     assert merged.chosen["id"] == merged.ids[pointed.point[1], pointed.point[0]]
 
 
 def test_nothing_is_chosen_where_nothing_is(shown):
-    empty = shown.merged(Merging(1.0, 0, "merged"))
+    empty = shown.merged(PanopticOptions(1.0, "merged", 0))
     assert empty.segments_info == []
     assert not empty.ids.any()
     assert empty.pointed(3, 3).chosen is None
@@ -121,7 +123,8 @@ def test_what_cannot_be_shown_is_refused(web_cfg, override, message):
 
 
 def test_a_head_without_attention_maps_is_shown(viewer, photo, monkeypatch):
-    monkeypatch.setattr(viewer_module, "AttentionMaskHead", type("Other", (), {}))
+    head = type(viewer.predictor.model.mask_head)
+    monkeypatch.setattr(head, "explained_modules", lambda self: ExplainedModules())
     shown = viewer.look_at(photo, replace(viewer.merging, min_area=1))
     assert shown.attention_maps is None
     assert shown.segments_info

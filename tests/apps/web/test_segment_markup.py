@@ -4,8 +4,8 @@ import re
 
 from detectron2.data import Metadata
 
-from detr_d2.apps.web import Merging
 from detr_d2.apps.web.segment_markup import explanation, segment_choices, segment_list
+from detr_d2.modeling.inference_options import PanopticOptions
 from detr_d2.visualization.colors import segment_color
 
 
@@ -49,7 +49,7 @@ def test_names_are_never_html(shown):
     evil = Metadata(name="evil", stuff_classes=names, thing_classes=names)
     object.__setattr__(shown, "metadata", evil)
     pointed = shown.pointed(5, 5)
-    empty = shown.merged(Merging(1.0, 0, "merged"))
+    empty = shown.merged(PanopticOptions(1.0, "merged", 0))
     for html in (segment_list(pointed), explanation(pointed), segment_list(empty)):
         assert "onerror" in html
         assert "<img src=x" not in html
@@ -65,7 +65,7 @@ def test_the_chosen_segment_is_marked(shown):
 
 
 def test_an_empty_picture_says_how_far_it_is_from_full(shown):
-    empty = shown.merged(Merging(1.0, 0, "merged"))
+    empty = shown.merged(PanopticOptions(1.0, "merged", 0))
     assert re.search(r"No segments.*, with \d+\.\d%", segment_list(empty))
     assert "Nothing is here" in explanation(empty.pointed(5, 5))
     assert "Click a segment" in explanation(empty)

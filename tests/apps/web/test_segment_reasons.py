@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from detr_d2.apps.web import Merging
 from detr_d2.apps.web.segment_reasons import MAX_QUERIES, attention_levels, reasons, surest_query
+from detr_d2.modeling.inference_options import PanopticOptions
 from detr_d2.modeling.upsampling import ImageSizes
 
 
@@ -67,7 +67,7 @@ def test_the_surest_of_many_queries_are_shown(shown):
 
 
 def test_surest_query_of_an_empty_picture(shown):
-    name, score = surest_query(shown.merged(Merging(1.0, 0, "merged")))
+    name, score = surest_query(shown.merged(PanopticOptions(1.0, "merged", 0)))
     best = max(shown.segments_info, key=lambda s: s["score"])
     assert name == shown.metadata.stuff_classes[best["category_id"]]
     assert score == pytest.approx(best["score"])

@@ -13,7 +13,7 @@
 
   const hash = () => new URLSearchParams(location.hash.slice(1));
   const queries = data.queries;
-  // The order in which the lists have them.
+  // The order in which the lists show them.
   const order = all(".queries button[data-query]").map((button) => Number(button.dataset.query));
   const state = {
     query: data.first,
@@ -46,7 +46,7 @@
     canvas.dataset.tile = index;
   }
 
-  // Says what was left out.
+  // Says what is not in the page, because it is too large.
   function limited(id, text) {
     const note = byId(`${id}-limits`);
     note.textContent = `${note.textContent} ${text}`.trim();
@@ -54,7 +54,7 @@
   }
 
   // Layer and head: only those that the page has can be chosen.
-  function attentionChooser(id, views, onChange) {
+  function attentionChooser(id, { views, possible }, onChange) {
     const layer = byId(`${id}-layer`);
     const head = byId(`${id}-head`);
     const view = () =>
@@ -74,7 +74,7 @@
     });
     head.addEventListener("change", onChange);
     offerHeads();
-    if (views.length < layer.options.length * head.options.length)
+    if (views.length < possible)
       limited(id, "To keep the file small, not all heads of all layers are in it.");
     return view;
   }
@@ -82,8 +82,8 @@
   // Move 2.
   const encoder = byId("encoder");
   if (encoder) {
-    const { step, views } = data.encoder;
-    const view = attentionChooser("encoder", views, show);
+    const { step } = data.encoder;
+    const view = attentionChooser("encoder", data.encoder, show);
     const columns = Math.ceil(gridWidth / step);
     const rows = Math.ceil(gridHeight / step);
     const marker = encoder.querySelector(".point");
@@ -91,7 +91,7 @@
     encoder.setAttribute("role", "application");
     encoder.setAttribute(
       "aria-label",
-      "Encoder self-attention. Arrow keys move the point whose attention is shown."
+      "Encoder self-attention. The arrow keys choose the point whose attention is shown."
     );
 
     function show() {
@@ -109,7 +109,7 @@
         `weight, ${percent(peak)}, to the brightest cell: ${times.toFixed(times < 9.95 ? 1 : 0)} times an ` +
         `even share (${percent(even)}).`;
     }
-    function moveTo(row, column) {
+    function choosePoint(row, column) {
       state.point = [
         Math.min(rows - 1, Math.max(0, row)) * step,
         Math.min(columns - 1, Math.max(0, column)) * step,
@@ -118,7 +118,7 @@
     }
     function pointAt(event) {
       const frame = encoder.getBoundingClientRect();
-      moveTo(
+      choosePoint(
         Math.floor((((event.clientY - frame.top) / frame.height) * gridHeight) / step),
         Math.floor((((event.clientX - frame.left) / frame.width) * gridWidth) / step)
       );
@@ -127,25 +127,26 @@
     encoder.addEventListener("pointermove", (event) => {
       if (event.pointerType === "mouse" && event.buttons === 1) pointAt(event);
     });
-    const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+    const arrows = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
     encoder.addEventListener("keydown", (event) => {
-      if (!moves[event.key]) return;
+      if (!arrows[event.key]) return;
       event.preventDefault();
       const [row, column] = state.point.map((i) => Math.floor(i / step));
-      moveTo(row + moves[event.key][0], column + moves[event.key][1]);
+      choosePoint(row + arrows[event.key][0], column + arrows[event.key][1]);
     });
     if (step > 1) limited("encoder", `Of this large grid one of ${step} rows and columns can be chosen.`);
     show();
   }
 
   // Moves 3 to 5 of the chosen query.
-  const decoderView = attentionChooser("decoder", data.decoder.views, showDecoder);
+  const decoder = byId("decoder");
+  const decoderView = decoder && attentionChooser("decoder", data.decoder, showDecoder);
 
   function showDecoder() {
     const view = decoderView();
-    drawTile(byId("decoder").querySelector("canvas"), view, state.query);
+    drawTile(decoder.querySelector("canvas"), view, state.query);
     byId("decoder-text").textContent =
-      `Where query ${state.query} (${queries[state.query].name}) looks. Its strongest weight is ` +
+      `This is where query ${state.query} (${queries[state.query].name}) looks. Its strongest weight is ` +
       `${percent(view.peaks[state.query])}.`;
   }
 
@@ -165,7 +166,7 @@
       const view = data.maps.views[head];
       drawTile(figure.querySelector("canvas"), view, state.query);
       figure.querySelector("figcaption span").textContent =
-        (data.maps.joint ? `${percent(data.maps.shares[state.query][head])} of the weight, ` : "") +
+        (data.maps.shares ? `${percent(data.maps.shares[state.query][head])} of the weight, ` : "") +
         `peak ${percent(view.peaks[state.query])}`;
     });
   }
@@ -200,7 +201,7 @@
     byId("no-stages").hidden = Boolean(shown);
     if (!shown) {
       byId("no-stages").textContent = query.kept
-        ? "To keep the file small, only the surest of the kept queries have their stages in it."
+        ? "To keep the file small, only the surest of the kept queries have their masks in it."
         : `No mask was made of query ${state.query}: move 6 dropped it. Choose a kept one.`;
       return;
     }
@@ -221,11 +222,9 @@
     for (const text of all(".chosen[aria-live]"))
       text.textContent = `Query ${query}: ${chosen.name}, ${percent(chosen.score)}. ${chosen.why}`;
     showBox();
-    showDecoder();
-    if (data.maps) {
-      showMaps();
-      showStages();
-    }
+    if (decoder) showDecoder();
+    if (data.maps) showMaps();
+    if (data.stages) showStages();
     const wanted = hash();
     wanted.set("query", query);
     history.replaceState(null, "", `#${wanted}`);
