@@ -257,9 +257,8 @@ def check_config(cfg: CfgNode) -> None:
     temperature = detr.POSITION_TEMPERATURE
     _require(temperature > 0, "MODEL.DETR.POSITION_TEMPERATURE", temperature, "above 0")
     _require_one_of(detr.POSITION_EMBEDDING, "MODEL.DETR.POSITION_EMBEDDING", ("sine", "learned"))
-    softmax, merging = detr.MASK_HEAD.ATTENTION_SOFTMAX, detr.TEST.STUFF_MERGING
+    softmax = detr.MASK_HEAD.ATTENTION_SOFTMAX
     _require_one_of(softmax, "MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX", ("joint", "per_head"))
-    _require_one_of(merging, "MODEL.DETR.TEST.STUFF_MERGING", ("reference", "merged"))
     _require_one_of(detr.TEST.PRECISION, "MODEL.DETR.TEST.PRECISION", ("float32", "bfloat16"))
     for key in ("SCORE_THRESH", "INSTANCE_SCORE_THRESH"):
         _require(0 <= detr.TEST[key] <= 1, f"MODEL.DETR.TEST.{key}", detr.TEST[key], "in [0, 1]")

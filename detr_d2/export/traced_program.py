@@ -87,6 +87,8 @@ def trace(model: DETR, options: ExportOptions) -> ExportedProgram:
     shapes: tuple = (any_size or None,)
     if options.form == "panoptic" and not fixed:
         inputs, shapes = (image, torch.tensor(EXAMPLE_SIZE)), (any_size, None)
+    # What was compiled before, of another model perhaps, confuses PyTorch's tracing of loops.
+    torch.compiler.reset()
     with torch.no_grad(), _any_size_alike():
         program = torch.export.export(graph, inputs, dynamic_shapes=shapes, strict=False)
     _forget_sources(program)

@@ -80,6 +80,6 @@ class DetectorTransformer(nn.Module):
 
         Under "encoder" self-attention over the grid, under "decoder" attention of queries to the
         grid; by default neither. Each module has ``num_heads`` and modules ``q_proj`` and
-        ``k_proj``, whose outputs, B×T×D each, are multiplied head by head.
+        ``k_proj``, whose outputs, B×T×C each of any width C, are multiplied head by head.
         """
         return {}

@@ -38,4 +38,4 @@ def test_it_trains_predicts_exports_and_is_explained(travel):
     journey = travel("MODEL.DETR.MASK_HEAD.NAME", "DotProductHead")
     assert isinstance(journey.model.mask_head, DotProductHead)
     assert journey.segments_info and journey.equal_ids > 0.999
-    assert "mask head" in journey.page  # and what of it is not shown
+    assert "This mask head names no stages, so only its mask logits are shown." in journey.page
