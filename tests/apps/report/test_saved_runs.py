@@ -46,7 +46,7 @@ def test_figures_are_the_evaluators(save, tmp_path):
     assert points[0.5] == results["PQ"] and min(points) == 0.5
     # Queries of these scenes don't overlap: what is dropped leaves its pixels to nobody.
     assert points[0.8] == save("again", thresh=0.8)[1]["PQ"] != results["PQ"]
-    assert not run["sweep"]["masks_fight_anew"]
+    assert not run["sweep"]["recomputes_masks"]
     assert "their pixels stay empty" in page.read_text()
 
 
