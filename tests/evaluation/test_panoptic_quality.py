@@ -1,4 +1,4 @@
-"""Panoptic quality against panopticapi, the reference, on random scenes; and its properties."""
+"""Panoptic quality equals panopticapi's on random scenes; other properties of it."""
 
 import contextlib
 import io
@@ -45,7 +45,7 @@ def compare(*maps) -> PanopticStats:
 
 
 def paint(rng: np.random.Generator, canvas: np.ndarray, labels: range) -> np.ndarray:
-    """Paints a rectangle per label, label 0 being void; later ones may cover earlier ones."""
+    """Paints a rectangle for each label; later ones may cover earlier ones. Label 0 is void."""
     canvas = canvas.copy()
     for label in labels:
         top, left = rng.integers(canvas.shape)
@@ -55,7 +55,7 @@ def paint(rng: np.random.Generator, canvas: np.ndarray, labels: range) -> np.nda
 
 
 def random_scene(seed: int, largest_id: int = 2**24 - 1) -> Scene:
-    """A ground truth with void, crowds and segments without pixels; a prediction similar to it."""
+    """A ground truth with void, crowds and segments without pixels, and a similar prediction."""
     rng = np.random.default_rng(seed)
     shape = tuple(rng.integers(1, 15, size=2))
     num_gt, num_new = rng.integers(0, 8), rng.integers(0, 5)
@@ -185,7 +185,7 @@ def test_pixels_are_looked_up_once_a_run(monkeypatch):
     gt_ids = np.repeat([[1, 2], [2, 3]], (30, 50), axis=0).repeat(40, axis=1)  # 80×80 pixels
     pred_ids = np.full_like(gt_ids, 5)
     match_segments(pred_ids, Segments([5], [0]), gt_ids, Segments([1, 2, 3], [0, 1, 0]), 2)
-    # Two a row, of which the last of the upper rows goes on into the first of the lower ones.
+    # Each row has two runs; where the upper rows end, two runs are one, so there is one run less.
     assert looked_up == [2 * 80 - 1] * 2
 
 

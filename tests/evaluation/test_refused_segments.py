@@ -1,4 +1,4 @@
-"""Id maps and segments that panoptic quality refuses, and what it says of them."""
+"""Id maps and segments that are refused, and the messages."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Predictions that PanopticEvaluator writes as COCO has them, and panopticapi reads."""
+"""Saved predictions have COCO's format, which panopticapi reads, at every moment."""
 
 import json
 import resource
@@ -11,7 +11,7 @@ from panopticapi.evaluation import pq_compute
 
 from detr_d2.data.panoptic_png import read_panoptic_png
 from detr_d2.evaluation import PanopticEvaluator
-from detr_d2.evaluation.saved_predictions import PredictionWriter
+from detr_d2.evaluation.saved_predictions import PredictionWriter, image_id_of
 
 NAME = "blocks"
 
@@ -49,7 +49,7 @@ def test_saved_predictions_score_the_same_in_panopticapi(make_dataset, predict, 
 
 
 def test_hostile_and_colliding_image_ids(make_dataset, run, tmp_path):
-    """Ids that would leave the folder, or differ only in what a file name can't hold."""
+    """These ids would lead out of the folder, or differ only in characters no file name has."""
     image_ids = ["../../x", "a/b", "a\\b", "a b", "", "..", "x" * 300, 7, "7", "/etc/y"]
     make_dataset(image_ids)
     out = tmp_path / "deep" / "out"
@@ -86,7 +86,7 @@ def test_a_stream_is_valid_after_each_prediction(tmp_path):
         assert json.loads(stream.path.read_bytes())["annotations"] == []
         for number in range(4):
             stream.add(f"clip/{number}.png", f"clip/{number}", ids, infos)
-            # As one would find it after the process was killed here.
+            # This is the file that a process leaves if it is killed here.
             content = json.loads(stream.path.read_bytes())
             assert [entry["image_id"] for entry in content["annotations"]] == [
                 f"clip/{k}" for k in range(number + 1)
@@ -122,3 +122,16 @@ def test_a_stream_stays_valid_when_the_disk_is_full(tmp_path):
         ] == ["a"]
         stream.add("c.png", "c", ids, infos)
         assert len(json.loads(stream.path.read_bytes())["annotations"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "image_id"),
+    [
+        ("000000000139", 139),
+        ("clip_2", "clip_2"),
+        ("139", "139"),
+        ("0000000001390", "0" * 9 + "1390"),
+    ],
+)
+def test_images_without_annotation_have_their_names_as_ids(name, image_id):
+    assert image_id_of(name) == image_id

@@ -11,7 +11,7 @@ NUM_CLASSES = 3
 
 
 def random_maps(seed):
-    """Ground truth of rectangles with void, crowds and hidden segments; a prediction like it."""
+    """Rectangles with void, crowds and hidden segments, and a similar prediction."""
     rng = np.random.default_rng(seed)
     shape, num_gt = tuple(rng.integers(1, 16, size=2)), int(rng.integers(0, 7))
     gt_ids = np.zeros(shape, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Why segments have no match."""
+"""The reasons why segments have no match."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_reasons():
 
 
 def test_crowds_are_no_reason():
-    """A prediction with a third of it on a crowd of its class has found nothing."""
+    """A predicted segment with a third of its pixels on a crowd of its class matches nothing."""
     gt_ids = np.zeros((4, 20), dtype=np.int64)
     gt_ids[:, :8], gt_ids[:, 8:] = 1, 2
     pred_ids = np.zeros_like(gt_ids)

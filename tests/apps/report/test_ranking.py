@@ -1,4 +1,4 @@
-"""Which images and segments are shown."""
+"""The selection of images and segments."""
 
 import itertools
 
@@ -40,7 +40,7 @@ def test_mistakes_of_the_highest_scores_and_areas():
 
 
 def test_parts_in_any_order_rank_as_the_whole():
-    """Also where images are equally good."""
+    """Even if images are equally good."""
     images = [ImageScore(place, place % 3 / 3, 1, 1, 1) for place in range(30)]
     ranks = []
     for order in itertools.permutations(range(3)):

@@ -1,4 +1,4 @@
-"""Pictures of reports: their sizes."""
+"""The sizes of the pictures of a report."""
 
 import base64
 
@@ -18,7 +18,7 @@ from detr_d2.visualization import MAX_PICTURE_SIZE
     [((900, 1200), (480, MAX_PICTURE_SIZE)), ((24, 32), (360, 480)), ((6, 2000), (2, 640))],
 )
 def test_all_layers_have_the_size_of_evaluations_pictures(make_scenes, predict, size, expected):
-    """Also that of a run without a prediction of the image."""
+    """Even if a run has no prediction of the image."""
     (record,) = make_scenes(1, size=size)
     ids, segments_info = predict(record)["panoptic_seg"]
     kept = CompressedPrediction.of(ids.numpy(), segments_info)
