@@ -127,6 +127,9 @@ def test_an_interruption_leaves_what_is_done(make_model, photos, tmp_path):
         left = 2
 
         def __call__(self, image):
+            # A killed process would leave these files, too.
+            content = json.loads((out / "predictions.json").read_text())
+            assert len(content["annotations"]) == 2 - self.left
             if self.left == 0:
                 raise KeyboardInterrupt
             self.left -= 1

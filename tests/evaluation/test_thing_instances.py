@@ -139,6 +139,18 @@ def test_results_are_those_of_detectron2(tmp_path, registry):
     assert [len(p["instances"]) for p in ours._predictions] == [0, 7, 2, 1]
 
 
+def test_outputs_are_left_alone(tmp_path, registry):
+    register(tmp_path)
+    outputs = [perfect_prediction(segments) for segments in IMAGES]
+    before = copy.deepcopy(outputs)
+    evaluate(build_instance_evaluator(NAME, str(tmp_path)), outputs)
+    for output, kept in zip(outputs, before, strict=True):
+        fields, expected = output["instances"].get_fields(), kept["instances"].get_fields()
+        assert fields.keys() == expected.keys()
+        assert torch.equal(fields["pred_masks"], expected["pred_masks"])
+        assert torch.equal(fields["pred_classes"], expected["pred_classes"])
+
+
 def test_names_follow_classes(tmp_path, registry):
     """Only the dogs are predicted, so only AP-dog is 100."""
     register(tmp_path)

@@ -8,14 +8,15 @@ from typing import Any
 
 from detectron2.data import Metadata
 
+from detr_d2.apps.report.mistakes import Mistake
 from detr_d2.apps.report.ranking import ImageScore, places_that_differ
-from detr_d2.apps.report.report_pictures import (
-    layers_of_image,
-    picture_of_annotated,
-    picture_of_predicted,
-)
+from detr_d2.apps.report.report_pictures import layers_of_image, picture_of_segment
 from detr_d2.apps.report.report_tables import difference, number
 from detr_d2.apps.report.run_record import RunRecord
+from detr_d2.data.panoptic_png import read_panoptic_png
+
+# The attributes of a ``Ranking`` that hold mistakes, and the keys of their figures.
+MISTAKES = ("false_positives", "false_negatives")
 
 
 def gallery(
@@ -77,39 +78,30 @@ def mistake_cards(
         records: the dataset's dicts.
         shown: the places of the images in the gallery.
     """
-    cards = []
-    for run, of_run in zip(runs, figures, strict=True):
-        options = run.options.image_options
-        false_positives = [
-            (
-                m,
-                picture_of_predicted(
-                    records[m.place], run.predictions[m.place], m.segment_id, options
-                ),
-            )
-            for m in run.ranking.false_positives.items
-        ]
-        false_negatives = [
-            (m, picture_of_annotated(records[m.place], m.segment_id, options))
-            for m in run.ranking.false_negatives.items
-        ]
-        cards.append(
-            {
-                kind: [
-                    {
-                        **figure,
-                        "picture": picture,
-                        "anchor": anchor(mistake.place) if mistake.place in shown else None,
-                    }
-                    for (mistake, picture), figure in zip(found, of_run[kind], strict=True)
-                ]
-                for kind, found in (
-                    ("false_positives", false_positives),
-                    ("false_negatives", false_negatives),
+    return [
+        {
+            kind: [
+                {
+                    **figure,
+                    "picture": _picture_of_mistake(kind, mistake, run, records[mistake.place]),
+                    "anchor": anchor(mistake.place) if mistake.place in shown else None,
+                }
+                for mistake, figure in zip(
+                    getattr(run.ranking, kind).items, of_run[kind], strict=True
                 )
-            }
-        )
-    return cards
+            ]
+            for kind in MISTAKES
+        }
+        for run, of_run in zip(runs, figures, strict=True)
+    ]
+
+
+def _picture_of_mistake(kind: str, mistake: Mistake, run: RunRecord, record: dict[str, Any]) -> str:
+    if kind == "false_positives":
+        ids = run.predictions[mistake.place].ids
+    else:
+        ids = read_panoptic_png(record["pan_seg_file_name"])
+    return picture_of_segment(record, ids == mistake.segment_id, run.options.image_options)
 
 
 def _groups(runs: Sequence[RunRecord]) -> list[tuple[str, list[int]]]:
@@ -120,9 +112,7 @@ def _groups(runs: Sequence[RunRecord]) -> list[tuple[str, list[int]]]:
     else:
         gained, lost = places_that_differ(*(run.images for run in runs))
         groups = [("Better in B", gained), ("Worse in B", lost)]
-    tops = [
-        top for run in runs for top in (run.ranking.false_positives, run.ranking.false_negatives)
-    ]
+    tops = [getattr(run.ranking, kind) for run in runs for kind in MISTAKES]
     of_mistakes = list(dict.fromkeys(mistake.place for top in tops for mistake in top.items))
     return [*groups, ("Random", runs[0].random), ("With segments listed above", of_mistakes)]
 

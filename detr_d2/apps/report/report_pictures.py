@@ -14,7 +14,6 @@ from detectron2.data import Metadata
 from detr_d2.apps.html.render_html import jpeg_uri
 from detr_d2.apps.report.run_record import CompressedPrediction
 from detr_d2.data.image_file import ImageOptions, read_image
-from detr_d2.data.panoptic_png import read_panoptic_png
 from detr_d2.visualization import draw_ground_truth, draw_prediction, fitted
 
 # The longer side of a segment's picture, in pixels.
@@ -51,24 +50,14 @@ def layers_of_image(
     return [jpeg_uri(layer, 82) for layer in layers]
 
 
-def picture_of_annotated(record: dict[str, Any], segment_id: int, options: ImageOptions) -> str:
-    """Draws a segment of the ground truth in its surroundings, as a data URI."""
-    ids = read_panoptic_png(record["pan_seg_file_name"])
-    return _picture_of_segment(record, ids == segment_id, options)
+def picture_of_segment(record: dict[str, Any], mask: np.ndarray, options: ImageOptions) -> str:
+    """Draws the outline of a segment on its surroundings: the data URI of a picture.
 
-
-def picture_of_predicted(
-    record: dict[str, Any],
-    prediction: CompressedPrediction,
-    segment_id: int,
-    options: ImageOptions,
-) -> str:
-    """Draws a predicted segment in its surroundings, as a data URI."""
-    return _picture_of_segment(record, prediction.ids == segment_id, options)
-
-
-def _picture_of_segment(record: dict[str, Any], mask: np.ndarray, options: ImageOptions) -> str:
-    """Cuts out the surroundings of an (H, W) bool mask and draws its outline."""
+    Args:
+        record: the dataset's dict of the image.
+        mask: (H, W) bool, the pixels of the segment.
+        options: how image files are read.
+    """
     image = read_image(record["file_name"], "RGB", options)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if len(rows):
