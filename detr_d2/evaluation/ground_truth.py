@@ -22,7 +22,7 @@ class GroundTruth:
     """The annotated segments of one image and their pixels.
 
     Attributes:
-        image: how messages call the image.
+        image: the name of the image in messages.
         png_path: the panoptic PNG.
         ids: (H, W) int32, 0 for void.
         segments: every segment of the map, with contiguous classes.
@@ -42,7 +42,7 @@ class GroundTruth:
         Args:
             png_path: a local file.
             segments_info: the annotated segments, with contiguous ``category_id``.
-            image: how messages call the image.
+            image: the name of the image in messages.
 
         Raises:
             FileNotFoundError: the PNG is missing.
@@ -55,7 +55,7 @@ class GroundTruth:
     @classmethod
     def of_record(cls, record: dict[str, Any]) -> GroundTruth:
         """Reads the PNG of a dataset's dict; see ``read``."""
-        from detectron2.utils.file_io import PathManager  # not there where a graph is evaluated
+        from detectron2.utils.file_io import PathManager  # deploy lacks Detectron2
 
         path = PathManager.get_local_path(record["pan_seg_file_name"])
         image = f"image {record['image_id']!r} ({record['pan_seg_file_name']})"
@@ -79,7 +79,7 @@ class GroundTruth:
 
     @contextmanager
     def naming_image(self) -> Iterator[None]:
-        """A ``ValueError`` that is raised inside names the image, and why its PNG may be wrong."""
+        """Adds the image, and a likely fault of its PNG, to a ``ValueError`` raised inside."""
         with _naming_image(self.image, self.png_path, self.segments.ids.tolist()):
             yield
 

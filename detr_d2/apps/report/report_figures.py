@@ -34,7 +34,7 @@ def run_figures(
         run: the record of the run.
         records: the dataset's dicts.
         classes: the dataset's classes.
-        letter: how the page calls one of two runs.
+        letter: the name of one of two runs in the page; None for a single run.
     """
     counts = run.counts
     return {

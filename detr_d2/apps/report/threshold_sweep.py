@@ -35,7 +35,7 @@ class Sweep(Protocol):
 class RawSweep:
     """The queries of a model. At each threshold, the masks of the queries above it compete again.
 
-    What the model is asked for stands here alone.
+    No other class of the report calls a ``RawPrediction``.
     """
 
     def __init__(self, raw: Any, *, stuff_merging: str, min_area: int) -> None:
