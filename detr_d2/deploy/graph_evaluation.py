@@ -15,22 +15,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from detr_d2.data.image_file import read_image
-from detr_d2.data.mistaken_png import why_ids_differ
 from detr_d2.data.panoptic_entries import PanopticEntries, read_panoptic_lists
-from detr_d2.data.panoptic_png import read_panoptic_png
 from detr_d2.deploy.model_info import ModelError, ModelInfo, read_categories
 from detr_d2.deploy.onnx_predictor import OnnxPredictor
 from detr_d2.deploy.prediction_files import with_progress
-from detr_d2.evaluation.panoptic_quality import (
-    GroupQuality,
-    PanopticStats,
-    Segments,
-    compare_panoptic,
-    group_quality,
-)
+from detr_d2.evaluation import GroundTruth, GroupQuality, PanopticStats, group_qualities
 
 
 @dataclass(frozen=True)
@@ -38,7 +28,7 @@ class Evaluation:
     """What a model does on a dataset.
 
     Attributes:
-        groups: the quality of all classes, of things and of stuff.
+        groups: the quality of all classes, things and stuff, see ``group_qualities``.
         seconds: N times from an image in memory to its segments.
     """
 
@@ -66,28 +56,19 @@ def evaluate(
     check_classes(predictor.info, panoptic_json)
     classes = predictor.info.classes
     stats, seconds = PanopticStats.zeros(len(classes)), []
-    for image_path, png_path, segments in with_progress(
+    for image_path, png_path, annotated in with_progress(
         list(_annotated(panoptic_json, image_root, panoptic_root, predictor.info))
     ):
         image = read_image(image_path, "RGB", predictor.info.image_options)
         started = time.perf_counter()
         ids, found = predictor(image)["panoptic_seg"]
         seconds.append(time.perf_counter() - started)
-        predicted = Segments([s["id"] for s in found], [s["category_id"] for s in found])
-        try:
-            truth = read_panoptic_png(png_path)
-            stats += compare_panoptic(ids, predicted, truth, segments, len(classes))
-        except ValueError as error:
-            why = why_ids_differ(png_path, segments.ids.tolist())
-            raise ValueError(f"{png_path}: {error}{why}") from error
+        truth = GroundTruth.read(png_path, annotated, image=png_path)
+        with truth.naming_image():
+            stats += PanopticStats.of_matching(truth.match(ids, found, len(classes)))
     if not seconds:
         raise ValueError(f"{panoptic_json}: no image has an annotation.")
-    is_thing = np.array([each.isthing for each in classes])
-    groups = {
-        "All": group_quality(stats),
-        "Things": group_quality(stats, is_thing),
-        "Stuff": group_quality(stats, ~is_thing),
-    }
+    groups = group_qualities(stats, [each.isthing for each in classes])
     return Evaluation(groups, seconds)
 
 
@@ -113,17 +94,17 @@ def check_classes(info: ModelInfo, panoptic_json: str | Path) -> None:
 
 def _annotated(
     panoptic_json: str | Path, image_root: str | Path, panoptic_root: str | Path, info: ModelInfo
-) -> Iterator[tuple[str, str, Segments]]:
+) -> Iterator[tuple[str, str, list[dict]]]:
     """The image, the PNG and the segments of each annotation, with contiguous classes."""
     contiguous = {each.id: k for k, each in enumerate(info.classes)}
     entries = PanopticEntries(read_panoptic_lists(panoptic_json), panoptic_json)
     images = entries.images(image_root)
     for image in entries.annotated_images(images, panoptic_root, contiguous):
-        listed = [
+        segments_info = [
             {**segment, "category_id": contiguous[segment["category_id"]]}
             for segment in image.segments
         ]
-        yield image.file_name, image.png_name, Segments.from_info(listed)
+        yield image.file_name, image.png_name, segments_info
 
 
 def _parse_args() -> argparse.Namespace:

@@ -8,21 +8,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from detr_d2.data.image_file import read_image
 from detr_d2.data.input_files import distinct_names, find_images
-from detr_d2.data.panoptic_png import write_panoptic_png
 from detr_d2.data.picture_file import write_picture
 from detr_d2.deploy.drawing import draw_panoptic
-from detr_d2.deploy.model_info import ModelClass, ModelError
+from detr_d2.deploy.model_info import ModelError
 from detr_d2.deploy.onnx_predictor import OnnxPredictor
-from detr_d2.file_io import write_json_atomically
-
-# The folder of segment ids in colours, below that of the pictures.
-PREDICTIONS = "predictions"
+from detr_d2.evaluation.saved_predictions import PNG_FOLDER, PredictionWriter, image_id_of
 
 
 def predict_files(
@@ -37,8 +35,8 @@ def predict_files(
         predictor: for images in RGB.
         inputs: files, folders with all images below them, or globs.
         output_dir: gets ``<name>.png`` of each image; those of one name are numbered.
-        save_panoptic: also write ``predictions/<name>.png``, segment ids in colours, and
-            ``predictions.json``, as COCO's panoptic format has them.
+        save_panoptic: also write ``predictions/<name>.png`` and ``predictions.json``, see
+            ``saved_predictions``. The id of an image is its name, see ``image_id_of``.
 
     Returns:
         How many images failed.
@@ -53,11 +51,14 @@ def predict_files(
     outputs = [folder / f"{name}.png" for name in distinct_names(paths)]
     _check_apart(paths, outputs)
     if save_panoptic:
-        _check_apart(paths, [folder / PREDICTIONS / output.name for output in outputs])
+        _check_apart(paths, [folder / PNG_FOLDER / output.name for output in outputs])
     folder.mkdir(parents=True, exist_ok=True)
-    saved = PredictionWriter(folder, predictor.info.classes) if save_panoptic else None
     failed = 0
-    try:
+    with ExitStack() as stack:
+        saved = None
+        if save_panoptic:
+            categories = map(asdict, predictor.info.classes)
+            saved = stack.enter_context(PredictionWriter(folder, categories))
         for path, output in with_progress(list(zip(paths, outputs, strict=True))):
             try:
                 image = read_image(path, "RGB", predictor.info.image_options)
@@ -69,72 +70,10 @@ def predict_files(
                 print(f"{_clear_line()}error: {error}", file=sys.stderr)
                 continue
             if saved:
-                saved.add(output.name, path, ids, segments_info)
+                saved.add(output.name, image_id_of(output.stem), ids, segments_info)
             picture = draw_panoptic(image, ids, segments_info, predictor.info.classes)
             write_picture(picture, output)
-    finally:
-        if saved:
-            saved.write()
     return failed
-
-
-class PredictionWriter:
-    """Predictions as COCO's panoptic format has them: a JSON, and a PNG of each image."""
-
-    def __init__(self, folder: Path, classes: Sequence[ModelClass]) -> None:
-        """Takes the folder, which exists, and the model's classes."""
-        self._folder, self._classes = folder, classes
-        self._images: list[dict] = []
-        self._annotations: list[dict] = []
-        (folder / PREDICTIONS).mkdir(exist_ok=True)
-
-    def add(self, name: str, path: Path, ids: np.ndarray, segments_info: list[dict]) -> None:
-        """Writes the PNG of an image.
-
-        Args:
-            name: of the PNG.
-            path: of the image.
-            ids, segments_info: what the predictor makes of it.
-
-        Raises:
-            OSError: it can't be written.
-        """
-        image_id = len(self._images) + 1
-        write_panoptic_png(ids, self._folder / PREDICTIONS / name)
-        self._images.append(
-            {
-                "id": image_id,
-                "file_name": path.name,
-                "height": ids.shape[0],
-                "width": ids.shape[1],
-            }
-        )
-        segments = [
-            {
-                "id": segment["id"],
-                "category_id": self._classes[segment["category_id"]].id,
-                "area": segment["area"],
-                "score": segment["score"],
-            }
-            for segment in segments_info
-        ]
-        annotation = {"image_id": image_id, "file_name": name, "segments_info": segments}
-        self._annotations.append(annotation)
-
-    def write(self) -> None:
-        """Writes ``predictions.json`` of what was added.
-
-        Raises:
-            OSError: it can't be written.
-        """
-        categories = [
-            {"id": c.id, "name": c.name, "isthing": int(c.isthing), "color": list(c.color)}
-            for c in self._classes
-        ]
-        write_json_atomically(
-            {"images": self._images, "annotations": self._annotations, "categories": categories},
-            self._folder / "predictions.json",
-        )
 
 
 def _predict(

@@ -1,13 +1,14 @@
 """Pictures of evaluated images: image, ground truth and prediction side by side.
 
-They are drawn of the outputs that are evaluated, so that the model runs once for each image, and
-at most ``MAX_PICTURE_SIZE`` long before anything is painted. What a picture costs is about what
-reading its image and annotation once more costs, and two PNGs of at most 3.75 MB. Measured on four
-images of 3000×4000 pixels full of noise: 1.2 s of one core each, as much as the evaluation of such
-an image takes with a tiny model, 20 MB more memory at the peak, 1.1 MB each in the file and 0.9 MB
-in TensorBoard's events. An evaluation of 400 images so gets 1 % longer by the usual four.
+The pictures show the evaluated outputs, so the model runs once for each image. Images are shrunk
+to at most ``MAX_PICTURE_SIZE`` before anything is painted. A picture costs about as much as reading
+its image and annotation once more, and two PNGs of at most 3.75 MB. Measured on four images of
+3000×4000 pixels of noise: 1.2 s of one core for each picture, which is as long as the evaluation of
+such an image by a tiny model; 20 MB more memory at the peak; 1.1 MB for each picture in the file
+and 0.9 MB in TensorBoard's events. With the usual four pictures, an evaluation of 400 images takes
+1 % longer.
 
-Axes: h×w a picture, three times as wide as an image of it.
+Axes: h×w a picture, which is about three times as wide as an image in it.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ from detr_d2.visualization import below, beside, draw_ground_truth, draw_predict
 class PictureCollector(DatasetEvaluator):
     """Draws some images of a dataset while they are evaluated, in any number of processes.
 
-    One image at a time is in memory at its full size, and the pictures alone stay.
+    One image at a time is in memory at its full size; afterwards only its picture is kept.
 
     Attributes:
-        pictures: image ids and h×w×3 uint8 RGB pictures, in the order of the dataset; on the main
-            process, after ``evaluate``.
+        pictures: pairs of image id and h×w×3 uint8 RGB picture, in the order of the dataset; the
+            main process has them after ``evaluate``.
     """
 
     def __init__(
@@ -44,12 +45,11 @@ class PictureCollector(DatasetEvaluator):
         dataset_dicts: list[dict[str, Any]],
         image_options: ImageOptions = DEFAULT_OPTIONS,
     ) -> None:
-        """Draws nothing yet.
-
+        """
         Args:
-            dataset_name: the dataset that names the classes.
+            dataset_name: the dataset that has the names and colours of the classes.
             dataset_dicts: the images to draw.
-            image_options: how their files are to be understood.
+            image_options: how image files are read.
         """
         self._image_options = image_options
         self._metadata = MetadataCatalog.get(dataset_name)
@@ -58,16 +58,16 @@ class PictureCollector(DatasetEvaluator):
         self.reset()
 
     def reset(self) -> None:
-        """Forgets all pictures."""
+        """Starts a new evaluation, without any picture."""
         self._drawn: dict[Any, np.ndarray] = {}
         self.pictures: list[tuple[Any, np.ndarray]] = []
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Draws those of some evaluated images that are wanted.
+        """Draws those of the evaluated images that are in ``dataset_dicts``.
 
         Args:
             inputs: dicts with ``image_id``.
-            outputs: see ``draw_prediction``.
+            outputs: see ``draw_prediction``. They are not changed.
 
         Raises:
             OSError, ValueError: an image or its annotation can't be read.
@@ -78,7 +78,7 @@ class PictureCollector(DatasetEvaluator):
                 self._drawn[image_id] = self._draw(self._dicts[image_id], output)
 
     def evaluate(self) -> None:
-        """Gathers all processes' pictures at the main one. Has to be called by all."""
+        """Gathers the pictures of all processes, which all have to call it, on the main process."""
         comm.synchronize()
         drawn = {key: picture for part in comm.gather(self._drawn) for key, picture in part.items()}
         self.pictures = [
@@ -88,18 +88,18 @@ class PictureCollector(DatasetEvaluator):
     def write(self, output_dir: str) -> None:
         """Writes the pictures, one below the other, to ``<output_dir>/pictures/<dataset>.png``.
 
-        The file is named by ``file_name_of``. While training, each picture goes to TensorBoard as
-        well. Without pictures, nothing is written.
+        ``file_name_of`` makes the file's name from the dataset's. During a training, TensorBoard
+        gets each picture, too. Without pictures, nothing is written.
 
         Raises:
-            OSError: it can't be written; names the file.
+            OSError: the file can't be written; the message names it.
         """
         if not self.pictures:
             return
         folder = os.path.join(output_dir, "pictures")
         check_writable(folder, "OUTPUT_DIR")
-        sheet = below([picture for _, picture in self.pictures])
-        write_picture(sheet, os.path.join(folder, f"{file_name_of(self._dataset_name)}.png"))
+        column = below([picture for _, picture in self.pictures])
+        write_picture(column, os.path.join(folder, f"{file_name_of(self._dataset_name)}.png"))
         if has_event_storage():
             for image_id, picture in self.pictures:
                 tag = f"{self._dataset_name}/{image_id}"

@@ -1,4 +1,4 @@
-"""The processes of a run: started here by Detectron2, or already by torchrun or SLURM's srun."""
+"""The processes of a run. Detectron2 starts them here, unless torchrun or SLURM's srun did."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException
 
-# What torchrun tells each process of its place.
+# The variables by which torchrun tells a process its place in the group.
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -23,13 +23,14 @@ def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace)
     """Calls ``main(args)`` in all processes of a run.
 
     Args:
-        main: may be pickled.
-        args: with ``num_gpus``, ``num_machines``, ``machine_rank`` and ``dist_url``, which say what
-            to start, unless torchrun or srun have started this process and its like.
+        main: a function that can be pickled.
+        args: ``num_gpus``, ``num_machines``, ``machine_rank`` and ``dist_url`` say which processes
+            to start. They are not used if torchrun or srun have started the processes.
 
     Raises:
-        ValueError: both were asked for, or what torchrun or SLURM say of themselves is incomplete.
-        SystemExit: a process failed; it has said why.
+        ValueError: the processes run already and the arguments ask for more, or the variables of
+            torchrun or SLURM are incomplete.
+        SystemExit: a process failed; it has printed its error.
     """
     place = place_of_process(os.environ)
     if place is None:
@@ -57,17 +58,18 @@ def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace)
     _join(int(place["LOCAL_RANK"]), int(place["LOCAL_WORLD_SIZE"]))
     try:
         main(args)
-        # Older PyTorch waits forever now and then where others have left the group already.
+        # Older PyTorch sometimes waits forever if another process has left the group already.
         comm.synchronize()
     finally:
         torch.distributed.destroy_process_group()
 
 
 def place_of_process(environment: Mapping[str, str]) -> dict[str, str] | None:
-    """What torchrun's ``VARIABLES`` say, or SLURM's in their place; None where neither is at work.
+    """The values of torchrun's ``VARIABLES``, from torchrun or from SLURM; None without both.
 
     Raises:
-        ValueError: some are missing, or a SLURM job's machines have unequal numbers of processes.
+        ValueError: some are missing, or the machines of a SLURM job have different numbers of
+            processes.
     """
     if "RANK" in environment and "WORLD_SIZE" in environment:
         missing = [name for name in VARIABLES if name not in environment]
@@ -76,7 +78,7 @@ def place_of_process(environment: Mapping[str, str]) -> dict[str, str] | None:
                 f"RANK and WORLD_SIZE are set, as by torchrun, but not {', '.join(missing)}."
             )
         return {name: environment[name] for name in VARIABLES if name in environment}
-    # Tells srun's tasks from the batch script and from interactive shells in an allocation.
+    # This tells tasks of srun from the batch script and from interactive shells.
     if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
         return _place_in_slurm(environment)
     return None
@@ -96,14 +98,14 @@ def _place_in_slurm(environment: Mapping[str, str]) -> dict[str, str]:
         "LOCAL_RANK": environment["SLURM_LOCALID"],
         "LOCAL_WORLD_SIZE": each[1],
         "MASTER_ADDR": environment.get("MASTER_ADDR") or _first_host(environment),
-        # The same in all processes, and rarely that of another job.
+        # The port has to be the same in all processes; another job rarely has it.
         "MASTER_PORT": environment.get("MASTER_PORT")
         or str(20000 + int(environment["SLURM_JOB_ID"]) % 40000),
     }
 
 
 def _first_host(environment: Mapping[str, str]) -> str:
-    """The machine of the process of rank 0."""
+    """The name of the machine that runs the process of rank 0."""
     nodes = environment.get("SLURM_STEP_NODELIST", environment.get("SLURM_JOB_NODELIST", ""))
     try:
         command = ["scontrol", "show", "hostnames", nodes]
@@ -116,12 +118,12 @@ def _first_host(environment: Mapping[str, str]) -> str:
 
 
 def _join(local_rank: int, local_size: int) -> None:
-    """Makes this process one of a group, as Detectron2's launcher does."""
+    """Makes this process a member of the group, as Detectron2's launcher does."""
     has_gpu = torch.cuda.is_available()
     torch.distributed.init_process_group(
         "nccl" if has_gpu else "gloo", init_method="env://", timeout=DEFAULT_TIMEOUT
     )
     comm.create_local_process_group(local_size)
-    if has_gpu:  # srun may show each process one GPU alone
+    if has_gpu:  # srun may show each process only one GPU.
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
     comm.synchronize()

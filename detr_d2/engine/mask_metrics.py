@@ -1,7 +1,7 @@
-"""What masks and attention look like while they are learned: figures of the matched queries.
+"""Metrics of the masks and the attention of matched queries during training.
 
 Axes: B images, Q queries, N matched (image, query) pairs, M heads; H×W the padded batch, h×w the
-res5 grid.
+res5 grid; S sampled pixels or grid points.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import torch.nn.functional as F
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-# Every how many pixels, in both directions, two masks are compared: the model makes them at
+# Masks are compared at every fourth pixel in both directions, because the model predicts them at
 # stride 4.
 _STRIDE = 4
 
 
 def mask_ious(mask_logits: torch.Tensor, target_masks: torch.Tensor) -> torch.Tensor:
-    """The IoU of each mask, where its logit is above 0, with its target.
+    """The IoU of each mask with its target. A mask consists of the pixels with a logit above 0.
 
     Args:
         mask_logits: N×H×W.
         target_masks: N×H×W bool.
 
     Returns:
-        N, in 0 … 1; 1 where neither has a pixel.
+        N values in 0 … 1; 1 if neither the mask nor the target has a pixel.
     """
     masks = mask_logits > 0
     intersection, union = (masks & target_masks).sum((1, 2)), (masks | target_masks).sum((1, 2))
@@ -34,18 +34,18 @@ def mask_ious(mask_logits: torch.Tensor, target_masks: torch.Tensor) -> torch.Te
 
 
 def mask_similarities(mask_logits: torch.Tensor, image_index: torch.Tensor) -> torch.Tensor:
-    """How alike the masks of an image are: the cosine of each two, as probabilities.
+    """The cosine similarity of each two masks of an image, computed on their probabilities.
 
     Args:
         mask_logits: N×H×W.
-        image_index: N int64, the image of each.
+        image_index: N int64, the image of each mask.
 
     Returns:
-        One for each pair of masks of one image: 1 for masks that are the same or the same but for
-        a factor, 0 for those that don't overlap.
+        A value for each pair of masks of the same image: 1 for masks that are equal up to a factor,
+        0 for masks that don't overlap.
     """
     log_probabilities = F.logsigmoid(mask_logits[:, ::_STRIDE, ::_STRIDE].flatten(1))
-    # A cosine doesn't see how large they are, so that masks that are close to 0 may be enlarged.
+    # A cosine ignores factors. Division by the peak keeps probabilities near 0 from underflowing.
     peaks = log_probabilities.amax(1, keepdim=True)
     masks = F.normalize((log_probabilities - peaks).exp())  # N×S
     of_one_image = image_index[:, None] == image_index
@@ -53,31 +53,33 @@ def mask_similarities(mask_logits: torch.Tensor, image_index: torch.Tensor) -> t
 
 
 def attention_entropies(attention: torch.Tensor, num_points: torch.Tensor) -> torch.Tensor:
-    """How far each head's map is spread, whatever its share of the attention.
+    """The normalized entropy of each head's attention map, whatever the head's share of attention.
 
     Args:
         attention: N×M×h×w, 0 in padding.
-        num_points: N, how many points of the grid aren't padding.
+        num_points: N, the number of grid points that aren't padding.
 
     Returns:
-        N×M, in 0 … 1: 0 where all attention is on one point (or there is none), 1 where it is the
-        same on all.
+        N×M in 0 … 1: 0 if all attention is on one point or there is none, 1 if it is equal on all
+        points.
     """
     maps = attention.flatten(2)  # N×M×S
     maps = maps / maps.sum(-1, keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
-    most = num_points.clamp(min=2).log()[:, None]  # of a single point it is 0, however divided
+    # With a single point the entropy is 0, so any divisor will do.
+    most = num_points.clamp(min=2).log()[:, None]
     return (torch.special.entr(maps).sum(-1) / most).clamp(max=1)
 
 
 class MaskRecorder:
-    """Watches a DETR that trains, from its making until ``close``: no pass of its own, no change.
+    """Records the masks and attention of a DETR in training, until ``close`` is called.
 
-    Figures of attention come from the module that the mask head names for its attention maps, see
+    It uses hooks on the training's own forward pass and doesn't change the results. Figures of
+    attention come from the module that the mask head names for its attention maps, see
     ``MaskHead.explained_modules``. Where it names none, there are figures of its masks alone.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """Takes a DETR with a mask head."""
+        """Starts to record a DETR with a mask head."""
         self.criterion = model.criterion
         self.ious: list[torch.Tensor] = []
         self.similarities: list[torch.Tensor] = []
@@ -93,13 +95,13 @@ class MaskRecorder:
         self.criterion.mask_observer = self._see_masks
 
     def close(self) -> None:
-        """Leaves the model as it was."""
+        """Removes all hooks from the model."""
         self.criterion.mask_observer = None
         for handle in self._handles:
             handle.remove()
 
     def put(self, storage: EventStorage) -> None:
-        """Writes means over all that was seen, and a histogram of the IoUs."""
+        """Writes the means of all recorded values, and a histogram of the IoUs."""
         seen = {
             "metrics/mask_iou": self.ious,
             "metrics/mask_similarity": self.similarities,
@@ -116,7 +118,7 @@ class MaskRecorder:
                 _put_mean(storage, f"{name}/head_{number}", [head])
         ious = torch.cat(self.ious) if self.ious else torch.empty(0)
         if len(ious):
-            # Of its own name: of one name, TensorBoard shows the scalar alone.
+            # The histogram has its own name, because TensorBoard shows only the scalar of a name.
             storage.put_histogram("metrics/mask_iou_of_queries", ious.cpu(), bins=20)
 
     @torch.no_grad()
@@ -142,12 +144,12 @@ class MaskRecorder:
             num_points -= inputs["padding_mask"][image_index].sum((1, 2))
         self.entropies.append(attention_entropies(attention, num_points))
         shares = attention.sum((2, 3))
-        if (shares < 0.999).any():  # else each head sums to one, and has no share
+        if (shares < 0.999).any():  # Otherwise each head sums to 1, and shares mean nothing.
             self.shares.append(shares)
 
 
 def _put_mean(storage: EventStorage, name: str, values: list[torch.Tensor]) -> None:
     numbers = torch.cat(values) if values else torch.empty(0)
     if len(numbers):
-        # As it is: Detectron2's median over 20 values would be one over 20 lines of the log.
+        # No smoothing: Detectron2's median of 20 values would span 20 lines of the log.
         storage.put_scalar(name, numbers.mean().item(), smoothing_hint=False)

@@ -1,4 +1,4 @@
-"""Evaluation of a model on the datasets of a config, in figures and in pictures."""
+"""Evaluation of a model on the datasets of a config: figures, pictures and reports."""
 
 from __future__ import annotations
 
@@ -22,17 +22,20 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate(cfg: CfgNode, model: nn.Module, *, report: bool = False) -> OrderedDict:
-    """Evaluates on every dataset of ``DATASETS.TEST`` and draws its first images.
+    """Evaluates a model on every dataset of ``DATASETS.TEST`` in one pass over its images.
 
-    How many are drawn is ``MODEL.DETR.TEST.NUM_PICTURES``; see ``PictureCollector``. All is done in
-    one pass: the model runs once for each image.
+    The first images of a dataset are drawn, see ``PictureCollector``;
+    ``MODEL.DETR.TEST.NUM_PICTURES`` is their number.
 
-    With ``report``, each dataset's folder gets a ``report.html`` in the same pass; the model has to
-    be one with ``MODEL.DETR.TEST.RAW_ON``.
+    Args:
+        cfg: the whole config.
+        model: in evaluation mode or not; Detectron2 sets the mode.
+        report: also write a ``report.html`` for each dataset. The model needs
+            ``MODEL.DETR.TEST.RAW_ON``.
 
     Returns:
-        On the main process: the results by task, as Detectron2 has them; by dataset and task where
-        there are several datasets. On others: empty.
+        On the main process, Detectron2's results by task; by dataset and task if there are several
+        datasets. On other processes, an empty dict.
     """
     results: OrderedDict = OrderedDict()
     share_buffers(model)
@@ -41,7 +44,8 @@ def evaluate(cfg: CfgNode, model: nn.Module, *, report: bool = False) -> Ordered
         evaluators = build_evaluators(cfg, name, dataset_dicts=dataset_dicts)
         if not evaluators:
             logger.warning(
-                "Nothing to evaluate on %s: the model predicts nothing that it annotates.", name
+                "Nothing to evaluate on %s: its annotation has nothing that the model predicts.",
+                name,
             )
             continue
         drawn = dataset_dicts[: cfg.MODEL.DETR.TEST.NUM_PICTURES]
@@ -49,7 +53,7 @@ def evaluate(cfg: CfgNode, model: nn.Module, *, report: bool = False) -> Ordered
         evaluators.append(pictures)
         if report:
             folder = evaluation_folder(cfg, name)
-            # Last: the log has the figures, also where pictures of some image can't be made.
+            # The report comes last, so the log has the figures even if the report fails.
             evaluators.append(ReportCollector(cfg, name, folder, dataset_dicts=dataset_dicts))
         loader = build_test_loader(cfg, name, dataset_dicts=dataset_dicts)
         results[name] = inference_on_dataset(model, loader, evaluators)
@@ -63,10 +67,10 @@ def evaluate(cfg: CfgNode, model: nn.Module, *, report: bool = False) -> Ordered
 
 
 def share_buffers(model: nn.Module) -> None:
-    """Gives all processes the first one's buffers, which are those that checkpoints hold.
+    """Copies the buffers of the main process, which checkpoints hold, to all other processes.
 
-    Each process has batch statistics of its own: without this, images would be evaluated with
-    different ones.
+    Each process has its own batch statistics. Without this, the processes would evaluate images
+    with different statistics.
     """
     if comm.get_world_size() > 1:
         for buffer in model.buffers():

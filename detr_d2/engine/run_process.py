@@ -1,4 +1,4 @@
-"""A run in one of its processes: logging, a config from the arguments, and errors in one line."""
+"""One process of a run: it sets up logging, loads the config and prints errors in one line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> None:
         args: as ``detr-d2 train`` parses them.
 
     Raises:
-        SystemExit: with status 1 and one line, where something is missing, wrong, or was lost.
+        SystemExit: status 1 and an error in one line, if the run can't start or can't go on.
     """
     overrides = list(args.opts)
     if args.stage:
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
             evaluate_only(cfg, report=args.report)
         else:
             train(cfg, resume=args.resume)
-    except NotFiniteError as error:  # in all processes
+    except NotFiniteError as error:  # This error is raised in all processes.
         sys.exit(f"error: {error}" if comm.is_main_process() else 1)
     except (OSError, KeyError, ValueError, TrainingError) as error:
         process = f" (process {comm.get_rank()})" if comm.get_world_size() > 1 else ""

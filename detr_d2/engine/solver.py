@@ -1,4 +1,4 @@
-"""The optimizer: AdamW, a slower backbone, gradients clipped over the whole model."""
+"""The optimizer, with a lower learning rate for the backbone and clipping over the whole model."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch import nn
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Builds ``SOLVER.OPTIMIZER`` over the trainable parameters.
 
-    The backbone learns at ``BASE_LR · BACKBONE_MULTIPLIER``. Gradients are clipped by their norm
-    over the whole model with ``CLIP_GRADIENTS.CLIP_TYPE: "full_model"`` (the reference), or as
-    Detectron2 does with its own types.
+    The learning rate of the backbone is ``BASE_LR · BACKBONE_MULTIPLIER``. With
+    ``CLIP_GRADIENTS.CLIP_TYPE: "full_model"``, gradients are clipped by their norm over the whole
+    model, as in the DETR reference. Other types are Detectron2's.
     """
     backbone_lr = cfg.SOLVER.BACKBONE_MULTIPLIER
     parameters = get_default_optimizer_params(
@@ -27,7 +27,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         lr_factor_func=lambda name: backbone_lr if name.startswith("detector.backbone.") else 1.0,
     )
     lr = cfg.SOLVER.BASE_LR
-    # A fused step is the fastest, but takes scaled gradients under AMP: too early to clip them.
+    # A fused step is the fastest. Under AMP it would unscale gradients itself, after clipping.
     speed = {"foreach": True} if cfg.SOLVER.AMP.ENABLED else {"fused": True}
     optimizer_class, options = {
         "ADAMW": (torch.optim.AdamW, speed),
@@ -46,17 +46,17 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 def _with_full_model_clipping(
     optimizer_class: type[torch.optim.Optimizer], max_norm: float, norm_type: float
 ) -> type[torch.optim.Optimizer]:
-    """A subclass whose ``step`` first clips all gradients together.
+    """A subclass of an optimizer whose ``step`` first clips all gradients together.
 
-    Clipping belongs into ``step``: under AMP, gradients are unscaled only just before it. Gradients
-    that aren't finite raise FloatingPointError before a weight is changed.
+    Clipping has to be part of ``step``, because AMP unscales gradients just before it. Gradients
+    that aren't finite raise ``FloatingPointError`` before any weight changes.
     """
 
     class FullModelClipping(optimizer_class):
         def step(self, closure=None):
             parameters = itertools.chain.from_iterable(g["params"] for g in self.param_groups)
             norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type, foreach=True)
-            if not norm.isfinite():  # clipped by it, every weight would become NaN
+            if not norm.isfinite():  # Clipping by this norm would make every weight NaN.
                 raise FloatingPointError(f"The norm of all gradients is {norm}.")
             return super().step(closure)
 

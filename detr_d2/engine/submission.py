@@ -1,4 +1,4 @@
-"""Jobs on a SLURM cluster, by submitit: the extra ``submit``."""
+"""Training jobs on a SLURM cluster, with submitit (the extra ``submit``)."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ from detr_d2.extras import require_extra
 
 
 class Training:
-    """What each process of a job runs."""
+    """The function that each process of a job calls."""
 
     def __init__(self, args: Namespace) -> None:
-        """Takes the arguments of a training, as ``detr-d2 train`` parses them."""
+        """
+        Args:
+            args: of a training, as ``detr-d2 train`` parses them.
+        """
         self.args = args
 
     def __call__(self) -> None:
         import submitit
 
         environment = submitit.helpers.TorchDistributedEnvironment()
-        environment.export(set_cuda_visible_devices=False)  # by torchrun's names
+        environment.export(set_cuda_visible_devices=False)  # sets torchrun's variables
         launch(run, self.args)
 
     def checkpoint(self) -> Any:
-        """What the job goes on with after its time is up or others have pushed it aside."""
+        """The job that continues this one, after a timeout or a preemption."""
         import submitit
 
         args = copy(self.args)
@@ -48,17 +51,17 @@ def submit(
     cluster: str | None = None,
     options: Mapping[str, str] | None = None,
 ) -> Any:
-    """Submits a run.
+    """Submits a training.
 
     Args:
         args: of a training, as ``detr-d2 train`` parses them.
-        nodes: machines.
-        processes: on each of them.
-        gpus: on each of them.
-        cpus: cores of each process.
-        hours: after which the job is queued again, to resume.
-        cluster: submitit's name of where to run; None: SLURM.
-        options: more of sbatch, such as ``{"partition": "gpu"}``.
+        nodes: the number of machines.
+        processes: the number of processes on each machine.
+        gpus: the number of GPUs on each machine.
+        cpus: the number of CPU cores for each process.
+        hours: the time limit, after which the job is queued again and resumes.
+        cluster: submitit's name of a cluster; None means SLURM.
+        options: further options of sbatch, such as ``{"partition": "gpu"}``.
 
     Returns:
         submitit's job.
@@ -79,7 +82,7 @@ def submit(
         gpus_per_node=gpus,
         cpus_per_task=cpus,
         timeout_min=round(60 * hours),
-        # When one process dies, the others would wait for it.
+        # Without this, the other processes would wait for a process that died.
         slurm_srun_args=["--kill-on-bad-exit=1"],
         slurm_additional_parameters=dict(options or {}),
     )

@@ -1,4 +1,4 @@
-"""Training: the loop of one stage, and a run through all of them."""
+"""A training run: its checks, its stages one after the other, and evaluation without training."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ from detr_d2.file_io import check_writable, remove_unfinished
 
 logger = logging.getLogger(__name__)
 
-# Iterations between two lines of the log.
+# The number of iterations between two lines of the log.
 LOG_PERIOD = 20
 
 
 def prepare(cfg: CfgNode, eval_only: bool = False) -> None:
-    """Finds what would stop a run before anything slow has begun.
+    """Checks everything that would stop a run, before anything slow begins.
 
     Raises:
-        KeyError, OSError, ValueError: a dataset, its files or the weights are missing, classes
-            disagree, stages train masks that the model is not to have, batches can't be shared out,
-            or ``OUTPUT_DIR`` can't be written to.
+        KeyError, OSError, ValueError: a dataset, its files or the weights are missing; classes
+            disagree; stages train masks, but the model has none; batches can't be divided among
+            processes; or nothing can be written to ``OUTPUT_DIR``.
     """
     use_available_device(cfg)
     dataset_names = [*cfg.DATASETS.TEST, *([] if eval_only else cfg.DATASETS.TRAIN)]
@@ -63,7 +63,8 @@ def prepare(cfg: CfgNode, eval_only: bool = False) -> None:
     for name in dataset_names:
         check_num_classes(cfg, name)
     require_datasets(dataset_names)
-    resolve_classes(cfg)  # again, for the datasets whose files alone tell their classes
+    # Classes are resolved again: some datasets know theirs only after their files were read.
+    resolve_classes(cfg)
     if eval_only:
         evaluation_config(cfg)
     else:
@@ -78,11 +79,11 @@ def train(cfg: CfgNode, resume: bool = False) -> OrderedDict:
 
     Args:
         cfg: the config of the run.
-        resume: whether to go on where a run with the same ``OUTPUT_DIR`` stopped: finished stages
-            are left alone, an unfinished one continues from its last checkpoint.
+        resume: whether to continue a run with the same ``OUTPUT_DIR``. Finished stages are skipped,
+            and an unfinished stage continues from its last checkpoint.
 
     Returns:
-        The last stage's evaluation; empty where that stage had finished before.
+        The results of the last stage's evaluation; empty if that stage was skipped.
     """
     prepare(cfg)
     stages = list(cfg.SOLVER.STAGES)
@@ -107,16 +108,16 @@ def train_stage(
 
     Args:
         run_cfg: the config of the run.
-        stage: its name.
-        resume: whether to go on from the last checkpoint of the stage, if there is one.
-        later_stages: those that come after it. What they left in an older run isn't theirs.
+        stage: the stage's name.
+        resume: whether to continue from the last checkpoint of the stage, if there is one.
+        later_stages: the stages after it. Their folders from an older run are set aside.
 
     Raises:
-        TrainingError: losses that aren't finite, a full disk, data that has gone and the like.
+        TrainingError: a loss isn't finite, the disk is full, a data file is missing, or similar.
     """
     cfg = stage_config(run_cfg, stage)
     leave_cores_to_loader(cfg)
-    # So that a stage starts alike whether or not another ran before it in this process.
+    # A stage starts in the same way, whether or not another stage ran before it in this process.
     seed_all_rng(cfg.SEED if cfg.SEED >= 0 else None)
     model = build_model(cfg)
     log_parameters(stage, model)
@@ -133,8 +134,9 @@ def train_stage(
 
     data_loader = build_train_loader(cfg, start_iter)
 
-    # Not before weights and data are known to fit. This stage's folder first: from then on the run
-    # has begun, and whoever resumes it comes here again before a later stage does.
+    # Older folders are set aside only after weights and data are known to fit. The folder of this
+    # stage comes first: with it the run has begun, and a resumed run comes here again before any
+    # later stage starts.
     for older in [*([] if resume else [stage]), *later_stages]:
         set_aside(run_cfg, older)
     comm.synchronize()
@@ -153,7 +155,7 @@ def train_stage(
             hooks.PeriodicCheckpointer(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
             if comm.is_main_process()
             else None,
-            # After the checkpointer: if evaluation fails, the weights are safe.
+            # Evaluation comes after the checkpointer: if it fails, the weights are saved.
             EvalHook(cfg.TEST.EVAL_PERIOD, evaluate_model),
             hooks.PeriodicWriter(
                 default_writers(cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER), period=LOG_PERIOD
@@ -165,16 +167,19 @@ def train_stage(
     trainer.reset_data_loader(lambda: data_loader)
     logger.info("Stage %r: iterations %d to %d", stage, start_iter, cfg.SOLVER.MAX_ITER)
     with explained(stage, lambda: trainer.iter, checkpointer.get_checkpoint_file):
-        if start_iter >= cfg.SOLVER.MAX_ITER:  # killed between the last checkpoint and the final
+        # A run may have been killed between its last checkpoint and its final weights.
+        if start_iter >= cfg.SOLVER.MAX_ITER:
             checkpointer.save(Path(FINAL_WEIGHTS).stem, iteration=trainer.iter)
         trainer.train(start_iter, cfg.SOLVER.MAX_ITER)
     return results
 
 
 def evaluate_only(cfg: CfgNode, *, report: bool = False) -> OrderedDict:
-    """Evaluates ``MODEL.WEIGHTS``, or where that is empty what the last stage left.
+    """Evaluates ``MODEL.WEIGHTS`` or, if that is empty, the final weights of the last stage.
 
-    With ``report``, writes a page on each dataset as well; see ``evaluate``.
+    Args:
+        cfg: the config of the run.
+        report: also write a report for each dataset, see ``evaluate``.
     """
     prepare(cfg, eval_only=True)
     cfg = evaluation_config(cfg)
@@ -186,7 +191,7 @@ def evaluate_only(cfg: CfgNode, *, report: bool = False) -> OrderedDict:
 
 
 def make_trainer(cfg: CfgNode, model: nn.Module, optimizer: torch.optim.Optimizer) -> Trainer:
-    """The trainer of a stage, without data yet; with mixed precision where the config wants it."""
+    """Builds the trainer of a stage. It has no data yet; see ``reset_data_loader``."""
     mixed_precision = cfg.SOLVER.AMP.ENABLED and torch.cuda.is_available()
     if cfg.SOLVER.AMP.ENABLED and not mixed_precision:
         logger.warning("SOLVER.AMP.ENABLED needs a GPU: training in float32.")
@@ -201,18 +206,18 @@ def make_trainer(cfg: CfgNode, model: nn.Module, optimizer: torch.optim.Optimize
 
 
 def wrap_for_processes(model: nn.Module) -> nn.Module:
-    """Wraps the model for distributed training where there are several processes."""
+    """Wraps the model for distributed training if there are several processes."""
     device = next(model.parameters()).device
-    # By its own index: a process may see no GPU but its own.
+    # The index comes from the model's device, because a process may see only its own GPU.
     device_ids = [device.index] if device.type == "cuda" else None
     return create_ddp_model(model, broadcast_buffers=False, device_ids=device_ids)
 
 
 def leave_cores_to_loader(cfg: CfgNode) -> None:
-    """Where the model runs on CPU cores, keeps it off those that load data.
+    """Leaves CPU cores to the processes that load data, if the model runs on the CPU, too.
 
-    With more busy threads than cores, threads that wait actively for each other slow training down
-    many times over: a step of 0.3 s was seen to take 2 to 9 s. ``OMP_NUM_THREADS`` has precedence.
+    With more busy threads than cores, threads that wait actively for each other make training many
+    times slower: a step of 0.3 s took 2 to 9 s. ``OMP_NUM_THREADS`` has precedence.
     """
     if cfg.MODEL.DEVICE != "cpu" or "OMP_NUM_THREADS" in os.environ:
         return
@@ -224,7 +229,7 @@ def leave_cores_to_loader(cfg: CfgNode) -> None:
 
 
 def log_parameters(stage: str, model: nn.Module) -> None:
-    """Logs how many parameters are trained and how many are frozen."""
+    """Logs the numbers of trainable and of frozen parameters."""
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     logger.info(

@@ -1,4 +1,4 @@
-"""What stops a training from outside, or by figures that are not finite, told to people."""
+"""Errors that stop a training (values that aren't finite, full disks, lost data) and messages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class TrainingError(RuntimeError):
-    """Training can't go on. The message says what happened, where, and what to do."""
+    """The training can't go on. The message says what happened, where, and what to do."""
 
 
 class NotFiniteError(TrainingError, FloatingPointError):
@@ -27,13 +27,13 @@ class NotFiniteError(TrainingError, FloatingPointError):
 
 @dataclass
 class StepStatus:
-    """What one process says of its share of a step.
+    """The status of one process in one step.
 
     Attributes:
-        data_time: seconds that it waited for data.
-        losses: by name, summed over the parts of its batch so far.
+        data_time: the seconds that it waited for data.
+        losses: by name, summed over the finished parts of its batch.
         error: why it can't go on; "" if it can.
-        file_names: the images of the part that it is at.
+        file_names: the images of the current part of its batch.
     """
 
     data_time: float = 0.0
@@ -42,7 +42,7 @@ class StepStatus:
     file_names: Sequence[str] = ()
 
     def add(self, losses: Mapping[str, float]) -> None:
-        """Adds the losses of a part; one that isn't finite is an error."""
+        """Adds the losses of a part. A loss that isn't finite becomes the error."""
         for name, value in losses.items():
             self.losses[name] = self.losses.get(name, 0.0) + value
         odd = [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
@@ -53,14 +53,14 @@ class StepStatus:
 def stop(
     statuses: Sequence[StepStatus], reason: str, *, iteration: int, seed: int, output_dir: str
 ) -> None:
-    """Ends training in all processes, the first of which writes what is needed to repeat the step.
+    """Ends training in all processes. The main process writes a file that helps repeat the step.
 
     Args:
-        statuses: of all processes, in the order of their ranks, the same in each.
+        statuses: of all processes, in the order of their ranks; the same list in each process.
         reason: what isn't finite.
         iteration: of the stage, from 0.
         seed: ``SEED``.
-        output_dir: of the stage; the file there is ``nan_<iteration>.json``.
+        output_dir: the folder of the stage, which gets the file ``nan_<iteration>.json``.
 
     Raises:
         NotFiniteError: always.
@@ -91,7 +91,7 @@ def stop(
     }
     if comm.is_main_process():
         write_json_atomically(content, path)
-    comm.synchronize()  # else the first to leave would take the others with it
+    comm.synchronize()  # The first process that ends would end the others before the file is there.
     guilty = [status for status in statuses if status.error] or statuses
     names = [str(name) for status in guilty for name in status.file_names]
     shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
@@ -110,16 +110,16 @@ def _json_number(value: float) -> float | str:
 def explained(
     stage: str, iteration: Callable[[], int], last_checkpoint: Callable[[], str]
 ) -> Iterator[None]:
-    """Turns what can happen to a training from outside into one message.
+    """Turns errors that come from outside the code into one clear message.
 
     Args:
-        stage: its name.
-        iteration: tells which one it is.
-        last_checkpoint: tells which checkpoint is the last; "" for none.
+        stage: the stage's name.
+        iteration: returns the current iteration.
+        last_checkpoint: returns the last checkpoint, or "".
 
     Raises:
-        TrainingError: in place of errors of files, of data and of the processes that load them.
-            Others come through as they are.
+        TrainingError: replaces errors of files, of data and of the processes that load data. Other
+            errors are passed on unchanged.
     """
     try:
         yield
@@ -135,13 +135,13 @@ def explained(
 
 
 def _what_to_do(error: Exception) -> str | None:
-    """What happened and what helps; None for what must be a mistake in the code."""
+    """A sentence on what happened and what helps; None for an error that must be a bug."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    from_worker = lines[0].startswith("Caught ")  # then what follows is its traceback
+    from_worker = lines[0].startswith("Caught ")  # The lines after it are the worker's traceback.
     said = (lines[-1] if from_worker else " ".join(lines)).rstrip(".") + "."
     if isinstance(error, torch.OutOfMemoryError):
         return f"{said} A higher SOLVER.ACCUMULATION_STEPS needs less memory for the same batch."
-    # As torch notices the death of a worker, or as its broken pipe does.
+    # torch notices the death of a worker in one of these two ways.
     if isinstance(error, (ConnectionError, EOFError)) or said.startswith("DataLoader worker"):
         return (
             f"A process that loads data died ({said}) Most often the system stopped it, since "

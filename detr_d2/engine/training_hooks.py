@@ -1,4 +1,4 @@
-"""What happens around each step of a training."""
+"""Hooks that run before or after the steps of a training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from detr_d2.engine.mask_metrics import MaskRecorder
 
 
 class RepeatableRandomness(HookBase):
-    """Seeds each iteration by its number, so that a resumed run draws what an unbroken one does."""
+    """Seeds each iteration by its number: a resumed run has the numbers of an unbroken run."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -22,13 +22,16 @@ class RepeatableRandomness(HookBase):
 
 
 class MaskMetrics(HookBase):
-    """In the steps that are logged, records what masks and attention look like.
+    """Records metrics of masks and attention in the steps that are logged.
 
-    To be registered before hooks that evaluate or write. A model without masks has nothing to show.
+    Register it before hooks that evaluate or write. For a model without masks it does nothing.
     """
 
     def __init__(self, period: int) -> None:
-        """Takes the number of iterations between two lines of the log."""
+        """
+        Args:
+            period: the number of iterations between two lines of the log.
+        """
         self.period = period
         self.recorder: MaskRecorder | None = None
 
@@ -45,7 +48,7 @@ class MaskMetrics(HookBase):
         self._close()
 
     def after_train(self) -> None:
-        self._close()  # after a step that failed
+        self._close()  # A failed step has not called after_step.
 
     def _close(self) -> None:
         if self.recorder is not None:
@@ -54,7 +57,7 @@ class MaskMetrics(HookBase):
 
 
 class EvalHook(hooks.EvalHook):
-    """Detectron2's, but for trainings that fail in their very last step: these end at once."""
+    """Detectron2's hook, without an evaluation after a training whose last step failed."""
 
     def after_train(self) -> None:
         if self.trainer.iter >= self.trainer.max_iter:

@@ -1,4 +1,4 @@
-"""The training loop: batches in parts, mixed precision, and losses that have to be finite."""
+"""The training loop, with gradient accumulation, mixed precision and checks of the losses."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ logger = logging.getLogger(__name__)
 
 
 class Trainer(SimpleTrainer):
-    """Detectron2's trainer with steps of its own.
+    """Detectron2's trainer with another step.
 
-    A batch may go through the model in parts, whose gradients add up to those of the whole, since
-    all parts in all processes are divided by what the whole batch is divided by. The optimizer,
-    its clipping and the schedule see one step. A loss that isn't finite stops all processes before
-    it reaches the weights.
+    A batch may go through the model in parts. Their gradients add up to those of the whole batch,
+    because the losses of all parts in all processes are divided by the divisors of the whole batch.
+    The optimizer, its clipping and the schedule see one step. A loss that isn't finite stops all
+    processes before the weights change.
     """
 
     def __init__(
@@ -37,16 +37,16 @@ class Trainer(SimpleTrainer):
         seed: int = -1,
         output_dir: str = "",
     ) -> None:
-        """Takes no data yet: see ``reset_data_loader``.
+        """The trainer has no data yet; see ``reset_data_loader``.
 
         Args:
             model: a DETR, perhaps wrapped for distributed training.
-            optimizer: of its parameters.
-            accumulation_steps: into how many parts each process divides its share of a batch.
+            optimizer: of the model's parameters.
+            accumulation_steps: the number of parts of each process's share of a batch.
             mixed_precision: whether to compute in float16 where that is safe. Steps whose gradients
-                overflow are skipped, and counted.
-            seed: ``SEED``, for what is written about losses that aren't finite.
-            output_dir: where that is written.
+                overflow are skipped and counted.
+            seed: ``SEED``, for the file about losses that aren't finite.
+            output_dir: the folder of that file.
         """
         super().__init__(model, [], optimizer)
         self.accumulation_steps = accumulation_steps
@@ -60,7 +60,8 @@ class Trainer(SimpleTrainer):
         """Takes a batch and changes the weights once.
 
         Raises:
-            NotFiniteError: in all processes, where a loss of any, or the gradients, aren't finite.
+            NotFiniteError: a loss in any process, or the norm of the gradients, isn't finite. All
+                processes raise it.
         """
         start = time.perf_counter()
         batch = next(self._data_loader_iter)
@@ -72,8 +73,8 @@ class Trainer(SimpleTrainer):
             is_last = part is parts[-1]
             with nullcontext() if is_last else self._gradients_stay_here():
                 total = self._losses_of(part, divisors, status)
-                # Who is well asks about the others before its last way back, on which all meet.
-                # Who isn't, tells them at once.
+                # All processes meet here before the last backward pass, whose all-reduce would
+                # hang if one of them had stopped. A process with an error comes here at once.
                 if is_last or status.error:
                     statuses = comm.all_gather(status)
                     self._stop_if(next((s.error for s in statuses if s.error), ""), statuses)
@@ -83,25 +84,25 @@ class Trainer(SimpleTrainer):
         self._change_weights(statuses)
 
     def split(self, batch: Sequence[dict]) -> list[Sequence[dict]]:
-        """The parts of this process's share of a batch, all of one size."""
+        """Splits this process's share of a batch into parts of the same size."""
         size = len(batch) // self.accumulation_steps
         return [batch[i : i + size] for i in range(0, len(batch), size)]
 
     def _gradients_stay_here(self) -> AbstractContextManager:
-        """Until the last part, processes don't exchange gradients."""
+        """A context in which processes don't exchange gradients; the last part is outside it."""
         return self.model.no_sync() if hasattr(self.model, "no_sync") else nullcontext()
 
     def _losses_of(
         self, part: Sequence[dict], divisors: object, status: StepStatus
     ) -> torch.Tensor | None:
-        """The sum of a part's losses, after they were reported; None without any."""
+        """The sum of a part's losses, which are also added to the status; None after an error."""
         status.file_names = [x.get("file_name", "?") for x in part]
         try:
             with torch.autocast(
                 self.device_type, torch.float16, enabled=self.grad_scaler.is_enabled()
             ):
                 losses = self.model(part, divisors)
-        except FloatingPointError as error:  # of the matcher
+        except FloatingPointError as error:  # raised by the matcher
             status.error = str(error)
             return None
         values = torch.stack([loss.detach().float() for loss in losses.values()]).tolist()
@@ -113,7 +114,7 @@ class Trainer(SimpleTrainer):
         scale = scaler.get_scale()
         try:
             scaler.step(self.optimizer)
-        except FloatingPointError as error:  # of clipping, before anything was changed
+        except FloatingPointError as error:  # raised by clipping, before any weight changes
             self._stop_if(str(error), statuses)
         scaler.update()
         if not scaler.is_enabled():
@@ -129,7 +130,7 @@ class Trainer(SimpleTrainer):
         self.storage.put_scalar("amp/loss_scale", scaler.get_scale(), smoothing_hint=False)
 
     def _put_metrics(self, statuses: Sequence[StepStatus]) -> None:
-        """Losses of the whole batch: the mean over processes of what each adds up."""
+        """Writes the losses of the whole batch: the mean over processes of their sums."""
         if not comm.is_main_process():
             return
         losses = {name: np.mean([s.losses[name] for s in statuses]) for name in statuses[0].losses}

@@ -1,4 +1,4 @@
-"""What a model is evaluated by."""
+"""The choice of evaluators for a model and a dataset."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from detr_d2.evaluation.thing_instances import build_instance_evaluator
 def build_evaluators(
     cfg: CfgNode, dataset_name: str, *, dataset_dicts: list[dict] | None = None
 ) -> list[DatasetEvaluator]:
-    """PQ where the model predicts masks, box and mask AP where the dataset has things.
+    """Builds the evaluators of PQ and of box and mask AP.
 
-    Where a dataset has instances and no panoptic annotation, there is no PQ. Files go to
-    ``evaluation_folder``.
+    PQ needs a model with masks and a dataset with panoptic annotation. AP needs a dataset with
+    things. The evaluators write to ``evaluation_folder``.
 
     Args:
         cfg: the whole config.
         dataset_name: a registered dataset.
-        dataset_dicts: its dicts, where they have been read already.
+        dataset_dicts: its dicts, if they have been read already.
     """
     folder = evaluation_folder(cfg, dataset_name)
     has_masks, options = cfg.MODEL.DETR.MASK_ON, cfg.MODEL.DETR.TEST
     if dataset_dicts is None:
         dataset_dicts = get_dataset_dicts([dataset_name])
-    # By its dicts, as the mapper decides: the metadata of panoptic datasets may name an instance
-    # JSON, and after the first evaluation does.
+    # The dicts decide, as they do for the mapper. The metadata doesn't tell: a panoptic dataset may
+    # name an instance JSON, too, and after its first evaluation it does.
     is_panoptic = not _has_instances_alone(dataset_dicts[0])
     evaluators: list[DatasetEvaluator] = []
     if options.INSTANCES_ON:
@@ -49,7 +49,7 @@ def build_evaluators(
             )
         if instances is not None:
             evaluators.append(instances)
-    # Last, so that PQ is what a log ends with.
+    # PQ comes last, so a log ends with it.
     if is_panoptic and has_masks and options.PANOPTIC_ON:
         evaluators.append(
             PanopticEvaluator(
@@ -63,12 +63,15 @@ def build_evaluators(
 
 
 def evaluation_folder(cfg: CfgNode, dataset_name: str) -> str:
-    """Where what evaluation writes on a dataset goes, whatever its name."""
+    """The folder for the files of an evaluation. It is safe for any name of a dataset."""
     return os.path.join(cfg.OUTPUT_DIR, "inference", file_name_of(dataset_name))
 
 
 def _name_instance_json(dataset_name: str, folder: str) -> None:
-    """Writes the COCO JSON of a dataset that has none, which Detectron2 would name after it."""
+    """Writes the COCO JSON of a dataset that has none, under a safe file name.
+
+    Detectron2 would use the name of the dataset as it is.
+    """
     metadata = MetadataCatalog.get(dataset_name)
     if not hasattr(metadata, "json_file"):
         path = os.path.join(folder, f"{file_name_of(dataset_name)}_coco_format.json")

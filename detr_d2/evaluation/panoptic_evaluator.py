@@ -1,5 +1,8 @@
 """Panoptic quality of a model on a registered panoptic dataset, computed while the model runs.
 
+Each image goes one way: the model's output, its segments, their matching with the ground truth, and
+the stats of the image, which are added to those of the dataset.
+
 Axes: H×W pixels of an image, K classes.
 """
 
@@ -13,24 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
-from tabulate import tabulate
 
-from detr_d2.data.categories import PanopticClasses
-from detr_d2.data.mistaken_png import why_ids_differ
 from detr_d2.data.panoptic_dataset import load_panoptic_dataset
-from detr_d2.data.panoptic_png import read_panoptic_png
-from detr_d2.evaluation.panoptic_quality import (
-    GroupQuality,
-    PanopticStats,
-    Segments,
-    class_quality,
-    compare_panoptic,
-    group_quality,
-)
+from detr_d2.evaluation.ground_truth import GroundTruth
+from detr_d2.evaluation.panoptic_output import read_panoptic_output
+from detr_d2.evaluation.panoptic_quality import PanopticStats
+from detr_d2.evaluation.panoptic_results import log_panoptic_quality, panoptic_figures
 from detr_d2.evaluation.saved_predictions import (
     PNG_FOLDER,
     save_prediction,
@@ -44,8 +37,8 @@ class PanopticEvaluator(DatasetEvaluator):
     """Computes PQ, SQ and RQ, image by image.
 
     Each prediction is compared with its ground truth at once, so memory does not grow with the
-    dataset and no temporary file is written. Whether a class is a thing is the dataset's word;
-    ``isthing`` of a predicted segment is not trusted. Figures do not depend on the order of images
+    dataset and no temporary file is written. The dataset decides whether a class is a thing;
+    ``isthing`` of a predicted segment is not used. Figures depend neither on the order of images
     nor on the number of processes.
     """
 
@@ -60,11 +53,11 @@ class PanopticEvaluator(DatasetEvaluator):
         """
         Args:
             dataset_name: a registered panoptic dataset with one numbering of things and stuff.
-            output_dir: where predictions are saved; otherwise unused.
+            output_dir: the folder of saved predictions; otherwise it is not used.
             save_predictions: write ``predictions/*.png`` and, in evaluate, ``predictions.json`` in
-                COCO's panoptic format, with the dataset's category ids. An image's PNG is named
-                after its place in the dataset and its id, and the JSON holds that name.
-            dataset_dicts: the dataset's, where they have been read already.
+                COCO's panoptic result format, with the dataset's category ids. The name of a PNG
+                consists of the image's place in the dataset and its id.
+            dataset_dicts: the dataset's dicts, if they have been read already.
 
         Raises:
             KeyError: no dataset is registered under that name.
@@ -72,6 +65,7 @@ class PanopticEvaluator(DatasetEvaluator):
                 images share an id, or there is no output_dir to save predictions in.
         """
         records, self._classes = load_panoptic_dataset(dataset_name, dataset_dicts)
+        self._categories = self._classes.categories()
         self._dataset_name = dataset_name
         self._records = {record["image_id"]: record for record in records}
         self._place = {image_id: place for place, image_id in enumerate(self._records)}
@@ -86,7 +80,7 @@ class PanopticEvaluator(DatasetEvaluator):
         self.reset()
 
     def reset(self) -> None:
-        """Forgets all images."""
+        """Starts a new evaluation, without any image."""
         self._stats = PanopticStats.zeros(len(self._classes.names))
         self._evaluated: list[Any] = []
         self._saved: list[dict[str, Any]] = []
@@ -96,47 +90,32 @@ class PanopticEvaluator(DatasetEvaluator):
 
         Args:
             inputs: dicts with ``image_id``.
-            outputs: dicts with ``panoptic_seg``: an (H, W) integer tensor of segment ids on any
-                device, 0 for void, and a list of dicts with ``id``, ``category_id`` (0 … K-1) and
-                ``isthing``, one for every segment.
+            outputs: see ``read_panoptic_output``. They are not changed.
 
         Raises:
             ValueError: a prediction or the ground truth of an image is invalid; the message names
-                the image. See compare_panoptic.
+                the image. See ``match_segments``.
             FileNotFoundError: the PNG of the ground truth is missing.
         """
         for image, output in zip(inputs, outputs, strict=True):
             image_id = image["image_id"]
             if image_id not in self._records:
                 raise ValueError(f"image {image_id!r} is not in dataset {self._dataset_name!r}")
-            record = self._records[image_id]
-            try:
-                pred_ids, segments_info = _panoptic_output(output)
-                stats = compare_panoptic(
-                    pred_ids,
-                    Segments.from_info(segments_info),
-                    read_panoptic_png(PathManager.get_local_path(record["pan_seg_file_name"])),
-                    Segments.from_info(record["segments_info"]),
-                    num_classes=len(self._classes.names),
-                )
+            truth = GroundTruth.of_record(self._records[image_id])
+            with truth.naming_image():
+                ids, segments_info = read_panoptic_output(output)
+                matching = truth.match(ids, segments_info, len(self._classes.names))
                 if self._save_dir is not None:
-                    self._save(image_id, pred_ids, segments_info)
-            except ValueError as error:
-                where = f"image {image_id!r} ({record['pan_seg_file_name']})"
-                known = [segment["id"] for segment in record["segments_info"]]
-                why = why_ids_differ(record["pan_seg_file_name"], known)
-                raise ValueError(f"{where}: {error}{why}") from error
-            self._stats += stats
+                    self._save(image_id, ids, segments_info)
+            self._stats += PanopticStats.of_matching(matching)
             self._evaluated.append(image_id)
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]]:
-        """Gathers all processes' images and scores them. Has to be called by all processes.
+        """Adds up the images of all processes. All processes have to call it.
 
         Returns:
-            On the main process, ``{"panoptic_seg": figures}`` with figures in 0 … 100: PQ, SQ, RQ
-            over all classes, the same with ``_th`` (things) and ``_st`` (stuff), and ``PQ-<name>``
-            of every class; NaN where no segment counts. Empty on other processes and without
-            any image.
+            On the main process, ``{"panoptic_seg": figures}``; see ``panoptic_figures``. The dict
+            is empty on other processes, and where there is no image.
 
         Raises:
             ValueError: an image was evaluated twice, by one or several processes.
@@ -153,7 +132,7 @@ class PanopticEvaluator(DatasetEvaluator):
             return OrderedDict()
         repeated = _repeated(chain.from_iterable(evaluated))
         if repeated is not None:
-            # Dropping one of the two would need the figures of every image kept apart.
+            # Leaving one of the two out would need the stats of every single image.
             raise ValueError(
                 f"image {repeated!r} was evaluated more than once. Call reset() between two "
                 "evaluations, and share out images with Detectron2's InferenceSampler: samplers "
@@ -163,108 +142,21 @@ class PanopticEvaluator(DatasetEvaluator):
         log(f"Evaluated {num_images} of {len(self._records)} images of {self._dataset_name}")
         if self._save_dir is not None:
             annotations = sorted(chain.from_iterable(saved), key=lambda entry: entry["file_name"])
-            path = write_predictions_json(self._save_dir, annotations, self._classes)
+            path = write_predictions_json(self._save_dir, annotations, self._categories)
             logger.info(f"Saved predictions to {path}")
-
-        is_thing = np.array(self._classes.is_thing)
-        groups = {
-            "All": group_quality(stats),
-            "Things": group_quality(stats, is_thing),
-            "Stuff": group_quality(stats, ~is_thing),
-        }
-        _log_groups(groups, self._dataset_name)
-        _log_classes(stats, self._classes)
-        return OrderedDict(panoptic_seg=_figures(groups, stats, self._classes))
+        log_panoptic_quality(stats, self._classes, self._dataset_name)
+        return OrderedDict(panoptic_seg=panoptic_figures(stats, self._classes))
 
     def _save(self, image_id: Any, ids: np.ndarray, segments_info: list[dict]) -> None:
-        # The place makes the name unique; what is kept of the id is for people, and cannot leave
-        # the folder whatever the id holds.
+        # The place makes the name unique. The id is there for people, reduced to characters that
+        # are safe in a file name.
         readable = re.sub(r"[^A-Za-z0-9_-]+", "_", str(image_id))[:64]
         name = f"{self._place[image_id]:07d}_{readable}.png"
         self._saved.append(
-            save_prediction(self._save_dir, name, image_id, ids, segments_info, self._classes)
+            save_prediction(self._save_dir, name, image_id, ids, segments_info, self._categories)
         )
-
-
-def _panoptic_output(output: dict[str, Any]) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """The id map (H×W) and the segments of a model's output."""
-    if "panoptic_seg" not in output:
-        raise ValueError(f"the model's output has no 'panoptic_seg', only {sorted(output)}")
-    ids, segments_info = output["panoptic_seg"]
-    if segments_info is None:
-        raise ValueError(
-            "segments_info is None: ids of the form category · label_divisor + instance (as "
-            "Panoptic-DeepLab predicts them) are not supported, list the segments"
-        )
-    for segment in segments_info:
-        if segment.get("isthing") is None:
-            raise ValueError(
-                f"segment {segment['id']} has no 'isthing', which in Detectron2 says that its "
-                "category_id is a dataset id; give the contiguous id, and isthing"
-            )
-    return torch.as_tensor(ids).cpu().numpy(), segments_info
 
 
 def _repeated(values: Any) -> Any:
-    """One value that occurs more than once, or None."""
+    """A value that occurs more than once, or None."""
     return next((value for value, times in Counter(values).items() if times > 1), None)
-
-
-def _figures(
-    groups: dict[str, GroupQuality], stats: PanopticStats, classes: PanopticClasses
-) -> dict[str, float]:
-    """The flat dict of figures (× 100) Detectron2 passes on to its event storage."""
-    suffixes = {"All": "", "Things": "_th", "Stuff": "_st"}
-    figures = {}
-    for name, group in groups.items():
-        for figure in ("pq", "sq", "rq"):
-            figures[figure.upper() + suffixes[name]] = 100 * getattr(group, figure)
-    times = Counter(classes.names)
-    pq = class_quality(stats).pq
-    for class_id, name in enumerate(classes.names):
-        key = name if times[name] == 1 else f"{name} ({classes.dataset_ids[class_id]})"
-        figures[f"PQ-{key}"] = 100 * float(pq[class_id])
-    return figures
-
-
-def _table(rows: list[list], headers: list[str], floats: str | tuple[str, ...] = ".3f") -> str:
-    return tabulate(
-        rows,
-        headers=headers,
-        tablefmt="pipe",
-        floatfmt=floats,
-        stralign="center",
-        numalign="center",
-    )
-
-
-def _log_groups(groups: dict[str, GroupQuality], dataset_name: str) -> None:
-    rows = [
-        [name, 100 * group.pq, 100 * group.sq, 100 * group.rq, group.num_classes]
-        for name, group in groups.items()
-    ]
-    table = _table(rows, ["", "PQ", "SQ", "RQ", "#categories"])
-    logger.info("Panoptic Evaluation Results:\n" + table)
-    empty = [name.lower() for name in ("Things", "Stuff") if groups[name].num_classes == 0]
-    if empty:
-        logger.info(
-            f"no {' and no '.join(empty)} in the evaluated images of {dataset_name}: their PQ is "
-            "undefined (NaN)"
-        )
-
-
-def _log_classes(stats: PanopticStats, classes: PanopticClasses) -> None:
-    """One row per class that occurs, so that 133 classes stay readable on small data."""
-    quality = class_quality(stats)
-    rows = [
-        [
-            classes.names[k],
-            *(100 * float(values[k]) for values in (quality.pq, quality.sq, quality.rq)),
-            *(int(counts[k]) for counts in (stats.tp, stats.fp, stats.fn)),
-        ]
-        for k in np.flatnonzero(stats.occurs)
-    ]
-    table = _table(rows, ["class", "PQ", "SQ", "RQ", "TP", "FP", "FN"])
-    absent = len(classes.names) - len(rows)
-    rest = f" ({absent} classes without any segment left out)" if absent else ""
-    logger.info(f"Panoptic quality per class{rest}:\n{table}")

@@ -1,28 +1,34 @@
-"""Panoptic quality of one image and of a whole dataset, on arrays alone.
+"""Panoptic quality (PQ, SQ, RQ) from the matched segments of images.
 
-Definition: Kirillov et al., "Panoptic Segmentation" (CVPR 2019), section 4. ``segment_matching``
-finds what matches. Averages are panopticapi's ``pq_compute``'s, but that a group of classes without
-any segment scores NaN instead of a division by zero.
+Definition: Kirillov et al., "Panoptic Segmentation" (CVPR 2019), section 4. Averages are those of
+panopticapi's ``pq_compute``, but a group of classes without any segment scores NaN,
+where panopticapi divides by zero.
 
-Axes: H×W pixels, G segments of an image in its ground truth, P in its prediction, K classes.
+Axes: G segments of an image in its ground truth, P in its prediction, K classes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from detr_d2.evaluation.segment_matching import SegmentMatching, Segments, match_segments
+from detr_d2.evaluation.segment_matching import SegmentMatching
 
-# A float64 in (0.5, 1] is a whole multiple of 2⁻⁵³, so IoUs of matches counted in this unit add
-# up exactly, and their sum does not depend on the order of images nor on how processes split them.
+# A float64 in (0.5, 1] is a whole multiple of 2⁻⁵³. So the IoUs of matches add up exactly in this
+# unit, and their sum depends neither on the order of images nor on how processes share them.
 IOU_UNITS = 2**53
+# The groups of classes that have figures, by panopticapi's names, and the endings of their figures'
+# names in Detectron2.
+GROUP_SUFFIXES = {"All": "", "Things": "_th", "Stuff": "_st"}
 
 
 @dataclass(frozen=True, eq=False)
 class PanopticStats:
-    """What PQ needs to know of any number of images, per class; add them with ``+``.
+    """The sums from which PQ is computed, per class, over any number of images.
+
+    The stats of several images are added with ``+``.
 
     Attributes:
         iou_units: (K,) Python integers, the sum of matched IoUs in units of 2⁻⁵³.
@@ -56,12 +62,15 @@ class PanopticStats:
         pred_groups: np.ndarray,
         num_groups: int,
     ) -> PanopticStats:
-        """The stats of one image by groups of another kind; what matches is decided by class.
+        """The stats of one image, summed over groups of segments instead of classes.
+
+        Which segments match is still decided by their classes.
 
         Args:
-            matching: of G and P segments.
-            gt_groups: (G,) integers, 0 … num_groups-1; matches count in that of their ground truth.
-            pred_groups: (P,) integers alike, for predicted segments without a match.
+            matching: G annotated and P predicted segments.
+            gt_groups: (G,) integers in 0 … num_groups-1. A match counts in the group of its
+                annotated segment.
+            pred_groups: (P,) integers in 0 … num_groups-1, used for false positives.
             num_groups: takes the place of K.
         """
         iou_units = np.zeros(num_groups, dtype=object)
@@ -72,8 +81,8 @@ class PanopticStats:
         return cls(
             iou_units=iou_units,
             tp=np.bincount(matched_groups, minlength=num_groups),
-            fp=np.bincount(pred_groups[matching.is_surplus], minlength=num_groups),
-            fn=np.bincount(gt_groups[matching.is_missed], minlength=num_groups),
+            fp=np.bincount(pred_groups[matching.is_false_positive], minlength=num_groups),
+            fn=np.bincount(gt_groups[matching.is_false_negative], minlength=num_groups),
         )
 
     def __add__(self, other: PanopticStats) -> PanopticStats:
@@ -86,18 +95,18 @@ class PanopticStats:
 
     @property
     def iou_sum(self) -> np.ndarray:
-        """(K,) float64 sum of the IoUs of matched pairs, rounded once."""
+        """(K,) float64, the sum of the IoUs of matched pairs, rounded once."""
         return np.array([units / IOU_UNITS for units in self.iou_units], dtype=np.float64)
 
     @property
     def occurs(self) -> np.ndarray:
-        """(K,) bool: the class has a segment that counts, and so enters averages."""
+        """(K,) bool: the class has a segment that counts, so averages include it."""
         return self.tp + self.fp + self.fn > 0
 
 
 @dataclass(frozen=True, eq=False)
 class ClassQuality:
-    """Per-class quality: (K,) float64 in 0 … 1, NaN for classes without a segment that counts."""
+    """The quality of each class: (K,) float64 in 0 … 1, NaN where no segment counts."""
 
     pq: np.ndarray
     sq: np.ndarray
@@ -106,7 +115,7 @@ class ClassQuality:
 
 @dataclass(frozen=True)
 class GroupQuality:
-    """Mean quality over the classes of a group that occur: 0 … 1, NaN where none does."""
+    """The mean quality of the classes of a group that occur: 0 … 1, NaN where none occurs."""
 
     pq: float
     sq: float
@@ -115,7 +124,7 @@ class GroupQuality:
 
 
 def class_quality(stats: PanopticStats) -> ClassQuality:
-    """PQ, SQ (mean IoU of matches, 0 without any) and RQ (an F1 score) of every class."""
+    """PQ, SQ (the mean IoU of matches, 0 without any) and RQ (an F1 score) of every class."""
     occurs = stats.occurs
     weight = np.where(occurs, stats.tp + 0.5 * stats.fp + 0.5 * stats.fn, np.nan)
     iou_sum = stats.iou_sum
@@ -124,11 +133,11 @@ def class_quality(stats: PanopticStats) -> ClassQuality:
 
 
 def group_quality(stats: PanopticStats, members: np.ndarray | None = None) -> GroupQuality:
-    """Averages quality over a group of classes, each class weighing the same.
+    """Averages quality over a group of classes; each class has the same weight.
 
     Args:
-        stats: of K classes.
-        members: (K,) bool, the classes of the group; all of them by default.
+        stats: the sums of K classes.
+        members: (K,) bool, the classes of the group; by default all classes.
     """
     chosen = stats.occurs if members is None else stats.occurs & members
     count = int(chosen.sum())
@@ -139,34 +148,13 @@ def group_quality(stats: PanopticStats, members: np.ndarray | None = None) -> Gr
     return GroupQuality(*means, count)
 
 
-def compare_panoptic(
-    pred_ids: np.ndarray,
-    pred_segments: Segments,
-    gt_ids: np.ndarray,
-    gt_segments: Segments,
-    num_classes: int,
-) -> PanopticStats:
-    """Matches the predicted segments of one image with its ground truth.
-
-    A pair matches when classes agree and IoU > 0.5, the pixels that are void in the ground truth
-    being left out of the union. A crowd segment never matches and is never missed. A predicted
-    segment without a match is forgiven when more than half of it lies on void, plus the crowd
-    segment of its class: the last one listed, where there are several, because panopticapi
-    remembers one per class. A ground-truth segment without pixels counts as missed.
+def group_qualities(stats: PanopticStats, is_thing: Sequence[bool]) -> dict[str, GroupQuality]:
+    """The quality of each group of ``GROUP_SUFFIXES``: all classes, things and stuff.
 
     Args:
-        pred_ids: (H, W) integers, the segment of each pixel; 0 is void unless listed.
-        pred_segments: every segment of the map; ``is_crowd`` is ignored.
-        gt_ids: (H, W) integers, 0 for void.
-        gt_segments: the segments of the ground truth.
-        num_classes: K; classes are 0 … K-1.
-
-    Returns:
-        The stats of this image.
-
-    Raises:
-        ValueError: shapes differ, an id of a map is not listed, a listed prediction has no pixel,
-            the ground truth lists id 0, a class is out of range, or ids are not integers.
+        stats: the sums of K classes.
+        is_thing: K flags.
     """
-    matching = match_segments(pred_ids, pred_segments, gt_ids, gt_segments, num_classes)
-    return PanopticStats.of_matching(matching)
+    things = np.asarray(is_thing, dtype=bool)
+    members = {"All": np.ones_like(things), "Things": things, "Stuff": ~things}
+    return {name: group_quality(stats, members[name]) for name in GROUP_SUFFIXES}

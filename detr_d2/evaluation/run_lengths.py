@@ -1,4 +1,4 @@
-"""Id maps as runs of equal pixels, which are few where pixels are many.
+"""Id maps as runs of equal pixels: an image has far fewer runs than pixels.
 
 Axes: R runs of pixels.
 """
@@ -9,10 +9,10 @@ import numpy as np
 
 
 def find_runs(*rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts rows of pixels wherever any of them changes its value.
+    """Cuts rows of pixels into runs: a new run begins where any of the rows changes its value.
 
     Args:
-        rows: one or more 1-D arrays of one length, which may be 0.
+        rows: one or more 1-D arrays of the same length, which may be 0.
 
     Returns:
         starts: (R,) int64 index of each run's first pixel.

@@ -1,7 +1,8 @@
-"""Which segments of a prediction match those of the ground truth of an image.
+"""The predicted segments of an image, matched with the segments of its ground truth.
 
-Definition: Kirillov et al., "Panoptic Segmentation" (CVPR 2019), section 4. What the paper leaves
-open (void, crowd) follows panopticapi's ``pq_compute``, but areas are always counted from pixels.
+Definition: Kirillov et al., "Panoptic Segmentation" (CVPR 2019), section 4. The paper leaves void
+and crowds open: for them the rules are those of panopticapi's ``pq_compute``. Areas are always
+counted from pixels.
 
 Axes: H×W pixels, R runs of them, N segments of an image (G in its ground truth, P in its
 prediction), K classes.
@@ -23,12 +24,12 @@ VOID = 0  # the id of pixels that belong to no segment
 
 @dataclass(frozen=True, eq=False)
 class Segments:
-    """The segments listed for one image; any sequences of integers, kept as arrays.
+    """The list of an image's segments. It takes any sequences of integers and keeps arrays.
 
     Attributes:
         ids: (N,) int64, all different; the values of the image's id map.
         classes: (N,) int64 class of each segment.
-        is_crowd: (N,) bool, True for a region of uncounted objects; default none.
+        is_crowd: (N,) bool, True for a region of uncounted objects. By default no segment is one.
 
     Raises:
         ValueError: lengths differ, an id occurs twice, or values are not integers.
@@ -54,7 +55,7 @@ class Segments:
 
     @classmethod
     def from_info(cls, segments_info: Sequence[dict]) -> Segments:
-        """Those of Detectron2's ``segments_info``, with contiguous ``category_id``."""
+        """Reads Detectron2's ``segments_info``, with contiguous ``category_id``."""
         return cls(
             ids=[segment["id"] for segment in segments_info],
             classes=[segment["category_id"] for segment in segments_info],
@@ -64,12 +65,16 @@ class Segments:
 
 @dataclass(frozen=True, eq=False)
 class SegmentMatching:
-    """How the segments of one image lie on each other, and which of them are right.
+    """How the segments of one image overlap, and which of them match.
+
+    A pair matches when its classes agree and its IoU is above 0.5. Pixels that are void in the
+    ground truth are left out of the union. Each predicted segment is a true positive, a false
+    positive or ignored.
 
     Attributes:
         pred: the P predicted segments.
         gt: the G segments of the ground truth.
-        overlaps: (G+1, P+1) int64, pixels that two segments share; void last on both axes.
+        overlaps: (G+1, P+1) int64, the pixels that two segments share; void is last on both axes.
         num_classes: K.
     """
 
@@ -90,10 +95,10 @@ class SegmentMatching:
 
     @cached_property
     def ious(self) -> np.ndarray:
-        """(G, P) float64; pixels that are void in the ground truth are left out of unions."""
+        """(G, P) float64 in 0 … 1."""
         shared = self.overlaps[:-1, :-1]
         unions = self.gt_areas[:, None] + (self.pred_areas - self.overlaps[-1, :-1]) - shared
-        # 0 where the one has no pixel and the other lies on void alone: nothing is shared.
+        # A union is 0 where the annotated segment has no pixel and the predicted one lies on void.
         return shared / np.maximum(unions, 1)
 
     @cached_property
@@ -102,50 +107,53 @@ class SegmentMatching:
         return self.gt.classes[:, None] == self.pred.classes
 
     @cached_property
-    def covers(self) -> np.ndarray:
-        """(G, P) bool: the pair has an IoU above 0.5, whatever the classes; crowds have no pair.
+    def overlap_pairs(self) -> np.ndarray:
+        """(G, P) bool: the pair has an IoU above 0.5, whatever its classes. Crowds have no pair.
 
-        At most one in each row and column.
+        There is at most one such pair in each row and column.
         """
         return (self.ious > 0.5) & ~self.gt.is_crowd[:, None]
 
     @cached_property
     def matches(self) -> np.ndarray:
-        """(G, P) bool: the true positives, pairs of one class whose IoU is above 0.5."""
-        return self.covers & self.same_class
+        """(G, P) bool: pairs of the same class with an IoU above 0.5."""
+        return self.overlap_pairs & self.same_class
 
     @cached_property
     def is_found(self) -> np.ndarray:
-        """(G,) bool: has a match."""
+        """(G,) bool: the annotated segment has a match."""
         return self.matches.any(axis=1)
 
     @cached_property
-    def is_right(self) -> np.ndarray:
-        """(P,) bool: has a match."""
+    def is_true_positive(self) -> np.ndarray:
+        """(P,) bool: the predicted segment has a match."""
         return self.matches.any(axis=0)
 
     @cached_property
-    def is_missed(self) -> np.ndarray:
-        """(G,) bool: false negatives. Crowds are none, segments without a pixel are."""
+    def is_false_negative(self) -> np.ndarray:
+        """(G,) bool: the annotated segment has no match and is no crowd.
+
+        A segment without pixels counts, too.
+        """
         return ~self.gt.is_crowd & ~self.is_found
 
     @cached_property
-    def is_forgiven(self) -> np.ndarray:
-        """(P,) bool: has no match, but more than half of it lies on void plus a crowd of its class.
+    def is_ignored(self) -> np.ndarray:
+        """(P,) bool: no match, but more than half of it lies on void and a crowd of its class.
 
-        The last crowd listed, where a class has several, because panopticapi remembers one.
+        Where a class has several crowds, only the last one in the list counts, as in panopticapi.
         """
-        forgiven = self.overlaps[-1, :-1].copy()
+        unlabelled = self.overlaps[-1, :-1].copy()
         crowd_of_class = {int(self.gt.classes[i]): i for i in np.flatnonzero(self.gt.is_crowd)}
         for class_id, crowd in crowd_of_class.items():
             of_class = self.pred.classes == class_id
-            forgiven[of_class] += self.overlaps[crowd, :-1][of_class]
-        return (forgiven / self.pred_areas > 0.5) & ~self.is_right
+            unlabelled[of_class] += self.overlaps[crowd, :-1][of_class]
+        return (unlabelled / self.pred_areas > 0.5) & ~self.is_true_positive
 
     @cached_property
-    def is_surplus(self) -> np.ndarray:
-        """(P,) bool: false positives."""
-        return ~self.is_right & ~self.is_forgiven
+    def is_false_positive(self) -> np.ndarray:
+        """(P,) bool: the predicted segment has no match and is not ignored."""
+        return ~self.is_true_positive & ~self.is_ignored
 
 
 def match_segments(
@@ -155,11 +163,11 @@ def match_segments(
     gt_segments: Segments,
     num_classes: int,
 ) -> SegmentMatching:
-    """Lays the predicted segments of one image on its ground truth.
+    """Compares the predicted segments of one image with its ground truth.
 
     Args:
-        pred_ids: (H, W) integers, the segment of each pixel; 0 is void unless listed.
-        pred_segments: every segment of the map; ``is_crowd`` is ignored.
+        pred_ids: (H, W) integers, the segment of each pixel; 0 is void unless it is listed.
+        pred_segments: every segment of the map; their ``is_crowd`` is not used.
         gt_ids: (H, W) integers, 0 for void.
         gt_segments: the segments of the ground truth.
         num_classes: K; classes are 0 … K-1.
@@ -197,13 +205,13 @@ def _count_overlaps(
     rows, columns = len(gt_segments.ids) + 1, len(pred_segments.ids) + 1
     pairs = _segment_index(gt_ids[starts], gt_segments, "ground truth") * columns
     pairs += _segment_index(pred_ids[starts], pred_segments, "prediction")
-    # Summed as float64, which has all whole numbers up to 2⁵³.
+    # The weights are summed as float64, which holds every whole number up to 2⁵³.
     overlaps = np.bincount(pairs, weights=lengths, minlength=rows * columns)
     return overlaps.astype(np.int64).reshape(rows, columns)
 
 
 def _segment_index(ids: np.ndarray, segments: Segments, whose: str) -> np.ndarray:
-    """The place of each run's segment in the list, N for void: (R,) int64."""
+    """The index in the list of each run's segment, N for void: (R,) int64."""
     ids = ids.astype(np.int64)
     order = np.argsort(segments.ids)
     place = np.searchsorted(segments.ids[order], ids)  # 0 … N, so both tables get an N-th entry
@@ -230,9 +238,9 @@ def _to_int64(values: np.ndarray | Sequence[int], what: str) -> np.ndarray:
 
 
 def _integers(values: np.ndarray | Sequence[int], what: str) -> np.ndarray:
-    """An array of any type of integers, where they fit int64; no copy of one."""
+    """The values as an array of integers that fit int64; an array is not copied."""
     array = np.asarray(values)
-    if array.size == 0:  # NumPy takes an empty list for floats
+    if array.size == 0:  # NumPy makes floats of an empty list.
         return np.zeros(array.shape, dtype=np.int64)
     too_large = array.dtype.kind == "u" and array.max() > np.iinfo(np.int64).max
     if array.dtype.kind not in "iu" or too_large:

@@ -1,4 +1,4 @@
-"""COCO's run-length encoding of all segments of an image at once.
+"""COCO's run-length encoding (RLE) of all segments of an image at once.
 
 Axes: H×W pixels of an image.
 """
@@ -15,17 +15,17 @@ from detr_d2.evaluation.run_lengths import find_runs
 
 
 def encode_segments(ids: np.ndarray) -> dict[int, dict[str, Any]]:
-    """COCO's RLE of all segments of an id map, in one pass over its pixels.
+    """Encodes all segments of an id map in one pass over its pixels.
 
     Args:
-        ids: (H, W) int32, at least one pixel; 0 is void.
+        ids: (H, W) int32 with at least one pixel; 0 is void.
 
     Returns:
-        For each id in the map but 0 what ``pycocotools.mask.encode`` makes of ``ids == id``: a dict
-        of ``size``, [H, W], and ``counts``, compressed bytes.
+        For each id except 0, the same dict as ``pycocotools.mask.encode(ids == id)``: ``size``,
+        [H, W], and ``counts``, compressed bytes.
     """
     height, width = ids.shape
-    columns = cv2.transpose(ids).ravel()  # RLE goes down the columns
+    columns = cv2.transpose(ids).ravel()  # RLE counts down the columns.
     starts, lengths = find_runs(columns)
     ends = starts + lengths
     id_of_run = columns[starts]
@@ -34,8 +34,8 @@ def encode_segments(ids: np.ndarray) -> dict[int, dict[str, Any]]:
     for segment_id in segment_ids:
         inside = id_of_run == segment_id
         edges = np.stack([starts[inside], ends[inside]], axis=1).ravel()
-        # Pixels out of and in the segment take turns, those out of it first, be there none. None
-        # at the end are not counted.
+        # Counts of pixels outside and inside the segment alternate. The first is outside and may be
+        # 0; a last count of 0 is left out.
         counts = np.diff(edges, prepend=0, append=() if edges[-1] == ids.size else ids.size)
         uncompressed.append({"size": [height, width], "counts": counts})
     encoded = mask_util.frPyObjects(uncompressed, height, width) if uncompressed else []

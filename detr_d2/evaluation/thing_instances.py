@@ -1,7 +1,7 @@
-"""Box and mask AP on a dataset that has panoptic annotation alone.
+"""Box and mask AP on a dataset that has only panoptic annotation.
 
-Detectron2's COCOEvaluator wants a COCO instance JSON of the things, with classes numbered
-0 … n-1. Panoptic classes number things and stuff together, so both are derived here.
+Detectron2's COCOEvaluator needs a COCO instance JSON of the things, and predicted classes 0 … n-1.
+Panoptic classes number things and stuff together, so this module derives both.
 
 Axes: H×W pixels, K panoptic classes, n of them things.
 """
@@ -39,18 +39,18 @@ logger = logging.getLogger(__name__)
 def write_thing_instances(
     dataset_name: str, path: str | Path, *, dataset_dicts: list[dict] | None = None
 ) -> None:
-    """Writes the things of a panoptic dataset as a COCO instance JSON, in place or not at all.
+    """Writes the things of a panoptic dataset as a COCO instance JSON, whole or not at all.
 
-    Masks are RLE; boxes and areas come from pixels; category ids are the dataset's. Segments
-    without pixels are left out, as nothing could ever find them.
+    Masks are RLE, boxes and areas come from pixels, and category ids are the dataset's. Segments
+    without pixels are left out, because no prediction could match them.
 
     Args:
         dataset_name: a registered panoptic dataset.
         path: the JSON to write or replace; its folder must exist.
-        dataset_dicts: the dataset's, where they have been read already.
+        dataset_dicts: the dataset's dicts, if they have been read already.
 
     Raises:
-        ValueError: segments_info lacks an id of the PNG, or see load_panoptic_dataset.
+        ValueError: segments_info lacks an id of the PNG, or see ``load_panoptic_dataset``.
     """
     records, classes = load_panoptic_dataset(dataset_name, dataset_dicts)
     images, annotations, num_empty = [], [], 0
@@ -76,7 +76,7 @@ def write_thing_instances(
                 continue
             annotations.append(
                 {
-                    "id": len(annotations) + 1,  # COCO's API takes id 0 for "no match"
+                    "id": len(annotations) + 1,  # COCO's API reads id 0 as "no match".
                     "image_id": record["image_id"],
                     "category_id": classes.dataset_ids[segment["category_id"]],
                     "iscrowd": int(is_crowd(segment)),
@@ -98,7 +98,7 @@ def write_thing_instances(
 
 
 def _mask_fields(rle: dict[str, Any]) -> dict[str, Any]:
-    """RLE, box (x, y, width, height in pixels) and area of an encoded mask."""
+    """The RLE, the box (x, y, width, height in pixels) and the area of an encoded mask."""
     return {
         "segmentation": _for_json(rle),
         "bbox": mask_util.toBbox(rle).tolist(),
@@ -109,20 +109,23 @@ def _mask_fields(rle: dict[str, Any]) -> dict[str, Any]:
 class ThingInstanceEvaluator(COCOEvaluator):
     """Detectron2's COCOEvaluator for models that number things and stuff together.
 
-    ``pred_classes`` of the model's instances are panoptic classes 0 … K-1; instances of stuff
-    classes have no instance ground truth and are left out, as COCO's own evaluation does.
+    ``pred_classes`` of the model's instances are panoptic classes 0 … K-1. Instances of stuff
+    classes have no ground truth here, so they are left out, as COCO's own evaluation does.
     """
 
     def __init__(self, dataset_name: str, classes: PanopticClasses, json_file: str, **kwargs: Any):
         """
         Args:
-            dataset_name: a name under which the renumbered things' metadata is kept.
-            classes: the panoptic classes; at least one thing.
-            json_file: COCO instance JSON; its categories must be the things, else ValueError.
-            **kwargs: of COCOEvaluator.
+            dataset_name: the name for the metadata of the renumbered things.
+            classes: the panoptic classes; at least one is a thing.
+            json_file: a COCO instance JSON whose categories are the things.
+            **kwargs: arguments of COCOEvaluator.
+
+        Raises:
+            ValueError: the JSON has other categories.
         """
-        # An entry of its own, as thing_classes of a panoptic dataset also names the stuff, at
-        # which COCOEvaluator fails after the whole evaluation.
+        # The things need metadata of their own: thing_classes of a panoptic dataset also names the
+        # stuff, and COCOEvaluator would fail after the whole evaluation.
         if dataset_name in MetadataCatalog.list():
             MetadataCatalog.remove(dataset_name)
         things = classes.things
@@ -145,15 +148,15 @@ class ThingInstanceEvaluator(COCOEvaluator):
         self._thing_of_class[list(things)] = torch.arange(len(things))
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        """Takes ``outputs[i]["instances"]``, where there are any."""
+        """Stores the things among ``outputs[i]["instances"]``. The outputs are not changed."""
         for image, output in zip(inputs, outputs, strict=True):
             if "instances" in output:
                 results = self._results(output["instances"], image["image_id"])
                 self._predictions.append({"image_id": image["image_id"], "instances": results})
 
     def _results(self, instances: Instances, image_id: Any) -> list[dict]:
-        """The things among an image's instances, numbered as such, as COCO's results."""
-        instances = instances.to("cpu")  # an object of its own
+        """The things among an image's instances, as COCO's results with classes 0 … n-1."""
+        instances = instances.to("cpu")  # a new object, which may be changed
         things = self._thing_of_class[instances.pred_classes]
         is_thing = things >= 0
         masks = None
@@ -170,10 +173,10 @@ class ThingInstanceEvaluator(COCOEvaluator):
 
 
 def _encode(mask: np.ndarray) -> dict[str, Any]:
-    """COCO's RLE of an H×W mask.
+    """COCO's RLE of an (H, W) mask.
 
-    The encoder wants Fortran's order, into which OpenCV brings a mask several times as fast as
-    NumPy, to which Detectron2 leaves that.
+    The encoder needs Fortran order. OpenCV transposes several times as fast as NumPy, which
+    Detectron2 uses.
     """
     return mask_util.encode(cv2.transpose(mask.astype(np.uint8)).T)
 
@@ -189,33 +192,33 @@ def build_instance_evaluator(
     *,
     dataset_dicts: list[dict] | None = None,
 ) -> ThingInstanceEvaluator | None:
-    """Box and mask AP of the things, from ``metadata.json_file`` or from the panoptic PNGs.
+    """Builds the evaluator of the things' AP, from ``metadata.json_file`` or the panoptic PNGs.
 
-    Where the metadata names no instance JSON, or one that isn't there, the main process writes
-    one into output_dir and the metadata then names it, as COCOEvaluator itself would do. All
-    processes have to call this.
+    If the metadata names no instance JSON, or a missing one, the main process writes one into
+    output_dir, and the metadata then names that file, as COCOEvaluator itself would do. All
+    processes have to call this function.
 
     Args:
         dataset_name: a registered panoptic dataset.
-        output_dir: folder for the derived JSON and for COCOEvaluator's results.
-        tasks: of "bbox" and "segm".
-        dataset_dicts: the dataset's, where they have been read already.
+        output_dir: the folder of the derived JSON and of COCOEvaluator's results.
+        tasks: "bbox", "segm" or both.
+        dataset_dicts: the dataset's dicts, if they have been read already.
 
     Returns:
-        The evaluator, or None where the dataset has no thing class.
+        The evaluator, or None if the dataset has no thing class.
 
     Raises:
-        ValueError: see write_thing_instances and ThingInstanceEvaluator.
+        ValueError: see ``write_thing_instances`` and ``ThingInstanceEvaluator``.
     """
     records, classes = load_panoptic_dataset(dataset_name, dataset_dicts)
     if not classes.things:
         return None
     metadata = MetadataCatalog.get(dataset_name)
     json_file = metadata.get("json_file")
-    # Files from elsewhere have the crowds as crowds, and one of ours may be of an earlier config.
+    # A JSON from elsewhere has crowds as crowds, and one of ours may come from an earlier config.
     reread = bool(metadata.get("crowds_as_things"))
     is_there = bool(json_file) and PathManager.isfile(json_file) and not reread
-    comm.synchronize()  # the file must not appear while other processes still look for it
+    comm.synchronize()  # The file must not appear while other processes look for it.
     if not is_there:
         if json_file and not reread:
             logger.warning(f"{json_file} is not there: instances come from the panoptic PNGs")
@@ -225,7 +228,7 @@ def build_instance_evaluator(
             Path(output_dir).mkdir(parents=True, exist_ok=True)
             write_thing_instances(dataset_name, json_file, dataset_dicts=records)
         comm.synchronize()
-        if hasattr(metadata, "json_file"):  # metadata refuses to change a value, even None
+        if hasattr(metadata, "json_file"):  # Metadata refuses to change a value, even None.
             del metadata.json_file
         metadata.json_file = json_file
     return ThingInstanceEvaluator(

@@ -165,7 +165,7 @@ def test_all_that_predicts_knows_the_classes(elsewhere):
         json.loads((elsewhere / folder / "predictions.json").read_text())
         for folder in ("demo", "demo_2")
     ]
-    assert predictions[0]["categories"] == predictions[1]["categories"] == known
+    assert predictions[0]["categories"] == predictions[1]["categories"] == with_colors
     assert predictions[0]["annotations"] == predictions[1]["annotations"]
     (annotation,) = predictions[0]["annotations"]
     assert [segment["category_id"] for segment in annotation["segments_info"]] == [30]

@@ -25,8 +25,8 @@ def test_pictures_and_panoptic_files(make_model, photos, tmp_path, run_without_t
     assert {p.name for p in out.iterdir()} == {*names, "predictions", "predictions.json"}
     assert Image.open(out / "a.png").size == (512, 384)
     content = json.loads((out / "predictions.json").read_text())
-    assert content["images"][1] == {"id": 2, "file_name": "a.png", "height": 48, "width": 64}
     assert [each["file_name"] for each in content["annotations"]] == names
+    assert [each["image_id"] for each in content["annotations"]] == ["a", "a_2", "small"]
     assert content["categories"][2] == {
         "id": 40,
         "name": "sky",
@@ -127,6 +127,9 @@ def test_an_interruption_leaves_what_is_done(make_model, photos, tmp_path):
         left = 2
 
         def __call__(self, image):
+            # A killed process would leave these files, too.
+            content = json.loads((out / "predictions.json").read_text())
+            assert len(content["annotations"]) == 2 - self.left
             if self.left == 0:
                 raise KeyboardInterrupt
             self.left -= 1

@@ -1,4 +1,4 @@
-"""A run through both stages, which many tests look at, and the log that it wrote."""
+"""A run of both stages and its log, which many tests read."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ COUNTS: dict[str, str] = {}
 
 @pytest.fixture(scope="session")
 def record_count() -> Callable[[str, object], None]:
-    """Notes a count: ``(what, how many)``; a later one of the same replaces it."""
+    """Records a number for the summary: ``(name, number)``. The last number of a name counts."""
     return lambda what, count: COUNTS.update({what: str(count)})
 
 
@@ -59,7 +59,7 @@ class Run:
 
 @contextmanager
 def recorded_log() -> Iterator[list[str]]:
-    """Records what detr_d2 logs; pytest's own recorder serves single tests alone."""
+    """Records the log of detr_d2; pytest's own recorder works only within one test."""
     lines: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())
@@ -74,15 +74,15 @@ def recorded_log() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="session")
 def make_random_cfg(make_tiny_cfg: Callable[..., CfgNode]) -> Callable[..., CfgNode]:
-    """Makes configs of training with all its randomness: ``(output_dir, *overrides)``."""
+    """Makes configs of trainings with dropout and augmentation: ``(output_dir, *overrides)``."""
     return lambda output_dir, *overrides: make_tiny_cfg(output_dir, *RANDOM_TRAINING, *overrides)
 
 
 @pytest.fixture(scope="session")
 def make_fast_cfg(make_tiny_cfg: Callable[..., CfgNode]) -> Iterator[Callable[..., CfgNode]]:
-    """Makes configs of a model with few tensors, whose training starts and saves in no time.
+    """Makes configs of a model with few tensors: its training starts and saves very fast.
 
-    ``(output_dir, *overrides)``; both stages of one step each, without evaluation.
+    ``(output_dir, *overrides)``. Both stages have one step each, and there is no evaluation.
     """
     from detectron2.layers import ShapeSpec
     from detectron2.modeling import BACKBONE_REGISTRY, Backbone
@@ -113,7 +113,7 @@ def make_fast_cfg(make_tiny_cfg: Callable[..., CfgNode]) -> Iterator[Callable[..
 
 @pytest.fixture
 def forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Detectron2's launcher, by forks: fresh processes would spend 20 s on imports."""
+    """Makes Detectron2's launcher fork, because fresh processes would spend 20 s on imports."""
     module = importlib.import_module("detectron2.engine.launch")
     start = functools.partial(module.mp.start_processes, start_method="fork")
     monkeypatch.setattr(module.mp, "start_processes", start)
@@ -121,7 +121,7 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def images_of_one_size(small_shapes: dict[str, int]) -> Iterator[str]:
-    """A dataset: batches are padded to their largest image, which differs between processes."""
+    """Registers a dataset of equal sizes, because the padding of batches differs by process."""
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
     from detr_d2.data.panoptic_dataset import set_panoptic_metadata
@@ -145,7 +145,7 @@ def images_of_one_size(small_shapes: dict[str, int]) -> Iterator[str]:
 def finished_run(
     make_random_cfg: Callable[..., CfgNode], tmp_path_factory: pytest.TempPathFactory
 ) -> Run:
-    """Both stages by one call, never interrupted. Not to be written to."""
+    """Runs both stages in one call, without interruption. Tests must not write to its folder."""
     from detr_d2.engine import train
 
     cfg = make_random_cfg(tmp_path_factory.mktemp("finished"))

@@ -25,7 +25,7 @@ DETECTION = ("MODEL.DETR.MASK_ON", False, "SOLVER.STAGES", ["boxes"])
 def instance_shapes(
     small_shapes: dict[str, int], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, str]]:
-    """The things of the embedded scenes, registered as COCO's instances are: two names."""
+    """Registers the things of the embedded scenes like COCO's instances; gives two names."""
     folder = tmp_path_factory.mktemp("instance_shapes")
     names = {f"{name}_instances": name for name in small_shapes}
     for name, panoptic_name in names.items():
@@ -75,7 +75,7 @@ def test_a_detector_is_trained_and_evaluated(make_cfg, tmp_path):
 
 
 def test_masks_of_instances_are_trained_and_evaluated(make_cfg, tmp_path):
-    """Through both stages. There is no panoptic quality without panoptic annotation."""
+    """Both stages are run. There is no panoptic quality without panoptic annotation."""
     results = train(make_cfg("SOLVER.MASK_STAGE.MAX_ITER", 2))
     assert results.keys() == {"bbox", "segm"}
     metrics = read_metrics(tmp_path / "masks")

@@ -1,4 +1,4 @@
-"""The configs for COCO: which datasets, classes, backbones, stages and schedules they name."""
+"""The datasets, classes, backbones, stages and schedules of the configs for COCO."""
 
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def test_what_a_config_names(name):
     iterations = (cfg.SOLVER.MAX_ITER, *cfg.SOLVER.STEPS)
     for count, wanted in zip(iterations, epochs, strict=True):
         assert count * cfg.SOLVER.IMS_PER_BATCH / 118_287 == pytest.approx(wanted, rel=0.01)
-    # Every tenth epoch, the last one included.
+    # There is an evaluation every tenth epoch, including the last one.
     assert cfg.SOLVER.MAX_ITER % cfg.TEST.EVAL_PERIOD == 0
     assert cfg.TEST.EVAL_PERIOD * cfg.SOLVER.IMS_PER_BATCH / 118_287 == pytest.approx(10, rel=0.01)
 

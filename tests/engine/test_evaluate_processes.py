@@ -1,4 +1,4 @@
-"""Figures are the same to the last digit whatever the number of processes."""
+"""Figures are equal to the last digit for any number of processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAME = "some_shapes"
 
 
 class NearlyRight(nn.Module):
-    """Predicts what is annotated, a few pixels beside it, and notes what it was asked."""
+    """Predicts the annotation, moved by a few pixels, and records the images."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ def _evaluate(cfg) -> None:
 def test_no_image_is_lost_or_counted_twice(
     make_tiny_cfg, tmp_path, small_shapes, registry, forked, num_images
 ):
-    """With images that can't be shared out evenly; with 3 for 4 processes, one has none."""
+    """Images can't be divided evenly; of 4 processes with 3 images, one has none."""
     images = DatasetCatalog.get("small_shapes_val")[:num_images]
     DatasetCatalog.register(NAME, lambda: images)
     set_panoptic_metadata(NAME, map(vars, CATEGORIES))

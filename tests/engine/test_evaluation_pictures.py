@@ -1,4 +1,4 @@
-"""Pictures of evaluated images: which, how large, where to, and what they ask of the model."""
+"""Pictures of evaluated images: their choice, sizes, files and cost."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def register(registry):
 
 
 def collect(dicts: list[dict], evaluated: list[dict]) -> PictureCollector:
-    """The pictures of dicts, of which some are evaluated in some order, with no segment at all."""
+    """Collects the pictures of dicts; some of them are evaluated, with empty predictions."""
     collector = PictureCollector(NAME, dicts)
     for dataset_dict in evaluated:
         collector.process([{"image_id": dataset_dict["image_id"]}], [NOTHING])
@@ -52,7 +52,7 @@ def collect(dicts: list[dict], evaluated: list[dict]) -> PictureCollector:
 
 
 def large_dict(folder: Path, image_id: int, size: tuple[int, int]) -> dict:
-    """Writes an image that is all of one segment."""
+    """Writes an image with a single segment."""
     image, ids = (str(folder / f"{image_id}_{kind}.png") for kind in ("image", "ids"))
     Image.fromarray(np.full((*size, 3), 90, np.uint8)).save(image)
     write_panoptic_png(np.ones(size, np.int32), ids)
@@ -74,7 +74,7 @@ def test_the_model_runs_once_for_each_image(make_tiny_cfg, tmp_path, small_shape
 
 @pytest.mark.parametrize(("wanted", "drawn"), [(0, 0), (2, 2), (7, 6)])
 def test_the_first_images_are_drawn_one_below_the_other(make_tiny_cfg, tmp_path, wanted, drawn):
-    """As many as there are, where more are wanted."""
+    """If there are fewer images than wanted, all are drawn."""
     cfg = make_tiny_cfg(tmp_path, "MODEL.DETR.TEST.NUM_PICTURES", wanted)
     with EventStorage() as storage:
         evaluate(cfg, build_model(cfg))
@@ -84,14 +84,14 @@ def test_the_first_images_are_drawn_one_below_the_other(make_tiny_cfg, tmp_path,
     if not drawn:
         assert not (tmp_path / "pictures").exists()
         return
-    sheet = cv2.imread(str(tmp_path / "pictures" / f"{NAME}.png"))[:, :, ::-1]
+    column = cv2.imread(str(tmp_path / "pictures" / f"{NAME}.png"))[:, :, ::-1]
     top = 0
     for picture in shown.values():
         height, width, _ = picture.shape
-        np.testing.assert_array_equal(sheet[top : top + height, :width], picture)
-        assert (sheet[top : top + height, width:] == 255).all()
+        np.testing.assert_array_equal(column[top : top + height, :width], picture)
+        assert (column[top : top + height, width:] == 255).all()
         top += height + 8
-    assert top == len(sheet) + 8
+    assert top == len(column) + 8
 
 
 def test_an_image_is_beside_its_truth_and_its_prediction(small_shapes):
@@ -118,7 +118,7 @@ def test_without_evaluated_images_nothing_is_written(small_shapes, tmp_path):
 
 
 def test_one_image_at_a_time_is_in_memory(tmp_path, small_shapes):
-    """At its full size: more images take no more, and little of them stays."""
+    """Only one image has its full size at a time, so more images need no more memory."""
     dicts = [large_dict(tmp_path, image_id, (900, 1200)) for image_id in range(4)]
     peaks = []
     for some in (dicts[:1], dicts):  # the first time, for what is loaded once
@@ -135,7 +135,7 @@ def test_one_image_at_a_time_is_in_memory(tmp_path, small_shapes):
 
 @pytest.mark.parametrize("size", [(1000, 1500), (40, 3000)])
 def test_large_images_shrink(register, make_tiny_cfg, tmp_path, size):
-    """On the disk and in TensorBoard."""
+    """Both on the disk and in TensorBoard."""
     register("large", [large_dict(tmp_path, 1, size)])
     cfg = make_tiny_cfg(
         tmp_path,
@@ -152,7 +152,7 @@ def test_large_images_shrink(register, make_tiny_cfg, tmp_path, size):
 
 @pytest.mark.parametrize("name", ["pets/val", "../../outside", "my data (v2)", "/pets"])
 def test_nothing_leaves_the_output_folder(register, make_tiny_cfg, tmp_path, name):
-    """Whatever a dataset is called: its pictures, its predictions, its instances, its report."""
+    """For any name of a dataset: pictures, predictions, instances and report."""
     register(name, get_dataset_dicts([NAME])[:1])
     output = tmp_path / "a" / "b" / "output"
     cfg = make_tiny_cfg(
@@ -172,7 +172,7 @@ def test_nothing_leaves_the_output_folder(register, make_tiny_cfg, tmp_path, nam
 
 
 def test_instances_without_a_json_stay_in_the_output_folder(registry, make_tiny_cfg, tmp_path):
-    """Of a dataset of instances, Detectron2 writes a JSON that is named after it."""
+    """Detectron2 would write the JSON of a dataset of instances under the dataset's name."""
     name = "../../../../outside"
     image = get_dataset_dicts([NAME])[0]
     thing = {"bbox": [5, 5, 20, 20], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
@@ -217,7 +217,7 @@ def test_a_file_in_the_way_of_their_folder_is_named(small_shapes, tmp_path):
 
 
 class SayingNothing(torch.nn.Module):
-    """Predicts no segment, and notes which process was asked for which image."""
+    """Predicts no segment, and records which process evaluates which image."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -241,7 +241,7 @@ def _evaluate(cfg) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="would start the processes on GPUs")
 def test_pictures_of_several_processes_come_together(make_tiny_cfg, tmp_path, small_shapes, forked):
-    """Of 6 images 5 are drawn: two of 2 processes and three of 4 have some of them."""
+    """Five of 6 images are drawn; two of 2 processes and three of 4 have some of them."""
     found = {}
     for processes in (1, 2, 4):
         folder = tmp_path / str(processes)

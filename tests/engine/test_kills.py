@@ -1,4 +1,4 @@
-"""A training that is killed at any moment and resumed ends where one that never was killed ends."""
+"""A training that is killed at any moment and resumed gives the same model as an unbroken one."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def assert_equal_bitwise(ours: list[dict], theirs: list[dict]) -> None:
 
 @pytest.fixture(scope="module")
 def unbroken(make_random_cfg, tmp_path_factory) -> tuple[list[dict], float]:
-    """The models of a training that was left alone, and the seconds that it took."""
+    """The models of an unbroken training, and its time in seconds."""
     cfg = make_random_cfg(tmp_path_factory.mktemp("unbroken"))
     begun = time.perf_counter()
     finish(cfg)
@@ -76,7 +76,7 @@ def unbroken(make_random_cfg, tmp_path_factory) -> tuple[list[dict], float]:
 
 
 def test_killed_at_random_moments(make_random_cfg, tmp_path, unbroken, record_count):
-    """As often as ``DETR_D2_KILLS`` says: again and again in one run until it is through."""
+    """``DETR_D2_KILLS`` is the number of kills. A run is killed again and again until it ends."""
     expected, seconds = unbroken
     moments = random.Random(0)
     killed = runs = 0
@@ -91,7 +91,7 @@ def test_killed_at_random_moments(make_random_cfg, tmp_path, unbroken, record_co
                 killed += 1
             process.join()
             assert process.exitcode in (0, -signal.SIGKILL)
-        # Also where it is through: a kill may have left a part of a file, which goes now.
+        # Even a finished run is resumed: a kill may have left a part of a file to remove.
         finish(cfg)
         assert_equal_bitwise(final_models(cfg), expected)
         record_count("kills survived", f"{killed} of {KILLS}")
@@ -102,7 +102,7 @@ def test_killed_at_random_moments(make_random_cfg, tmp_path, unbroken, record_co
 
 
 class DeadlyFiles:
-    """Kills its process at the n-th moment of writing a checkpoint or renaming anything."""
+    """Kills its process at the n-th write of a checkpoint or renaming of a file."""
 
     def __init__(self, last_moment: int) -> None:
         self.left = last_moment
@@ -140,7 +140,7 @@ class DeadlyFiles:
 def test_killed_at_each_moment_of_beginning_anew_and_of_the_switch(
     make_fast_cfg, tmp_path, record_count
 ):
-    """A run begun anew in the folder of another one has either begun or not, and loses neither."""
+    """A new run in the folder of an older one has either begun or not; no file is lost."""
     older, newer = (make_fast_cfg(tmp_path / name, "SEED", i) for i, name in enumerate("ab"))
     finish(older)
     finish(newer)
@@ -160,6 +160,6 @@ def test_killed_at_each_moment_of_beginning_anew_and_of_the_switch(
         assert_equal_bitwise(final_models(make_fast_cfg(kept)), of_older)
         assert not list(folder.rglob("*.tmp"))
         shutil.rmtree(folder)
-    # Two folders set aside; of each stage one checkpoint, which has a half, and last_checkpoint.
+    # Two folders are set aside. Each stage has one checkpoint, in two parts, and last_checkpoint.
     assert moment - 1 == 2 * 2 + 2 * (1 + 2 + 2)
     record_count("moments of writing survived", moment - 1)

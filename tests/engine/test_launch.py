@@ -1,4 +1,4 @@
-"""Which process of how many this one is, and that processes that others started find each other."""
+"""The place of a process in its group, and groups that torchrun or srun started."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SLURM = {
 
 @pytest.fixture
 def scontrol(tmp_path, monkeypatch) -> None:
-    """SLURM's own tool, which knows two machines."""
+    """Stands for SLURM's scontrol, which knows two machines."""
     path = tmp_path / "bin" / "scontrol"
     path.parent.mkdir()
     path.write_text(
@@ -48,7 +48,7 @@ def scontrol(tmp_path, monkeypatch) -> None:
 
 def test_a_process_by_itself():
     assert place_of_process({}) is None
-    # Batch scripts and interactive shells in an allocation of SLURM.
+    # These are batch scripts and interactive shells in an allocation of SLURM.
     assert place_of_process({"SLURM_JOB_ID": "1", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}) is None
     assert place_of_process({**SLURM, "SLURM_STEP_NUM_TASKS": "1"}) is None
 
@@ -67,7 +67,9 @@ def test_slurm_says_it_in_other_words(scontrol):
     assert place_of_process(SLURM) == expected
     named = {"MASTER_ADDR": "here", "MASTER_PORT": "1234"}
     assert place_of_process({**SLURM, **named}) == TORCHRUN
-    assert place_of_process({**SLURM, **TORCHRUN, "RANK": "6"})["RANK"] == "6"  # by submitit
+    assert (
+        place_of_process({**SLURM, **TORCHRUN, "RANK": "6"})["RANK"] == "6"
+    )  # as submitit sets them
 
 
 @pytest.mark.parametrize("tasks", ["4,3", "4(x2),1", ""])
@@ -121,7 +123,7 @@ def _member(environment: dict[str, str], folder: Path) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="would share one GPU")
 @pytest.mark.parametrize("by", ["torchrun", "slurm"])
 def test_processes_find_each_other(tmp_path, by):
-    """Four of two machines, which are both this one."""
+    """Four processes of two machines; this machine stands for both."""
     with socket.socket() as found:
         found.bind(("localhost", 0))
         master = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(found.getsockname()[1])}
@@ -133,7 +135,7 @@ def test_processes_find_each_other(tmp_path, by):
             names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
             environment = dict(zip(names, own, strict=False))
             environment["SLURM_STEP_TASKS_PER_NODE"] = "2(x2)"
-        # Forked: fresh processes would spend seconds on imports.
+        # Processes are forked, because fresh ones would spend seconds on imports.
         fork = multiprocessing.get_context("fork")
         processes.append(fork.Process(target=_member, args=({**environment, **master}, tmp_path)))
         processes[-1].start()

@@ -1,4 +1,4 @@
-"""Figures of masks and attention, and that a training is the same with and without them."""
+"""Metrics of masks and attention; a training is the same with and without them."""
 
 import itertools
 import json
@@ -32,7 +32,7 @@ SHARES = {f"attention_share/head_{m}" for m in range(HEADS)}
 
 
 def logits_of(*rows: str) -> torch.Tensor:
-    """1×H×W logits, above 0 where there is an x; each letter is 4×4 pixels."""
+    """Makes 1×H×W logits; each letter is 4×4 pixels, and an x is above 0."""
     masks = torch.tensor([[[letter == "x" for letter in row] for row in rows]])
     return (masks.float() * 60 - 30).repeat_interleave(4, 1).repeat_interleave(4, 2)
 
@@ -49,7 +49,7 @@ def entropy_of(weights: list[float], num_points: int) -> float:
 
 @pytest.mark.parametrize("total", [1.0, 0.01, 1e-30])
 def test_uniform_attention_has_entropy_one_and_a_point_has_none(total):
-    """However much of the joint attention a head has."""
+    """The head's share of the joint attention makes no difference."""
     assert entropy_of([total / 8] * 8, 8) == pytest.approx(1, abs=1e-6)
     assert entropy_of([0, 0, total, 0, 0, 0, 0, 0], 8) == 0
 
@@ -82,7 +82,7 @@ def test_ious():
 
 @pytest.mark.parametrize("shift", [0, -5, -200])
 def test_masks_that_are_all_alike_show(shift):
-    """Those that are close to 0 everywhere, too."""
+    """Even masks that are close to 0 everywhere."""
     one = torch.randn(1, 16, 16, generator=torch.Generator().manual_seed(0)) + shift
     similarities = mask_similarities(one.repeat(3, 1, 1), torch.zeros(3))
     assert similarities.tolist() == pytest.approx([1, 1, 1], abs=1e-5)
@@ -106,7 +106,7 @@ def test_only_masks_of_one_image_are_compared():
 
 @pytest.fixture
 def make_model(make_fast_cfg, tmp_path):
-    """Makes a model that trains and a batch for it, one of whose images is padded."""
+    """Makes a model in training mode and a batch with one padded image."""
 
     def make(*overrides: object):
         sizes = ("INPUT.MIN_SIZE_TRAIN", [64, 128], "INPUT.CROP_PROB", 0.0)
@@ -122,7 +122,7 @@ def make_model(make_fast_cfg, tmp_path):
 
 
 def recorded(model: nn.Module, *batches: list[dict]) -> dict[str, float]:
-    """What is put into the storage after these batches; the model is left as it was."""
+    """Returns what is written to the storage after some batches. The model is not changed."""
     recorder = MaskRecorder(model)
     for batch in batches:
         model(batch)
@@ -147,7 +147,7 @@ def test_attention_of_heads_that_see_nothing_is_uniform(make_model, softmax):
 
 
 class OnePointUnlessMatched(nn.Module):
-    """Attention of one half of the heads: on all points where a query is matched, else on one."""
+    """Half of the heads attend to all points for matched queries, and to one point for others."""
 
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
@@ -182,7 +182,7 @@ def test_masks_that_are_all_empty_show(make_model):
 
 
 def test_parts_of_a_batch_are_put_together(make_model):
-    """By their queries: each counts alike."""
+    """Each query has the same weight."""
     model, (one, other) = make_model()
     one["instances"] = one["instances"][:2]
     first, second = recorded(model, [one]), recorded(model, [other])
@@ -201,7 +201,7 @@ def test_an_image_without_targets_has_no_figures(make_model):
 
 
 class Constant(nn.Module):
-    """Gives a constant in place of a module's output."""
+    """Replaces a module's output by a constant."""
 
     def __init__(self, value: torch.Tensor) -> None:
         super().__init__()
@@ -250,7 +250,7 @@ def test_other_heads_tell_of_the_attention_that_they_name(make_model):
 
 @pytest.fixture
 def make_joint_cfg(make_fast_cfg, monkeypatch):
-    """Makes configs of five steps with dropout, of which the second, fourth and last are logged."""
+    """Makes configs of five steps with dropout; the second, fourth and last step are logged."""
     monkeypatch.setattr(trainer, "LOG_PERIOD", 2)
     settings = (
         *("SOLVER.STAGES", ["joint"], "SOLVER.MAX_ITER", 5, "MODEL.DETR.DROPOUT", 0.1),
@@ -274,7 +274,7 @@ def test_a_training_ends_bit_for_bit_where_it_ends_without(make_joint_cfg, tmp_p
 
 
 def test_only_steps_that_are_logged_are_recorded(make_joint_cfg, tmp_path, monkeypatch):
-    """As often as the model is called in them; the others cost nothing."""
+    """In these steps every call of the model is recorded; other steps cost nothing."""
     seen = []
     run_step = trainer.Trainer.run_step
 
@@ -307,7 +307,7 @@ def test_a_step_that_fails_leaves_the_model_as_it_was(make_joint_cfg, tmp_path, 
 
 
 def test_runs_leave_the_figures(finished_run):
-    """In the mask stage alone: boxes have no masks."""
+    """Only the mask stage has metrics of masks."""
     for stage, wanted in (("boxes", set()), ("masks", METRICS | ENTROPIES)):
         lines = (finished_run.folder / stage / "metrics.json").read_text().splitlines()
         figures = {name: value for line in lines for name, value in json.loads(line).items()}

@@ -1,4 +1,4 @@
-"""Evaluation on the datasets of a config: how often they are read, and that nobody changes them."""
+"""Evaluation reads each dataset once, and changes no dict."""
 
 import copy
 
@@ -15,7 +15,7 @@ NAMES = ("small_shapes_val", "small_shapes_train")
 
 @pytest.fixture
 def readings(monkeypatch) -> list[tuple[str, list[dict], list[dict]]]:
-    """Records each reading of a dataset: its name, its dicts, and a copy of these."""
+    """Records each reading of a dataset: its name, its dicts and a copy of the dicts."""
     recorded, get = [], DatasetCatalog.get
 
     def read(name: str) -> list[dict]:
@@ -28,7 +28,7 @@ def readings(monkeypatch) -> list[tuple[str, list[dict], list[dict]]]:
 
 
 def test_a_panoptic_dataset_is_read_once_for_all(make_tiny_cfg, readings, tmp_path):
-    """By loader, evaluators and pictures together. Only the first evaluation writes instances."""
+    """Loader, evaluators and pictures share it. Only the first evaluation writes instances."""
     cfg = make_tiny_cfg(tmp_path, "DATASETS.TEST", NAMES)
     model = build_model(cfg)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Datasets whose objects are all marked as crowds: refused to train on, or read as objects."""
+"""Datasets with only crowds: training refuses them, or reads crowds as objects."""
 
 import json
 
@@ -16,9 +16,9 @@ pytestmark = pytest.mark.usefixtures("registry")
 
 @pytest.fixture
 def crowds_cfg(make_tiny_cfg, small_shapes, tmp_path):
-    """A config of the small shapes, each segment of which is a crowd, even of stuff."""
+    """A config of the small shapes with every segment marked as a crowd, even stuff."""
     name = list(small_shapes)[1]
-    get_dataset_dicts([name])  # writes them
+    get_dataset_dicts([name])  # This call writes the files.
     shapes = MetadataCatalog.get(name)
     with open(shapes.panoptic_json, encoding="utf-8") as file:
         content = json.load(file)
@@ -58,7 +58,7 @@ def test_crowds_are_things_for_check_training_and_evaluation_alike(crowds_cfg, t
     (report,) = check_datasets(crowds_cfg)
     figures = report.to_dict()["classes"]
     assert sum(c["segments"] for c in figures) == num_things
-    # An instance JSON of other readings is there, and isn't taken.
+    # There is an instance JSON from another reading, and it is not used.
     stale = tmp_path / "stale.json"
     stale.write_text("{}")
     MetadataCatalog.get("crowds").json_file = str(stale)

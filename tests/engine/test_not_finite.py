@@ -1,4 +1,4 @@
-"""Losses and gradients that aren't finite stop all processes, and leave what repeats the step."""
+"""Losses and gradients that aren't finite stop all processes; a file tells how to repeat it."""
 
 import importlib
 import json
@@ -27,7 +27,7 @@ def cfg(make_fast_cfg, tmp_path):
 
 @pytest.fixture
 def spoil(monkeypatch):
-    """Makes the class loss something else from a call on: ``(first call, loss of the logits)``."""
+    """Replaces the class loss from a certain call on: ``(first call, loss of the logits)``."""
 
     def replace(first_call: int, loss) -> None:
         right, calls = criterion.class_loss, []
@@ -46,12 +46,12 @@ def nan_loss(logits: torch.Tensor) -> torch.Tensor:
 
 
 def nan_gradient(logits: torch.Tensor) -> torch.Tensor:
-    """A loss of 0 whose gradient isn't finite."""
+    """A loss of 0 with a gradient that isn't finite."""
     return (logits * 0).sqrt().sum()
 
 
 def nan_matching(logits: torch.Tensor) -> torch.Tensor:
-    """As the matcher stops, in the middle of the model."""
+    """Raises the matcher's error, in the middle of the model."""
     raise FloatingPointError("can't be matched.")
 
 
@@ -95,7 +95,7 @@ def test_what_is_written_repeats_the_step(cfg):
     batch = next(iter(build_train_loader(stage_config(cfg, "boxes"), 3)))
     assert process["file_names"] == [image["file_name"] for image in batch]
     assert "--resume" in written["to_repeat"] and "'boxes'), 3" in written["to_repeat"]
-    # What spoiled it is gone: --resume goes on.
+    # The cause is removed, so --resume goes on.
     train(cfg, resume=True)
     assert Path(final_weights(cfg, "boxes")).exists()
 
@@ -120,7 +120,7 @@ def test_of_a_batch_in_parts_the_guilty_part_is_named(cfg, spoil):
 
 
 def test_figures_that_explode_stop_the_run(tiny_cfg):
-    """By the model's own checks, where clipping is off."""
+    """Without clipping, the model's own checks stop it."""
     tiny_cfg.SOLVER.STAGES, tiny_cfg.DATASETS.TEST = ["boxes"], ()
     tiny_cfg.SOLVER.BASE_LR, tiny_cfg.SOLVER.WARMUP_ITERS = 1e30, 0
     tiny_cfg.SOLVER.CLIP_GRADIENTS.ENABLED = False

@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from, and what becomes of an older run in its folder."""
+"""The checkpoint from which a run resumes, and older runs in the same folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def make_cfg(make_fast_cfg) -> Callable:
 
 @pytest.fixture(scope="module")
 def finished(make_cfg, tmp_path_factory) -> Path:
-    """The folder of a stage with checkpoints after each of three steps. Not to be written to."""
+    """A stage with a checkpoint after each of three steps. Tests must not write to its folder."""
     cfg = make_cfg(tmp_path_factory.mktemp("finished"))
     train(cfg)
     return Path(cfg.OUTPUT_DIR, "boxes")
@@ -34,7 +34,7 @@ def finished(make_cfg, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def cfg(make_cfg, finished, tmp_path):
-    """Of a run that was killed after its last checkpoint, before model_final.pth."""
+    """The config of a run that was killed after its last checkpoint, before model_final.pth."""
     shutil.copytree(finished, tmp_path / "boxes")
     (tmp_path / "boxes" / "model_final.pth").unlink()
     (tmp_path / "boxes" / "last_checkpoint").write_text("model_0000002.pth")
@@ -50,7 +50,7 @@ def cut_off(path: Path) -> None:
 
 
 def flip_a_bit(path: Path) -> None:
-    """In the middle of a tensor, which torch itself would load without a word."""
+    """Changes a bit inside a tensor; torch itself would load the file without an error."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -63,7 +63,7 @@ def empty(path: Path) -> None:
 
 @pytest.fixture
 def found(cfg) -> Callable[[], str]:
-    """Looks for the checkpoint to resume from; gives its name."""
+    """Returns the name of the checkpoint from which the run resumes."""
     stage = stage_config(cfg, "boxes")
     checkpointer = StrictCheckpointer(build_model(stage), stage.OUTPUT_DIR)
     return lambda: Path(checkpointer.find_to_resume()).name
@@ -79,7 +79,7 @@ def test_a_damaged_checkpoint_is_left_out(cfg, found, finished, damage, tmp_path
     assert line.startswith(f"{tmp_path}/boxes/model_0000002.pth is damaged or cut off")
     cut_off(tmp_path / "boxes" / "model_0000001.pth")
     assert found() == "model_0000000.pth"
-    train(cfg, resume=True)  # repeats two steps
+    train(cfg, resume=True)  # This repeats two steps.
     expected, model = (model_of(f / "model_final.pth") for f in (finished, tmp_path / "boxes"))
     assert [key for key in expected if not torch.equal(model[key], expected[key])] == []
 
@@ -94,7 +94,7 @@ def test_a_damaged_final_model_has_others_before_it(cfg, found, tmp_path):
 
 
 def test_who_goes_back_on_purpose_is_not_led_forward(found, tmp_path):
-    """By what was saved later, if the one that ``last_checkpoint`` names is damaged."""
+    """If the file in ``last_checkpoint`` is damaged, an earlier one is taken, and no later one."""
     (tmp_path / "boxes" / "last_checkpoint").write_text("model_0000001.pth")
     assert found() == "model_0000001.pth"
     cut_off(tmp_path / "boxes" / "model_0000001.pth")
@@ -111,7 +111,7 @@ def test_where_nothing_is_whole_nothing_is_begun_anew_silently(cfg, tmp_path):
 
 
 def test_killed_before_the_final_model(cfg, finished, tmp_path):
-    """All steps are done, so that none would save it."""
+    """All steps are done, so no step would save the final weights."""
     train(cfg, resume=True)
     final = torch.load(tmp_path / "boxes" / "model_final.pth", weights_only=True)
     expected = torch.load(finished / "model_final.pth", weights_only=True)
@@ -143,7 +143,7 @@ def test_nothing_is_set_aside_where_nothing_was_saved(make_cfg, tmp_path):
 
 
 def test_all_that_an_older_run_left_is_kept(cfg, tmp_path):
-    """However often --resume is forgotten."""
+    """Even if --resume is forgotten several times."""
     files = sorted(path.name for path in (tmp_path / "boxes").iterdir())
     set_aside(cfg, "boxes")
     for number in (2, 3):
@@ -156,11 +156,11 @@ def test_all_that_an_older_run_left_is_kept(cfg, tmp_path):
 
 
 def test_an_older_runs_masks_are_not_those_of_new_boxes(make_fast_cfg, tmp_path):
-    """Else a run that was begun anew and killed in its first stage would end with them."""
+    """Otherwise a new run that was killed in its first stage would end with the old masks."""
     cfg = make_fast_cfg(tmp_path, "SOLVER.CHECKPOINT_PERIOD", 1)
     train(cfg)
     older = model_of(final_weights(cfg, "masks"))
-    (tmp_path / "boxes" / "model_final.pth").unlink()  # as if it had just begun
+    (tmp_path / "boxes" / "model_final.pth").unlink()  # The stage looks as if it had just begun.
     shutil.rmtree(tmp_path / "boxes")
     cfg.SEED += 1
     train(cfg, resume=True)

@@ -1,4 +1,4 @@
-"""What a run leaves for people to look at: log, metrics, TensorBoard events, pictures."""
+"""The outputs of a run for people: log, metrics, TensorBoard events, pictures."""
 
 import json
 from pathlib import Path
@@ -56,7 +56,7 @@ def test_tensorboard_gets_figures_of_every_evaluation(events):
 
 
 def test_one_tensorboard_shows_the_stages_side_by_side(finished_run):
-    """``tensorboard --logdir OUTPUT_DIR``: each stage is a run of its name, with the same tags."""
+    """In ``tensorboard --logdir OUTPUT_DIR`` each stage is a run with its name and equal tags."""
     runs = EventMultiplexer().AddRunsFromDirectory(str(finished_run.folder)).Reload().Runs()
     assert runs.keys() == {"boxes", "masks"}
     tags = {stage: set(run["tensors"]) for stage, run in runs.items()}
@@ -74,7 +74,7 @@ def test_tensorboard_gets_validation_pictures(events):
     for event in events.Images("small_shapes_val/1"):
         picture = cv2.imdecode(np.frombuffer(event.encoded_image_string, np.uint8), 1)
         assert picture.shape == (event.height, event.width, 3)
-        assert event.width > 2.2 * event.height  # three of them side by side
+        assert event.width > 2.2 * event.height  # There are three images side by side.
 
 
 def test_pictures_are_files_too(finished_run, stage, events):
@@ -105,7 +105,7 @@ def test_the_log_tells_what_is_done(finished_run):
 
 
 def test_metrics_are_no_losses(make_tiny_cfg, tmp_path):
-    """Detectron2 adds up all losses, so that what isn't one has to go another way."""
+    """Detectron2 adds up all returned losses, so metrics go to the event storage."""
     cfg = make_tiny_cfg(
         tmp_path,
         *("SOLVER.STAGES", ["joint"], "SOLVER.MAX_ITER", 1, "DATASETS.TEST", ()),

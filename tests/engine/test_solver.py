@@ -20,7 +20,7 @@ def model(make_tiny_cfg, tmp_path_factory) -> nn.Module:
 
 
 def settings(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, dict]:
-    """The group of each parameter that is optimized, by name."""
+    """The parameter group of each optimized parameter, by the parameter's name."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     found = {names[p]: group for group in optimizer.param_groups for p in group["params"]}
     assert len(found) == sum(len(group["params"]) for group in optimizer.param_groups)
@@ -88,7 +88,7 @@ def small_model_with_gradients(scale: float) -> nn.Module:
 
 
 def updates(cfg, model: nn.Module) -> list[torch.Tensor]:
-    """What one step subtracts from each parameter."""
+    """Returns what one step subtracts from each parameter."""
     before = copy.deepcopy(list(model.parameters()))
     build_optimizer(cfg, model).step()
     return [
@@ -98,7 +98,7 @@ def updates(cfg, model: nn.Module) -> list[torch.Tensor]:
 
 @pytest.fixture
 def sgd_cfg(make_tiny_cfg, tmp_path):
-    """Steps that subtract the gradient itself."""
+    """A config of SGD whose step subtracts the gradient itself."""
     decay = ("SOLVER.WEIGHT_DECAY", 0.0, "SOLVER.WEIGHT_DECAY_NORM", 0.0)
     return make_tiny_cfg(tmp_path, *SGD, *decay)
 
@@ -119,7 +119,7 @@ def test_gradients_are_clipped_over_the_whole_model(sgd_cfg, scale, norm_type):
 
 
 def test_adamw_is_clipped_too(sgd_cfg):
-    """Its second moments, and so all steps but the first, know the size of gradients."""
+    """All steps of AdamW except the first depend on the size of gradients."""
     sgd_cfg.SOLVER.OPTIMIZER, sgd_cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = "ADAMW", 0.1
     model, expected = small_model_with_gradients(10), small_model_with_gradients(10)
     build_optimizer(sgd_cfg, model).step()
@@ -132,7 +132,7 @@ def test_adamw_is_clipped_too(sgd_cfg):
 
 @pytest.mark.parametrize("optimizer", ["ADAMW", "SGD"])
 def test_under_mixed_precision_the_true_gradients_are_clipped(sgd_cfg, optimizer):
-    """And not those that the scaler made 1024 times larger."""
+    """Clipping comes after unscaling; the scaler makes gradients 1024 times larger."""
     sgd_cfg.SOLVER.OPTIMIZER, sgd_cfg.SOLVER.AMP.ENABLED = optimizer, True
     scaled, plain = small_model_with_gradients(0.01), small_model_with_gradients(0.01)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
@@ -181,7 +181,7 @@ def test_schedules_and_saved_states_live_with_the_clipping_class(sgd_cfg):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
-    assert rates[0] < rates[1] and rates[-1] < max(rates)  # warm-up, then decay
+    assert rates[0] < rates[1] and rates[-1] < max(rates)  # There is a warm-up, then a decay.
     again = build_optimizer(sgd_cfg, model)
     again.load_state_dict(optimizer.state_dict())
     assert again.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"]

@@ -1,4 +1,4 @@
-"""Jobs by submitit: what is asked for, what runs, and how it goes on after an interruption."""
+"""Jobs of submitit: their resources, their training, and resuming after an interruption."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def config(make_fast_cfg, tmp_path) -> Path:
 
 @pytest.fixture
 def quiet(monkeypatch) -> None:
-    """No loggers for the whole session."""
+    """Prevents loggers that would stay for the whole session."""
     for setup in ("setup_logger", "default_setup"):
         monkeypatch.setattr(f"detr_d2.engine.run_process.{setup}", lambda *args, **kwargs: None)
 
 
 def test_a_job_trains(config, quiet, tmp_path):
-    """In submitit's executor for debugging, which runs it at once and here."""
+    """submitit's executor for debugging runs the job at once in this process."""
     pytest.importorskip("submitit")
     seed = ["SEED", "3"]
     args = parse_arguments("train", ["--config-file", str(config), *seed])

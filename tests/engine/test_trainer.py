@@ -1,4 +1,4 @@
-"""Whole runs: what each stage trains, and that an interruption changes nothing."""
+"""Whole runs: each stage trains its part of the model, and interruptions change nothing."""
 
 import copy
 import shutil
@@ -32,7 +32,7 @@ def assert_same_figures(ours: dict, theirs: dict) -> None:
 
 
 def assert_same_predictions(ours: Path, theirs: Path) -> None:
-    """Scores and areas to the last digit; ``ours`` and ``theirs`` are folders of evaluations."""
+    """Predictions in two folders of evaluations have equal scores and areas to the last digit."""
     (one,), (other,) = (list(folder.rglob("predictions.json")) for folder in (ours, theirs))
     assert one.read_text() == other.read_text()
     assert '"score"' in one.read_text()
@@ -83,7 +83,7 @@ def test_the_box_stage_has_no_mask_head_and_trains_all(finished_run):
 
 
 def test_the_mask_stage_leaves_the_detector_alone(finished_run):
-    """Every tensor bit for bit, the statistics of batch norms included."""
+    """All tensors are equal bit for bit, including the statistics of batch norms."""
     boxes = load_model(finished_run.folder / "boxes" / "model_final.pth")
     masks = load_model(finished_run.folder / "masks" / "model_final.pth")
     assert any("running_var" in key for key in boxes)
@@ -97,7 +97,7 @@ def test_the_mask_stage_leaves_the_detector_alone(finished_run):
 def test_interrupted_runs_end_where_unbroken_ones_do(
     finished_run, make_random_cfg, tmp_path, steps
 ):
-    """Bit for bit, with dropout and augmentation, in both stages, and whatever loads the data."""
+    """Weights are equal bit for bit, with dropout and augmentation, for any number of workers."""
     cfg = make_random_cfg(tmp_path)
     for interruption in (("boxes", 3), ("masks", 3)):
         steps.stop_before = interruption
@@ -108,7 +108,7 @@ def test_interrupted_runs_end_where_unbroken_ones_do(
     results = train(cfg, resume=True)
 
     boxes, masks = ([(stage, i) for i in range(5)] for stage in ("boxes", "masks"))
-    # Each interruption costs the step after the last checkpoint, and no finished stage is redone.
+    # An interruption repeats the step after the last checkpoint. No finished stage is repeated.
     assert steps == boxes[:3] + boxes[2:] + masks[:3] + masks[2:]
     for stage in ("boxes", "masks"):
         assert_equal_bitwise(
@@ -170,7 +170,7 @@ def test_joint_training_trains_everything(make_tiny_cfg, tmp_path, steps):
 
 
 def test_evaluation_alone_repeats_the_runs_figures(finished_run, make_random_cfg, tmp_path):
-    """With the weights that the last stage left, since MODEL.WEIGHTS is empty."""
+    """MODEL.WEIGHTS is empty, so the final weights of the last stage are evaluated."""
     cfg = make_random_cfg(tmp_path)
     Path(final_weights(cfg, "masks")).parent.mkdir()
     shutil.copy(final_weights(finished_run.cfg, "masks"), final_weights(cfg, "masks"))

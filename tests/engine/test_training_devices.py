@@ -1,4 +1,4 @@
-"""Training on what there is: several processes, CPU cores, no GPU."""
+"""Training with several processes, on CPU cores, and without a GPU."""
 
 import json
 import logging
@@ -24,10 +24,10 @@ def _train(cfg) -> None:
 
 @pytest.fixture
 def take_a_step(make_tiny_cfg, tmp_path, images_of_one_size, forked):
-    """Trains on a batch of four images, shared out; returns losses, weights and those before.
+    """Trains on four images; returns the losses, the weights, and the weights before the step.
 
-    Batch norms would have statistics of their own in each part. With SGD the step shows the
-    gradients themselves, clipped after all were added up.
+    Batch norms are frozen, because their statistics would differ between parts. With SGD, the step
+    shows the gradients themselves, clipped after all were added up.
     """
 
     def step(processes: int, parts: int) -> tuple[dict, dict, dict]:
@@ -55,7 +55,7 @@ def take_a_step(make_tiny_cfg, tmp_path, images_of_one_size, forked):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="would start the processes on GPUs")
 @pytest.mark.parametrize(("processes", "parts"), [(2, 1), (4, 1), (1, 2), (1, 4), (2, 2)])
 def test_a_batch_is_one_however_it_is_shared_out(take_a_step, processes, parts):
-    """Over processes and parts with different numbers of targets and of "no object"."""
+    """Processes and parts have different numbers of targets and of "no object"."""
     expected_losses, expected, before = take_a_step(1, 1)
     losses, weights, _ = take_a_step(processes, parts)
     assert len(losses) == 9 and losses == pytest.approx(expected_losses, abs=1e-5, rel=1e-5)
@@ -75,7 +75,7 @@ def test_batches_that_cannot_be_shared_out_are_refused(make_fast_cfg, tmp_path, 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="would start the processes on GPUs")
 def test_two_processes_evaluate_one_model(make_tiny_cfg, tmp_path, forked):
-    """That which the checkpoint holds, though each has trained batch statistics of its own."""
+    """It is the model of the checkpoint, although each process has its own batch statistics."""
     cfg = make_tiny_cfg(
         tmp_path,
         *("SOLVER.STAGES", ["joint"], "SOLVER.MAX_ITER", 2, "MODEL.RESNETS.NORM", "BN"),

@@ -1,4 +1,4 @@
-"""What happens to a training from outside ends it with one line, and with its last checkpoint."""
+"""Errors from outside end a training with one line, and its last checkpoint is intact."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DATASET = "shapes_that_vanish"
 
 @pytest.fixture
 def cfg(make_fast_cfg, tmp_path, registry):
-    """Of a training whose data are its own."""
+    """The config of a training with its own copy of the data."""
     register_shapes_split(DATASET, tmp_path / "data", "train", 4)
     return make_fast_cfg(
         tmp_path / "output",
@@ -38,7 +38,7 @@ def cfg(make_fast_cfg, tmp_path, registry):
 
 @pytest.fixture
 def run_command(tmp_path) -> Callable[..., tuple[int, str]]:
-    """Runs what ``detr-d2 train`` does, in a process of its own; returns status and stderr.
+    """Runs ``detr-d2 train`` in another process; returns its status and its standard error.
 
     ``(cfg, accident)``; the accident, called with the trainer, happens before the third step.
     """
@@ -60,7 +60,7 @@ def run_command(tmp_path) -> Callable[..., tuple[int, str]]:
         command.run(parse_arguments("train", ["--config-file", str(path)]))
 
     def run(cfg, accident: Callable[[Trainer], None] = lambda trainer: None) -> tuple[int, str]:
-        # Forked: a fresh process would spend seconds on imports.
+        # The process is forked, because a fresh one would spend seconds on imports.
         child = multiprocessing.get_context("fork").Process(target=in_child, args=(cfg, accident))
         child.start()
         child.join()
@@ -77,7 +77,7 @@ def assert_one_error(status: int, stderr: str, *said: str) -> None:
 
 
 def assert_goes_on(cfg) -> None:
-    """From the last checkpoint of before the accident, which is whole."""
+    """The training resumes from the last checkpoint before the accident."""
     folder = Path(cfg.OUTPUT_DIR, "boxes")
     assert (folder / "last_checkpoint").read_text() == "model_0000001.pth"
     assert sorted(path.name for path in folder.glob("*.pth*")) == [
@@ -104,7 +104,7 @@ def test_without_an_accident_all_is_well(cfg, run_command):
 
 
 def test_a_full_disk(cfg, run_command):
-    """As far as a process can fill one for itself: its files can't get longer than 20 kB."""
+    """A limit of 20 kB for the files of the process stands for the full disk."""
 
     def fill(trainer: Trainer) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))

@@ -1,4 +1,4 @@
-"""A step of the training loop: in parts, and in mixed precision."""
+"""A step of the training loop with gradient accumulation and mixed precision."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from detr_d2.engine.training_loop import Trainer
 
 
 class Line(torch.nn.Module):
-    """A model of one weight, whose gradient the images say. Notes in which parts they come."""
+    """A model of one weight; the images give its gradient. It records the parts of batches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Line(torch.nn.Module):
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:
-        """As of a model that is wrapped for several processes."""
+        """Stands for the method of a model that is wrapped for several processes."""
         self.alone = True
         yield
         self.alone = False
@@ -44,7 +44,7 @@ def make_trainer(*batches: list[float], **options: object) -> Trainer:
 
 @pytest.mark.parametrize("mixed_precision", [False, True])
 def test_parts_are_one_step(mixed_precision):
-    """Processes exchange gradients after the last part alone; the optimizer sees their sum."""
+    """Processes exchange gradients only in the last part; the optimizer sees their sum."""
     options = {"accumulation_steps": 3, "mixed_precision": mixed_precision}
     trainer = make_trainer([1.0, 2.0, 0.5, 0.25, 0.0, 4.0], **options)
     with EventStorage() as trainer.storage:
@@ -64,7 +64,7 @@ def test_steps_that_overflow_are_skipped_and_counted(caplog):
         metrics = trainer.storage.latest()
     assert weights == pytest.approx([0.9, 0.9, 0.7])
     assert metrics["amp/skipped_steps"][0] == 1
-    assert metrics["amp/loss_scale"][0] == 2.0**15  # half of what it began with
+    assert metrics["amp/loss_scale"][0] == 2.0**15  # half of the first value
     assert caplog.text.count("the step is skipped") == 1
 
 
@@ -74,6 +74,8 @@ def test_the_scale_and_the_count_are_resumed():
         trainer.run_step()
     other.load_state_dict(trainer.state_dict())
     assert other.skipped_steps == 1 and other.grad_scaler.get_scale() == 2.0**15
-    state = Trainer(Line(), trainer.optimizer).state_dict()  # of a run without
+    state = Trainer(
+        Line(), trainer.optimizer
+    ).state_dict()  # the state of a run without mixed precision
     other.load_state_dict(state)
     assert other.skipped_steps == 1

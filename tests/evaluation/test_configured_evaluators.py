@@ -1,4 +1,4 @@
-"""Which evaluators a dataset gets, and COCO's box and mask AP on one that has instances alone."""
+"""The evaluators of a dataset, and box and mask AP on a dataset that has only instances."""
 
 import json
 from pathlib import Path
@@ -85,7 +85,7 @@ def evaluate(evaluators: list, swap_classes: bool = False) -> dict:
 
 def test_perfect_predictions_have_an_ap_of_100(tiny_cfg, tmp_path):
     write_and_register(tmp_path)
-    (evaluator,) = build_evaluators(tiny_cfg, NAME)  # no PQ, though masks are on
+    (evaluator,) = build_evaluators(tiny_cfg, NAME)  # There is no PQ, although masks are on.
     assert tiny_cfg.MODEL.DETR.MASK_ON and type(evaluator) is COCOEvaluator
     results = evaluate([evaluator])
     assert list(results) == ["bbox", "segm"]
@@ -116,7 +116,7 @@ def test_nothing_to_evaluate(tiny_cfg, tmp_path):
 
 
 def test_panoptic_datasets_keep_their_evaluators(tiny_cfg):
-    """Also after the first evaluation, when their metadata names an instance JSON as well."""
+    """Even after the first evaluation, when the metadata names an instance JSON, too."""
     name = tiny_cfg.DATASETS.TEST[0]
     for _ in range(2):
         kinds = [type(evaluator) for evaluator in build_evaluators(tiny_cfg, name)]

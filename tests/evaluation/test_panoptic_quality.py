@@ -1,4 +1,4 @@
-"""Panoptic quality against panopticapi, the reference, on random scenes; and its properties."""
+"""Panoptic quality equals panopticapi's on random scenes; other properties of it."""
 
 import contextlib
 import io
@@ -17,8 +17,9 @@ from detr_d2.evaluation import (
     PanopticStats,
     Segments,
     class_quality,
-    compare_panoptic,
+    group_qualities,
     group_quality,
+    match_segments,
     segment_matching,
 )
 
@@ -36,11 +37,15 @@ class Scene:
     gt: Segments
 
     def compare(self) -> PanopticStats:
-        return compare_panoptic(self.pred_ids, self.pred, self.gt_ids, self.gt, NUM_CLASSES)
+        return compare(self.pred_ids, self.pred, self.gt_ids, self.gt, NUM_CLASSES)
+
+
+def compare(*maps) -> PanopticStats:
+    return PanopticStats.of_matching(match_segments(*maps))
 
 
 def paint(rng: np.random.Generator, canvas: np.ndarray, labels: range) -> np.ndarray:
-    """Paints a rectangle per label, label 0 being void; later ones may cover earlier ones."""
+    """Paints a rectangle for each label; later ones may cover earlier ones. Label 0 is void."""
     canvas = canvas.copy()
     for label in labels:
         top, left = rng.integers(canvas.shape)
@@ -50,7 +55,7 @@ def paint(rng: np.random.Generator, canvas: np.ndarray, labels: range) -> np.nda
 
 
 def random_scene(seed: int, largest_id: int = 2**24 - 1) -> Scene:
-    """A ground truth with void, crowds and segments without pixels; a prediction similar to it."""
+    """A ground truth with void, crowds and segments without pixels, and a similar prediction."""
     rng = np.random.default_rng(seed)
     shape = tuple(rng.integers(1, 15, size=2))
     num_gt, num_new = rng.integers(0, 8), rng.integers(0, 5)
@@ -120,8 +125,9 @@ def test_equals_panopticapi(scene_seeds):
             expected[k].fn,
         )
         assert stats.iou_sum[k] == pytest.approx(expected[k].iou, abs=1e-9)
-    for isthing, members in ((None, None), (True, IS_THING), (False, ~IS_THING)):
-        group = group_quality(stats, members)
+    groups = group_qualities(stats, IS_THING)
+    for isthing, name in ((None, "All"), (True, "Things"), (False, "Stuff")):
+        group = groups[name]
         if group.num_classes == 0:
             assert np.isnan([group.pq, group.sq, group.rq]).all()
             continue
@@ -136,7 +142,7 @@ def test_equals_panopticapi(scene_seeds):
 
 
 def test_random_scenes_reach_every_rule():
-    """Guards the generator: matches, crowds, forgiven predictions and empty images all occur."""
+    """Guards the generator: matches, crowds, ignored predictions and empty images all occur."""
     scenes = [random_scene(seed) for seed in range(300)]
     stats = total(scenes)
     crowds = [np.bincount(s.gt.classes[s.gt.is_crowd]).max(initial=0) for s in scenes]
@@ -178,8 +184,8 @@ def test_pixels_are_looked_up_once_a_run(monkeypatch):
     )
     gt_ids = np.repeat([[1, 2], [2, 3]], (30, 50), axis=0).repeat(40, axis=1)  # 80×80 pixels
     pred_ids = np.full_like(gt_ids, 5)
-    compare_panoptic(pred_ids, Segments([5], [0]), gt_ids, Segments([1, 2, 3], [0, 1, 0]), 2)
-    # Two a row, of which the last of the upper rows goes on into the first of the lower ones.
+    match_segments(pred_ids, Segments([5], [0]), gt_ids, Segments([1, 2, 3], [0, 1, 0]), 2)
+    # Each row has two runs; where the upper rows end, two runs are one, so there is one run less.
     assert looked_up == [2 * 80 - 1] * 2
 
 
@@ -213,7 +219,7 @@ def test_ground_truth_predicted_exactly_is_perfect(seed):
     present = np.isin(scene.gt.ids, scene.gt_ids)
     perfect = Segments(scene.gt.ids[present], scene.gt.classes[present])
     gt = Segments(perfect.ids, perfect.classes, scene.gt.is_crowd[present])
-    stats = compare_panoptic(scene.gt_ids, perfect, scene.gt_ids, gt, NUM_CLASSES)
+    stats = compare(scene.gt_ids, perfect, scene.gt_ids, gt, NUM_CLASSES)
     last_crowd_alone = all((gt.classes[gt.is_crowd] == k).sum() <= 1 for k in range(NUM_CLASSES))
     assert stats.tp.sum() == (~gt.is_crowd).sum() and stats.fn.sum() == 0
     assert stats.fp.sum() == 0 or not last_crowd_alone
@@ -221,12 +227,10 @@ def test_ground_truth_predicted_exactly_is_perfect(seed):
 
 
 def test_by_hand():
-    """Thing 7 found with IoU 3/4, thing 8 missed; predicted 2 is void for the most part."""
+    """Thing 7 is found with IoU 3/4, thing 8 is not; most of predicted segment 2 is void."""
     gt_ids = np.array([[7, 7, 7, 7, 0, 0], [8, 8, 8, 8, 0, 0]])
     pred_ids = np.array([[1, 1, 1, 0, 2, 2], [0, 0, 0, 2, 2, 2]])
-    stats = compare_panoptic(
-        pred_ids, Segments([1, 2], [0, 0]), gt_ids, Segments([7, 8], [0, 0]), num_classes=2
-    )
+    stats = compare(pred_ids, Segments([1, 2], [0, 0]), gt_ids, Segments([7, 8], [0, 0]), 2)
     assert (stats.tp[0], stats.fp[0], stats.fn[0]) == (1, 0, 1)
     group = group_quality(stats)
     assert group.num_classes == 1
@@ -234,7 +238,7 @@ def test_by_hand():
 
 
 def test_several_crowds_of_a_class_count_as_in_panopticapi():
-    """A prediction on the first of two crowds of its class is not forgiven; on the last it is."""
+    """A prediction on the last of two crowds of its class is ignored, on the first it is not."""
     gt_ids = np.array([[1, 1, 2, 2]])
     gt = Segments([1, 2], [0, 0], [True, True])
     on_first = Scene(np.array([[5, 5, 0, 0]]), Segments([5], [0]), gt_ids, gt)
@@ -253,7 +257,7 @@ def test_a_predicted_segment_may_have_id_zero():
 
 def test_empty_map_and_group_without_segments():
     nothing = Segments([], [])
-    stats = compare_panoptic(np.zeros((0, 5), int), nothing, np.zeros((0, 5), int), nothing, 3)
+    stats = compare(np.zeros((0, 5), int), nothing, np.zeros((0, 5), int), nothing, 3)
     group = group_quality(stats)
     assert group.num_classes == 0
     assert np.isnan([group.pq, group.sq, group.rq]).all()

@@ -1,9 +1,9 @@
-"""Id maps and segments that panoptic quality refuses, and what it says of them."""
+"""Id maps and segments that are refused, and the messages."""
 
 import numpy as np
 import pytest
 
-from detr_d2.evaluation import Segments, compare_panoptic
+from detr_d2.evaluation import Segments, match_segments
 
 IDS, ONE, NONE = np.array([[0, 1]]), Segments([1], [0]), Segments([], [])
 
@@ -28,7 +28,7 @@ IDS, ONE, NONE = np.array([[0, 1]]), Segments([1], [0]), Segments([], [])
 )
 def test_invalid_input(pred_ids, pred, gt_ids, gt, message):
     with pytest.raises(ValueError, match=message):
-        compare_panoptic(pred_ids, pred, gt_ids, gt, num_classes=2)
+        match_segments(pred_ids, pred, gt_ids, gt, num_classes=2)
 
 
 @pytest.mark.parametrize(

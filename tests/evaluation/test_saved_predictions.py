@@ -1,4 +1,4 @@
-"""Predictions that PanopticEvaluator writes as COCO has them, and panopticapi reads."""
+"""Saved predictions have COCO's format, which panopticapi reads, at every moment."""
 
 import json
 import resource
@@ -9,10 +9,9 @@ import torch
 from detectron2.evaluation import DatasetEvaluators, inference_on_dataset
 from panopticapi.evaluation import pq_compute
 
-from detr_d2.data.categories import PanopticClasses
 from detr_d2.data.panoptic_png import read_panoptic_png
 from detr_d2.evaluation import PanopticEvaluator
-from detr_d2.evaluation.saved_predictions import PredictionStream
+from detr_d2.evaluation.saved_predictions import PredictionWriter, image_id_of
 
 NAME = "blocks"
 
@@ -38,7 +37,8 @@ def test_saved_predictions_score_the_same_in_panopticapi(make_dataset, predict, 
         assert results[f"PQ-{category['name']}"] == pytest.approx(value, abs=1e-9)
     assert 20 < results["PQ"] < 90  # the scene is neither trivial nor hopeless
     content = json.loads(saved.read_text())
-    assert content["categories"] == categories
+    kept = [{k: c[k] for k in ("id", "name", "isthing")} for c in content["categories"]]
+    assert kept == categories and all(len(c["color"]) == 3 for c in content["categories"])
     segment = content["annotations"][3]["segments_info"][0]
     ids = read_panoptic_png(saved.with_suffix("") / content["annotations"][3]["file_name"])
     assert segment["area"] == (ids == segment["id"]).sum() and segment["score"] == 0.9
@@ -49,7 +49,7 @@ def test_saved_predictions_score_the_same_in_panopticapi(make_dataset, predict, 
 
 
 def test_hostile_and_colliding_image_ids(make_dataset, run, tmp_path):
-    """Ids that would leave the folder, or differ only in what a file name can't hold."""
+    """These ids would lead out of the folder, or differ only in characters no file name has."""
     image_ids = ["../../x", "a/b", "a\\b", "a b", "", "..", "x" * 300, 7, "7", "/etc/y"]
     make_dataset(image_ids)
     out = tmp_path / "deep" / "out"
@@ -73,25 +73,26 @@ def test_saving_needs_a_folder_and_ids_that_fit_a_png(make_dataset, tmp_path):
         evaluator.process(images[:1], [output])
 
 
-CLASSES = PanopticClasses(("bäll", "sky"), (5, 9), (True, False))
+CLASSES = [
+    {"id": 5, "name": "bäll", "isthing": True, "color": [1, 2, 3]},
+    {"id": 9, "name": "sky", "isthing": False, "color": [4, 5, 6]},
+]
 
 
 def test_a_stream_is_valid_after_each_prediction(tmp_path):
     ids = np.array([[7, 7, 0], [300, 0, 0]])
     infos = [{"id": 7, "category_id": 0, "score": 0.5}, {"id": 300, "category_id": 1}]
-    with PredictionStream(tmp_path / "out", CLASSES) as stream:
+    with PredictionWriter(tmp_path / "out", CLASSES) as stream:
         assert json.loads(stream.path.read_bytes())["annotations"] == []
         for number in range(4):
             stream.add(f"clip/{number}.png", f"clip/{number}", ids, infos)
-            # As one would find it after the process was killed here.
+            # This is the file that a process leaves if it is killed here.
             content = json.loads(stream.path.read_bytes())
             assert [entry["image_id"] for entry in content["annotations"]] == [
                 f"clip/{k}" for k in range(number + 1)
             ]
-        assert content["categories"] == [
-            {"id": 5, "name": "bäll", "isthing": 1},
-            {"id": 9, "name": "sky", "isthing": 0},
-        ]
+        assert content["categories"] == CLASSES
+        assert '"isthing": 1' in stream.path.read_text()  # as COCO writes flags
         assert content["annotations"][3] == {
             "image_id": "clip/3",
             "file_name": "clip/3.png",
@@ -107,7 +108,7 @@ def test_a_stream_stays_valid_when_the_disk_is_full(tmp_path):
     infos = [{"id": id, "category_id": 0} for id in range(1, 90)]
     ids = np.arange(90).reshape(9, 10)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with PredictionStream(tmp_path, CLASSES) as stream:
+    with PredictionWriter(tmp_path, CLASSES) as stream:
         stream.add("a.png", "a", ids, infos)
         limit = stream.path.stat().st_size + 1000
         try:
@@ -121,3 +122,16 @@ def test_a_stream_stays_valid_when_the_disk_is_full(tmp_path):
         ] == ["a"]
         stream.add("c.png", "c", ids, infos)
         assert len(json.loads(stream.path.read_bytes())["annotations"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "image_id"),
+    [
+        ("000000000139", 139),
+        ("clip_2", "clip_2"),
+        ("139", "139"),
+        ("0000000001390", "0" * 9 + "1390"),
+    ],
+)
+def test_images_without_annotation_have_their_names_as_ids(name, image_id):
+    assert image_id_of(name) == image_id

@@ -1,17 +1,17 @@
-"""Each segment is right, wrong or forgiven, and the metric counts just that."""
+"""Each predicted segment is a true positive, a false positive or ignored, as the metric counts."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detr_d2.evaluation import PanopticStats, Segments, compare_panoptic, match_segments
+from detr_d2.evaluation import PanopticStats, Segments, match_segments
 
 NUM_CLASSES = 3
 
 
 def random_maps(seed):
-    """Ground truth of rectangles with void, crowds and hidden segments; a prediction like it."""
+    """Rectangles with void, crowds and hidden segments, and a similar prediction."""
     rng = np.random.default_rng(seed)
     shape, num_gt = tuple(rng.integers(1, 16, size=2)), int(rng.integers(0, 7))
     gt_ids = np.zeros(shape, dtype=np.int64)
@@ -47,29 +47,29 @@ def test_overlaps_and_ious_are_counted_pixel_by_pixel(seed):
 @given(st.integers(0, 2**32 - 1))
 def test_segments_are_those_that_the_metric_counts(seed):
     maps = random_maps(seed)
-    stats = compare_panoptic(*maps, NUM_CLASSES)
     matching = match_segments(*maps, NUM_CLASSES)
+    stats = PanopticStats.of_matching(matching)
     pred, gt = matching.pred.classes, matching.gt.classes
     for classes, chosen, counts in (
-        (pred, matching.is_right, stats.tp),
+        (pred, matching.is_true_positive, stats.tp),
         (gt, matching.is_found, stats.tp),
-        (pred, matching.is_surplus, stats.fp),
-        (gt, matching.is_missed, stats.fn),
+        (pred, matching.is_false_positive, stats.fp),
+        (gt, matching.is_false_negative, stats.fn),
     ):
         assert np.bincount(classes[chosen], minlength=NUM_CLASSES).tolist() == counts.tolist()
-    kinds = [matching.is_right, matching.is_surplus, matching.is_forgiven]
+    kinds = [matching.is_true_positive, matching.is_false_positive, matching.is_ignored]
     assert (np.sum(kinds, axis=0) == 1).all()
-    assert (matching.covers.sum(0) <= 1).all() and (matching.covers.sum(1) <= 1).all()
+    assert (matching.overlap_pairs.sum(0) <= 1).all() and (matching.overlap_pairs.sum(1) <= 1).all()
     ious = matching.ious[matching.matches].tolist()
     assert sum(int(iou * 2**53) for iou in ious) == stats.iou_units.sum()
 
 
-def test_a_match_needs_no_forgiveness():
-    """Also where most of a right segment lies on void."""
+def test_a_match_is_never_ignored():
+    """Not even where most of the matched segment lies on void."""
     gt_ids = np.repeat([[5, 0]], (3, 7), axis=1)
     pred_ids = np.ones_like(gt_ids)
     matching = match_segments(pred_ids, Segments([1], [0]), gt_ids, Segments([5], [0]), 1)
-    assert matching.is_right.all() and not matching.is_forgiven.any()
+    assert matching.is_true_positive.all() and not matching.is_ignored.any()
 
 
 def test_stats_of_other_groups_keep_the_matches():
@@ -93,5 +93,5 @@ def test_nothing_on_either_side():
     ):
         matching = match_segments(pred_ids, pred, gt_ids, gt, 1)
         assert not matching.matches.any()
-        assert matching.is_missed.sum() == len(gt.ids)
-        assert not matching.is_surplus.any()  # what lies on void is forgiven
+        assert matching.is_false_negative.sum() == len(gt.ids)
+        assert not matching.is_false_positive.any()  # what lies on void is ignored

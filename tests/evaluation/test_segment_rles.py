@@ -1,4 +1,4 @@
-"""COCO's RLE of all segments at once, against pycocotools' own of each mask."""
+"""The RLE of all segments at once equals that of pycocotools for each mask."""
 
 import numpy as np
 import pycocotools.mask as mask_util

@@ -74,7 +74,7 @@ def register(root: Path, things: bool = True, **metadata) -> None:
 
 
 def perfect_prediction(segments: list, shift: int = 0) -> dict:
-    """Every segment but the crowds as an instance, stuff included."""
+    """All segments except crowds as instances, including stuff."""
     ids = id_map(segments)
     countable = [segment for segment in segments if not segment[2]]
     masks = np.array([np.roll(ids == segment[0], shift, axis=1) for segment in countable])
@@ -112,7 +112,7 @@ def test_perfect_predictions_have_an_ap_of_100(tmp_path, registry):
 
 
 def test_results_are_those_of_detectron2(tmp_path, registry):
-    """Boxes, scores and the encoded masks of the things, byte for byte."""
+    """Boxes, scores and encoded masks of the things are equal byte for byte."""
     register(tmp_path)
     ours = build_instance_evaluator(NAME, str(tmp_path))
     theirs = COCOEvaluator(f"{NAME}_thing_instances", output_dir=str(tmp_path))
@@ -139,8 +139,20 @@ def test_results_are_those_of_detectron2(tmp_path, registry):
     assert [len(p["instances"]) for p in ours._predictions] == [0, 7, 2, 1]
 
 
+def test_outputs_are_left_alone(tmp_path, registry):
+    register(tmp_path)
+    outputs = [perfect_prediction(segments) for segments in IMAGES]
+    before = copy.deepcopy(outputs)
+    evaluate(build_instance_evaluator(NAME, str(tmp_path)), outputs)
+    for output, kept in zip(outputs, before, strict=True):
+        fields, expected = output["instances"].get_fields(), kept["instances"].get_fields()
+        assert fields.keys() == expected.keys()
+        assert torch.equal(fields["pred_masks"], expected["pred_masks"])
+        assert torch.equal(fields["pred_classes"], expected["pred_classes"])
+
+
 def test_names_follow_classes(tmp_path, registry):
-    """Only the dogs are found, so the figure called AP-dog, and no other, is 100."""
+    """Only the dogs are predicted, so only AP-dog is 100."""
     register(tmp_path)
     outputs = [perfect_prediction(segments) for segments in IMAGES]
     for output in outputs:
@@ -211,7 +223,7 @@ def test_metadata_names_the_derived_json(tmp_path, registry, metadata):
 
 
 def test_an_instance_json_of_the_dataset_is_used(tmp_path, registry):
-    """Such as COCO's own, whose masks overlap while panoptic ones don't."""
+    """COCO has such a file; its masks overlap, while panoptic masks don't."""
     path = tmp_path / "instances.json"
     register(tmp_path, json_file=str(path))
     write_thing_instances(NAME, path)

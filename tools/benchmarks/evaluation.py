@@ -24,7 +24,7 @@ from benchmarks.inference import measure_times
 from benchmarks.scenes import blob_labels
 from detr_d2.data.panoptic_dataset import read_panoptic_json, set_panoptic_metadata
 from detr_d2.data.panoptic_png import write_panoptic_png
-from detr_d2.evaluation import PanopticEvaluator
+from detr_d2.evaluation import GROUP_SUFFIXES, PanopticEvaluator
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ FEWEST_SEGMENTS, MOST_SEGMENTS = 15, 25
 # The model's input, as far as evaluators look at it, and its ``panoptic_seg``.
 Prediction = tuple[dict, tuple[torch.Tensor, list[dict]]]
 # What both evaluators report.
-FIGURES = [figure + group for figure in ("PQ", "SQ", "RQ") for group in ("", "_th", "_st")]
+FIGURES = [figure + end for figure in ("PQ", "SQ", "RQ") for end in GROUP_SUFFIXES.values()]
 
 
 def run_evaluation(settings: BenchmarkSettings, report: BenchmarkReport) -> None:

@@ -6,7 +6,6 @@ One image or batch of frames is in memory at a time. Axes: H×W an image or a fr
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -28,7 +27,7 @@ from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions, read_image
 from detr_d2.data.input_files import distinct_names
 from detr_d2.data.picture_file import write_picture
 from detr_d2.engine.training_stages import evaluation_config
-from detr_d2.evaluation.saved_predictions import PredictionStream
+from detr_d2.evaluation.saved_predictions import PredictionWriter, image_id_of
 from detr_d2.predictor import Predictor, picture_config, predict_stream, require_names
 from detr_d2.visualization import MIN_INSTANCE_SCORE, PanopticScene, draw_one, draw_view, enlarge
 
@@ -84,7 +83,7 @@ class Demo:
         self._options = options
         self._image_options = image_options
         self._open = ExitStack()
-        self._predictions: PredictionStream | None = None
+        self._predictions: PredictionWriter | None = None
         self.failed = 0
 
     @classmethod
@@ -112,9 +111,9 @@ class Demo:
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
             if self._options.save_panoptic:
-                classes = PanopticClasses.from_metadata(self._metadata)
-                stream = PredictionStream(self._folder, classes)
-                self._predictions = self._open.enter_context(stream)
+                categories = PanopticClasses.from_metadata(self._metadata).categories()
+                writer = PredictionWriter(self._folder, categories)
+                self._predictions = self._open.enter_context(writer)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -133,7 +132,7 @@ class Demo:
                     self._warn_of_missing(path, scene)
                     target = self._folder / f"{name}.png"
                     write_picture(self._draw(image, scene), target)
-                    self._save(f"{name}.png", _image_id(name), scene)
+                    self._save(f"{name}.png", image_id_of(name), scene)
                     written += 1
         finally:
             logger.info("Wrote %d of %d pictures to %s", written, len(paths), self._folder)
@@ -234,10 +233,6 @@ class Demo:
     def _fail(self, problem: str) -> None:
         logger.error("%s", problem)
         self.failed += 1
-
-
-def _image_id(name: str) -> int | str:
-    return int(name) if re.fullmatch("[0-9]{12}", name) else name
 
 
 def _refuse_frame(video: VideoReader | Webcam) -> Callable[[int, ValueError], None]:

@@ -1,4 +1,4 @@
-"""Self-contained pages: one file each, without network, for screens of any size."""
+"""HTML pages that are one file each, need no network and fit screens of any size."""
 
 from detr_d2.apps.html.render_html import json_for_script, png_uri, render_page, write_page
 

@@ -1,4 +1,4 @@
-"""Templates filled in: HTML with all that it shows inside.
+"""HTML pages from templates, with all pictures, styles and scripts inside.
 
 Axes: H×W pixels of a picture.
 """
@@ -24,40 +24,40 @@ from detr_d2.file_io import written_whole
 def render_page(template: str, **context: Any) -> str:
     """Fills in a template of ``detr_d2/apps/html/templates``.
 
-    Values are escaped, unless they are ``Markup``. A template takes in style and script by
-    ``{{ asset("name.css") }}``, so that the page needs no other file.
+    Values are escaped, unless they are ``Markup``. A template includes style and script by
+    ``{{ asset("name.css") }}``, so the page needs no other file.
 
     Args:
         template: the file's name.
-        context: what the template asks for; something that is missing is an error.
+        context: the template's variables. A missing variable is an error.
     """
     return _environment().get_template(template).render(context)
 
 
 def write_page(path: Path, template: str, **context: Any) -> None:
-    """Writes what ``render_page`` gives, whole or not at all."""
+    """Writes the page of ``render_page`` to a file, whole or not at all."""
     page = render_page(template, **context)
     with written_whole(path, "wb") as file:
         file.write(page.encode())
 
 
 def png_uri(picture: np.ndarray) -> str:
-    """A picture, H×W×3 uint8 RGB, H×W×4 RGBA or H×W grey, as the address of an image."""
+    """The data URI of a picture: H×W×3 uint8 RGB, H×W×4 RGBA or H×W grey."""
     if picture.ndim == 3:
-        picture = picture[:, :, [2, 1, 0, 3][: picture.shape[2]]]  # OpenCV has blue first
+        picture = picture[:, :, [2, 1, 0, 3][: picture.shape[2]]]  # OpenCV expects BGR.
     return _data_uri("png", picture)
 
 
 def jpeg_uri(picture: np.ndarray, quality: int = 85) -> str:
-    """A photograph, H×W×3 uint8 RGB, as the address of an image; quality in 1 … 100."""
+    """The data URI of a photograph, H×W×3 uint8 RGB; quality is in 1 … 100."""
     flags = [cv2.IMWRITE_JPEG_QUALITY, quality]
     return _data_uri("jpeg", picture[:, :, ::-1], flags)
 
 
 def json_for_script(value: Any) -> Markup:
-    """JSON that can stand in a script element, whatever strings it holds; NaN becomes null."""
+    """JSON that is safe inside a script element, whatever strings it holds. NaN becomes null."""
     text = json.dumps(_without_nan(value), ensure_ascii=False, separators=(",", ":"))
-    # What could end the element, or begin a comment in it.
+    # These characters could end the element, or begin a comment in it.
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
@@ -65,7 +65,7 @@ def json_for_script(value: Any) -> Markup:
 
 def _data_uri(kind: str, picture: np.ndarray, flags: Sequence[int] = ()) -> str:
     is_encoded, content = cv2.imencode(f".{kind}", picture, flags)
-    if not is_encoded:  # as JPEG refuses more than 65,500 pixels in a row
+    if not is_encoded:  # for example, JPEG has at most 65,500 pixels in a row.
         height, width = picture.shape[:2]
         raise ValueError(f"A picture of {width}×{height} pixels can't be stored as {kind.upper()}.")
     return f"data:image/{kind};base64,{base64.b64encode(content.tobytes()).decode('ascii')}"
@@ -96,7 +96,7 @@ def _environment() -> Environment:
 
 
 def _asset_of(environment: Environment) -> Callable[[str], Markup]:
-    """Style and scripts as they are, but that a script can't end the element that it stands in."""
+    """A function that includes style and scripts; a script can't end its own script element."""
 
     def asset(name: str) -> Markup:
         source = environment.loader.get_source(environment, name)[0]

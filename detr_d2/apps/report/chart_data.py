@@ -1,4 +1,4 @@
-"""The charts of a report, each with the table of what it shows."""
+"""The charts of a report, each with a table of the same figures."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from typing import Any
 
 from detr_d2.apps.report.report_tables import number
 from detr_d2.apps.report.svg_charts import Series, bar_chart, line_chart, reliability_chart
+from detr_d2.evaluation import GROUP_SUFFIXES
 
 RUN_STYLES = ("run-a", "run-b")
+GROUP_STYLES = {"All": "run-a", "Things": "things", "Stuff": "stuff"}
+# The columns of the table of sizes, and the style of those that the chart of one run shows.
+SIZE_FIGURES = ("TP", "FP", "recall", "SQ", "PQ")
+SIZE_STYLES = {"recall": "second", "SQ": "third", "PQ": "run-a"}
 
 
-def sweep_graph(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """PQ over the score threshold: of all, things and stuff, or of all in two runs."""
+def sweep_chart(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """PQ over the score threshold: one run has lines for all, things and stuff, two have PQ."""
     if len(runs) == 1:
-        kinds = {"All": ("PQ", "run-a"), "Things": ("PQ_th", "things"), "Stuff": ("PQ_st", "stuff")}
-        lines = [(name, style, runs[0], key) for name, (key, style) in kinds.items()]
-    else:
         lines = [
-            (f"{run['letter']}: {run['name']}", style, run, "PQ")
-            for style, run in zip(RUN_STYLES, runs, strict=True)
+            (name, style, runs[0], f"PQ{GROUP_SUFFIXES[name]}")
+            for name, style in GROUP_STYLES.items()
         ]
+    else:
+        lines = [(_long_name(run), style, run, "PQ") for style, run in _styled(runs)]
     series = [
         Series(name, style, [(p["score_thresh"], p[key]) for p in run["sweep"]["points"]])
         for name, style, run, key in lines
@@ -29,7 +33,7 @@ def sweep_graph(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     thresholds = [p["score_thresh"] for p in runs[0]["sweep"]["points"]]
     rows = [[number(t), *(number(dict(one.points).get(t)) for one in series)] for t in thresholds]
     marks = []
-    for style, run in zip(RUN_STYLES, runs, strict=False):
+    for style, run in _styled(runs):
         best, of_run = run["sweep"]["best"], f" of {run['letter']}" if run["letter"] else ""
         if best is not None:
             text = f"best{of_run}: {best['PQ']:.2f} at {best['score_thresh']:g}"
@@ -45,46 +49,40 @@ def sweep_graph(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         x_range=_with_room(thresholds[0], thresholds[-1]),
         marks=marks,
     )
-    return _graph(chart, series, ["threshold", *(one.name for one in series)], rows)
+    return _with_table(chart, series, ["threshold", *(one.name for one in series)], rows)
 
 
 def _with_room(low: float, high: float) -> tuple[float, float]:
-    """Two ends that aren't the same, also where there is one threshold alone."""
+    """Two ends that differ, even if there is only one threshold."""
     return (low, high) if low < high else (low - 0.05, high + 0.05)
 
 
-def size_graph(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Recall, SQ and PQ over the size of segments, or PQ in two runs."""
-    some = [
+def size_chart(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Figures over the size of segments: one run has recall, SQ and PQ, two have PQ."""
+    occurring = [
         i for i, rows in enumerate(zip(*(run["sizes"] for run in runs), strict=True))
-        if any(row["segments"] + row["surplus"] for row in rows)
+        if any(row["segments"] + row["FP"] for row in rows)
     ]  # fmt: skip
-    labels = [_size_label(runs[0]["sizes"][i]) for i in some]
+    labels = [_size_label(runs[0]["sizes"][i]) for i in occurring]
     if len(runs) == 1:
-        lines = [
-            ("recall", "second", runs[0], "recall"),
-            ("SQ", "third", runs[0], "SQ"),
-            ("PQ", "run-a", runs[0], "PQ"),
-        ]
+        lines = [(figure, style, runs[0], figure) for figure, style in SIZE_STYLES.items()]
     else:
-        lines = [
-            (f"PQ of {run['letter']}: {run['name']}", style, run, "PQ")
-            for style, run in zip(RUN_STYLES, runs, strict=True)
-        ]
+        lines = [(f"PQ of {_long_name(run)}", style, run, "PQ") for style, run in _styled(runs)]
     series = [
-        Series(name, style, [(place, run["sizes"][i][key]) for place, i in enumerate(some)])
+        Series(name, style, [(place, run["sizes"][i][key]) for place, i in enumerate(occurring)])
         for name, style, run, key in lines
     ]
     rows = []
-    for label, i in zip(labels, some, strict=True):
+    for label, i in zip(labels, occurring, strict=True):
         row = [label, number(runs[0]["sizes"][i]["segments"])]
         for run in runs:
-            size = run["sizes"][i]
-            row += [number(size[key]) for key in ("found", "surplus", "recall", "SQ", "PQ")]
+            row += [number(run["sizes"][i][figure]) for figure in SIZE_FIGURES]
         rows.append(row)
-    of_run = ["found", "surplus", "recall", "SQ", "PQ"]
-    if len(runs) == 2:
-        of_run = [f"{name} {letter}" for letter in "AB" for name in of_run]
+    columns = [
+        f"{figure} {run['letter']}" if run["letter"] else figure
+        for run in runs
+        for figure in SIZE_FIGURES
+    ]
     chart = bar_chart(
         "Quality over the size of segments",
         labels,
@@ -93,7 +91,7 @@ def size_graph(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         y_title="%",
         top=100,
     )
-    return _graph(chart, series, ["side", "segments", *of_run], rows)
+    return _with_table(chart, series, ["side", "segments", *columns], rows)
 
 
 def _size_label(size: dict[str, Any]) -> str:
@@ -104,26 +102,35 @@ def _size_label(size: dict[str, Any]) -> str:
     return f"{low}–{high}" if low else f"< {high}"
 
 
-def calibration_graph(runs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """How far scores can be trusted; None where no run has scores."""
+def calibration_chart(runs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Precision over the score; None if no run has scores."""
     if not any(run["calibration"]["segments"] for run in runs):
         return None
     series, rows = [], []
-    for style, run in zip(RUN_STYLES, runs, strict=False):
+    for style, run in _styled(runs):
         bins, letter = [b for b in run["calibration"]["bins"] if b["segments"]], run["letter"]
-        name = f"{letter}: {run['name']}" if letter else "share that is right"
+        name = _long_name(run) if letter else "precision"
         series.append(Series(name, style, [(b["mean_score"], b["precision"]) for b in bins]))
         for one in bins:
-            values = [one["segments"], one["right"], one["mean_score"], one["precision"]]
+            values = [one["segments"], one["TP"], one["mean_score"], one["precision"]]
             label = f"{one['from_score']:.2f} …"
             rows.append([label, *([letter] if letter else []), *map(number, values)])
     counts = [one["segments"] for one in runs[0]["calibration"]["bins"]]
-    chart = reliability_chart("Share of right segments over their scores", series, counts)
-    head = ["score", *(["run"] if len(runs) == 2 else []), "segments", "right"]
-    return _graph(chart, series, [*head, "mean score, %", "right, %"], rows)
+    chart = reliability_chart("Precision over the score", series, counts)
+    head = ["score", *(["run"] if len(runs) == 2 else []), "segments", "TP"]
+    return _with_table(chart, series, [*head, "mean score, %", "precision, %"], rows)
 
 
-def _graph(
+def _styled(runs: Sequence[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """Each run with its style."""
+    return list(zip(RUN_STYLES, runs, strict=False))
+
+
+def _long_name(run: dict[str, Any]) -> str:
+    return f"{run['letter']}: {run['name']}"
+
+
+def _with_table(
     chart: str, series: Sequence[Series], head: Sequence[str], rows: Sequence[Sequence[Any]]
 ) -> dict[str, Any]:
     legend = [{"name": one.name, "style": one.style} for one in series]

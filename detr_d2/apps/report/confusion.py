@@ -1,6 +1,6 @@
-"""What is taken for what, as tables with shaded cells and as lists.
+"""Confusion of classes, as tables with shaded cells and as lists.
 
-Axes: K classes, and one more place for void, or for no segment.
+Axes: K classes. Tables have one more row and column, for void or for no segment.
 """
 
 from __future__ import annotations
@@ -13,33 +13,40 @@ import numpy as np
 from detr_d2.apps.report.run_record import RunRecord
 from detr_d2.data.categories import PanopticClasses
 
-# A table of more classes than this is left out of the page; the list below it stays.
+# The page leaves out tables of more classes than this; it always has the list of confusions.
 MAX_TABLE_CLASSES = 40
-# Confusions in a list.
+# The number of confusions in a list.
 NUM_LISTED = 10
 
 
 @dataclass(frozen=True)
 class ConfusionCell:
-    """One pair of classes: its count, its share of the row in percent, and what it says."""
+    """One pair of classes.
+
+    Attributes:
+        count: pixels or pairs of segments.
+        share: the count in percent of its row.
+        text: a sentence for people.
+        is_correct: whether the classes agree.
+    """
 
     count: int
     share: float
     text: str
-    is_right: bool
+    is_correct: bool
 
 
 @dataclass(frozen=True)
 class ConfusionView:
-    """One table.
+    """One table and one list.
 
     Attributes:
-        key: names it in the page.
-        label: for the button that shows it.
-        unit: what is counted.
-        columns: names of the columns.
-        rows: names of the rows with their cells; None where there are too many classes.
-        largest: sentences with the largest confusions, the largest first.
+        key: the id of the table in the page.
+        label: of the button that shows it.
+        unit: what is counted, "segments" or "pixels".
+        columns: the names of the columns.
+        rows: the names of the rows with their cells; None if there are too many classes.
+        largest: a sentence for each of the largest confusions, the largest first.
     """
 
     key: str
@@ -51,11 +58,11 @@ class ConfusionView:
 
 
 def confusion_views(runs: Sequence[RunRecord], classes: PanopticClasses) -> list[ConfusionView]:
-    """Pixels and segments of each run."""
+    """The confusion of segments and of pixels, for each run."""
     views = []
     for letter, run in zip("AB", runs, strict=False):
         prefix = f"{letter}: " if len(runs) == 2 else ""
-        for unit, counts in (("segments", run.tally.segments), ("pixels", run.tally.pixels)):
+        for unit, counts in (("segments", run.counts.segments), ("pixels", run.counts.pixels)):
             views.append(_view(f"{unit}-{letter.lower()}", prefix + unit, unit, counts, classes))
     return views
 
@@ -86,7 +93,7 @@ def _view(
                         count=int(counts[row, column]),
                         share=float(shares[row, column]),
                         text=sentence(row, column),
-                        is_right=row == column != none,
+                        is_correct=row == column != none,
                     )
                     for column in shown
                 ],
@@ -96,7 +103,7 @@ def _view(
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
     wrong[none] = 0
-    if unit == "segments":  # those that are missed or surplus have figures of their own
+    if unit == "segments":  # false positives and false negatives are no confusions
         wrong[:, none] = 0
     order = np.argsort(-wrong, axis=None, kind="stable")[:NUM_LISTED]
     pairs = [divmod(int(place), none + 1) for place in order]

@@ -1,11 +1,10 @@
-"""An evaluator that writes a report, beside those that write figures."""
+"""An evaluator that writes a report, in the same pass as the evaluators that compute figures."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
@@ -15,12 +14,13 @@ from detr_d2.apps.report.run_record import RunOptions, RunRecord
 from detr_d2.apps.report.threshold_sweep import RawSweep
 from detr_d2.data.image_file import ImageOptions
 from detr_d2.data.panoptic_dataset import load_panoptic_dataset
+from detr_d2.evaluation import read_panoptic_output
 
 
 class ReportCollector(DatasetEvaluator):
-    """Writes ``report.html`` and ``report.json`` of a model, in the pass that evaluates it.
+    """Writes ``report.html`` and ``report.json`` while a model is evaluated.
 
-    The model's outputs need ``panoptic_seg`` and ``raw``: ``MODEL.DETR.TEST.RAW_ON``.
+    The model's outputs need ``panoptic_seg`` and ``raw``, so ``MODEL.DETR.TEST.RAW_ON`` is True.
     """
 
     def __init__(
@@ -35,18 +35,18 @@ class ReportCollector(DatasetEvaluator):
         Args:
             cfg: the whole config.
             dataset_name: a registered panoptic dataset.
-            output_dir: where the report goes.
-            dataset_dicts: the dataset's, where they have been read already.
+            output_dir: the folder of the report.
+            dataset_dicts: the dataset's dicts, if they have been read already.
 
         Raises:
-            ValueError: the model predicts no panoptic picture, or see load_panoptic_dataset.
+            ValueError: the model has no panoptic output, or see ``load_panoptic_dataset``.
         """
         test = cfg.MODEL.DETR.TEST
         if not (cfg.MODEL.DETR.MASK_ON and test.PANOPTIC_ON):
             raise ValueError(
-                "A report needs panoptic pictures: MODEL.DETR.MASK_ON and "
-                "MODEL.DETR.TEST.PANOPTIC_ON have to be True, and the weights those of a model "
-                "with masks."
+                "A report needs panoptic predictions: MODEL.DETR.MASK_ON and "
+                "MODEL.DETR.TEST.PANOPTIC_ON have to be True, and the weights have to be those of "
+                "a model with masks."
             )
         self._records, self._classes = load_panoptic_dataset(dataset_name, dataset_dicts)
         self._dataset_name, self._output_dir = dataset_name, Path(output_dir)
@@ -57,22 +57,17 @@ class ReportCollector(DatasetEvaluator):
         self.reset()
 
     def reset(self) -> None:
-        """Forgets all images."""
+        """Starts a new record, without any image."""
         self._run = RunRecord(self._options, self._records, self._classes)
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Takes the outputs of some images, see ``RunRecord.add``."""
+        """Adds the outputs of some images to the record, see ``RunRecord.add``."""
         for image, output in zip(inputs, outputs, strict=True):
-            ids, segments_info = output["panoptic_seg"]
-            self._run.add(
-                self._place[image["image_id"]],
-                torch.as_tensor(ids).cpu().numpy(),
-                segments_info,
-                RawSweep(output["raw"], **self._merging),
-            )
+            sweep = RawSweep(output["raw"], **self._merging)
+            self._run.add(self._place[image["image_id"]], *read_panoptic_output(output), sweep)
 
     def evaluate(self) -> None:
-        """Gathers all processes' images; the main one writes. Has to be called by all."""
+        """Merges the records of all processes, which all have to call it. The main one writes."""
         comm.synchronize()
         gathered = comm.gather(self._run)
         if not comm.is_main_process():

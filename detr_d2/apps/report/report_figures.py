@@ -1,6 +1,8 @@
-"""All figures of a run as JSON has them: what ``report.json`` holds, and the page shows.
+"""All figures of a run in JSON's types: ``report.json`` holds them, and the page shows them.
 
-Figures of quality are in 0 … 100, and None where nothing counts. Axes: K classes.
+Figures of quality are in 0 … 100, and None where no segment counts.
+
+Axes: K classes.
 """
 
 from __future__ import annotations
@@ -11,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from detr_d2.apps.report.mismatch_reasons import REASONS
-from detr_d2.apps.report.ranking import Mistake
+from detr_d2.apps.report.mistakes import Mistake
+from detr_d2.apps.report.report_counts import NUM_SCORE_BINS, SIZE_EDGES, Calibration, ReportCounts
 from detr_d2.apps.report.run_record import RunRecord
-from detr_d2.apps.report.tally import NUM_SCORE_BINS, SIZE_EDGES, Calibration, Tally
 from detr_d2.data.categories import PanopticClasses
-from detr_d2.evaluation import PanopticStats, class_quality, group_quality
+from detr_d2.evaluation import GROUP_SUFFIXES, PanopticStats, class_quality, group_qualities
 
 FIGURES = ("PQ", "SQ", "RQ")
 
@@ -26,35 +28,41 @@ def run_figures(
     classes: PanopticClasses,
     letter: str | None = None,
 ) -> dict[str, Any]:
-    """The figures of a run on a dataset, given by its dicts and classes.
+    """The figures of a run. PQ, SQ and RQ equal those of ``PanopticEvaluator`` to the last digit.
 
-    One of two runs has a letter, by which the page calls it.
-
-    Those of PQ, SQ and RQ are ``PanopticEvaluator``'s to the last digit.
+    Args:
+        run: the record of the run.
+        records: the dataset's dicts.
+        classes: the dataset's classes.
+        letter: the name of one of two runs in the page; None for a single run.
     """
-    tally = run.tally
+    counts = run.counts
     return {
         "name": run.options.name,
         "letter": letter,
         "num_images": len(run.images),
         "num_images_of_dataset": len(records),
         "score_thresh": run.options.score_thresh,
-        "groups": _groups(tally.stats, classes),
-        "classes": _classes(tally, classes),
+        "groups": _groups(counts.stats, classes),
+        "classes": _classes(counts, classes),
         "sweep": _sweep(run, classes),
-        "sizes": _sizes(tally.sizes),
-        "calibration": _calibration(tally.calibration),
+        "sizes": _sizes(counts.sizes),
+        "calibration": _calibration(counts.calibration),
         "reasons": {
-            "false_positives": _by_reason(tally.surplus_reasons.sum(0)),
-            "false_negatives": _by_reason(tally.missed_reasons.sum(0)),
+            "false_positives": _by_reason(counts.fp_reasons.sum(0)),
+            "false_negatives": _by_reason(counts.fn_reasons.sum(0)),
         },
         "confusion": {
             "classes": [*classes.names, None],
-            "pixels": _sparse(tally.pixels),
-            "segments": _sparse(tally.segments),
+            "pixels": _sparse(counts.pixels),
+            "segments": _sparse(counts.segments),
         },
-        "false_positives": [_mistake(m, records, classes) for m in run.ranking.surplus.items],
-        "false_negatives": [_mistake(m, records, classes) for m in run.ranking.missed.items],
+        "false_positives": [
+            _mistake(m, records, classes) for m in run.ranking.false_positives.items
+        ],
+        "false_negatives": [
+            _mistake(m, records, classes) for m in run.ranking.false_negatives.items
+        ],
         "images": [
             {
                 "image_id": records[image.place]["image_id"],
@@ -68,19 +76,16 @@ def run_figures(
 
 
 def _groups(stats: PanopticStats, classes: PanopticClasses) -> dict[str, Any]:
-    is_thing = np.array(classes.is_thing)
-    members = {"all": None, "things": is_thing, "stuff": ~is_thing}
     groups = {}
-    for name, mask in members.items():
-        quality = group_quality(stats, mask)
-        values = (quality.pq, quality.sq, quality.rq)
-        groups[name] = dict(zip(FIGURES, map(_percent, values), strict=True))
-        groups[name]["num_classes"] = quality.num_classes
+    for name, quality in group_qualities(stats, classes.is_thing).items():
+        values = map(_percent, (quality.pq, quality.sq, quality.rq))
+        figures = dict(zip(FIGURES, values, strict=True))
+        groups[name.lower()] = {**figures, "num_classes": quality.num_classes}
     return groups
 
 
-def _classes(tally: Tally, classes: PanopticClasses) -> list[dict[str, Any]]:
-    stats, quality = tally.stats, class_quality(tally.stats)
+def _classes(counts: ReportCounts, classes: PanopticClasses) -> list[dict[str, Any]]:
+    stats, quality = counts.stats, class_quality(counts.stats)
     return [
         {
             "id": classes.dataset_ids[k],
@@ -91,8 +96,8 @@ def _classes(tally: Tally, classes: PanopticClasses) -> list[dict[str, Any]]:
                 for name, values in zip(FIGURES, (quality.pq, quality.sq, quality.rq), strict=True)
             },
             **{"TP": int(stats.tp[k]), "FP": int(stats.fp[k]), "FN": int(stats.fn[k])},
-            "false_positives": _by_reason(tally.surplus_reasons[k]),
-            "false_negatives": _by_reason(tally.missed_reasons[k]),
+            "false_positives": _by_reason(counts.fp_reasons[k]),
+            "false_negatives": _by_reason(counts.fn_reasons[k]),
         }
         for k in range(len(classes.names))
     ]
@@ -100,14 +105,13 @@ def _classes(tally: Tally, classes: PanopticClasses) -> list[dict[str, Any]]:
 
 def _sweep(run: RunRecord, classes: PanopticClasses) -> dict[str, Any]:
     points = []
-    for threshold, stats in zip(run.options.thresholds, run.tally.sweep, strict=True):
-        groups = _groups(stats, classes)
-        suffixes = {"all": "", "things": "_th", "stuff": "_st"}
-        pq = {f"PQ{suffixes[name]}": group["PQ"] for name, group in groups.items()}
+    for threshold, stats in zip(run.options.thresholds, run.counts.sweep, strict=True):
+        groups = group_qualities(stats, classes.is_thing)
+        pq = {f"PQ{GROUP_SUFFIXES[name]}": _percent(group.pq) for name, group in groups.items()}
         points.append({"score_thresh": threshold, **pq})
     known = [point for point in points if point["PQ"] is not None]
     best = max(known, key=lambda point: point["PQ"], default=None)
-    return {"masks_fight_anew": run.options.is_refought, "best": best, "points": points}
+    return {"recomputes_masks": run.options.recomputes_masks, "best": best, "points": points}
 
 
 def _sizes(stats: PanopticStats) -> list[dict[str, Any]]:
@@ -121,8 +125,8 @@ def _sizes(stats: PanopticStats) -> list[dict[str, Any]]:
                 "from_area": low,
                 "below_area": high,
                 "segments": segments,
-                "found": int(stats.tp[i]),
-                "surplus": int(stats.fp[i]),
+                "TP": int(stats.tp[i]),
+                "FP": int(stats.fp[i]),
                 "recall": 100 * int(stats.tp[i]) / segments if segments else None,
                 "SQ": _percent(quality.sq[i]) if stats.tp[i] else None,
                 "PQ": _percent(quality.pq[i]),
@@ -138,7 +142,7 @@ def _calibration(calibration: Calibration) -> dict[str, Any]:
         {
             "from_score": i / NUM_SCORE_BINS,
             "segments": int(calibration.count[i]),
-            "right": int(calibration.right[i]),
+            "TP": int(calibration.tp[i]),
             "mean_score": _percent(mean_score[i]),
             "precision": _percent(precision[i]),
         }
@@ -149,7 +153,7 @@ def _calibration(calibration: Calibration) -> dict[str, Any]:
         "segments": count,
         "ECE": _percent(calibration.expected_error),
         "mean_score": _percent(mean),
-        "precision": _percent(int(calibration.right.sum()) / count if count else float("nan")),
+        "precision": _percent(int(calibration.tp.sum()) / count if count else float("nan")),
         "bins": bins,
     }
 
@@ -159,7 +163,7 @@ def _by_reason(counts: np.ndarray) -> dict[str, int]:
 
 
 def _sparse(counts: np.ndarray) -> list[list[int]]:
-    """[row, column, count] of all counts but 0."""
+    """[row, column, count] of every count that is not 0."""
     rows, columns = np.nonzero(counts)
     return np.stack([rows, columns, counts[rows, columns]], axis=1).tolist()
 

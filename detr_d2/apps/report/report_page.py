@@ -1,4 +1,4 @@
-"""A report on disk: ``report.html``, and ``report.json`` with all of its figures."""
+"""The files of a report: ``report.html``, and ``report.json`` with all its figures."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from detectron2.data import MetadataCatalog
 
 from detr_d2.apps.html import write_page
-from detr_d2.apps.report.chart_data import calibration_graph, size_graph, sweep_graph
+from detr_d2.apps.report.chart_data import calibration_chart, size_chart, sweep_chart
 from detr_d2.apps.report.confusion import confusion_views
 from detr_d2.apps.report.mismatch_reasons import ROUGH_IOU
+from detr_d2.apps.report.report_counts import NUM_SCORE_BINS
 from detr_d2.apps.report.report_figures import run_figures
 from detr_d2.apps.report.report_gallery import gallery, mistake_cards
 from detr_d2.apps.report.report_tables import class_table, group_cards
 from detr_d2.apps.report.run_record import RunRecord
-from detr_d2.apps.report.tally import NUM_SCORE_BINS
 from detr_d2.data.categories import PanopticClasses
 from detr_d2.file_io import write_json_atomically
 
@@ -35,15 +35,15 @@ def write_report(
     Args:
         runs: one or two, of the same dataset.
         records: the dataset's dicts.
-        classes: its classes.
-        dataset_name: its name, under which names and colours are registered.
-        output_dir: a folder, made where it isn't there.
+        classes: the dataset's classes.
+        dataset_name: its name in Detectron2's catalogs.
+        output_dir: the folder of the files; it is made if it is missing.
 
     Returns:
         The path of the page.
 
     Raises:
-        OSError: a file can't be written, or an image read.
+        OSError: a file can't be written, or an image can't be read.
     """
     metadata = MetadataCatalog.get(dataset_name)
     letters = "AB" if len(runs) == 2 else (None,)
@@ -62,10 +62,10 @@ def write_report(
         dataset=dataset_name,
         runs=figures,
         cards=group_cards(figures),
-        sweep=sweep_graph(figures),
+        sweep=sweep_chart(figures),
         table=class_table(figures, colors),
-        sizes=size_graph(figures),
-        calibration=calibration_graph(figures),
+        sizes=size_chart(figures),
+        calibration=calibration_chart(figures),
         confusion=confusion_views(runs, classes),
         mistakes=mistake_cards(runs, figures, records, place_of_card),
         gallery=images,

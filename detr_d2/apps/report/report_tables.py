@@ -1,4 +1,4 @@
-"""The tables of a report: numbers for people, of one run or of two and their difference."""
+"""The tables of a report: the figures of one run, or of two runs and their differences."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 from detr_d2.apps.report.report_figures import FIGURES
 
 COUNTS = ("TP", "FP", "FN")
-# More of these is better; of the counts, only true positives are.
+# The columns in which a higher number is better.
 MORE_IS_BETTER = {*FIGURES, "TP"}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A number: as it is shown, as it is (None: nothing counts), and what it means.
+    """A number in a table.
 
     Attributes:
-        text: for people.
-        value: by which rows are sorted.
+        text: the number as the page shows it.
+        value: the number by which rows are sorted; None if no segment counts.
         style: "good", "bad" or "".
-        bar: 0 … 100, the length of a bar behind it, or None.
+        bar: 0 … 100, the length of a bar behind the text, or None.
     """
 
     text: str
@@ -31,7 +31,7 @@ class Cell:
 
 
 def number(value: float | None, digits: int = 2, *, bar: bool = False) -> Cell:
-    """A figure or a count; – where there is none."""
+    """The cell of a figure or a count; it shows – for None."""
     if value is None:
         return Cell("–", None)
     text = f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
@@ -39,7 +39,7 @@ def number(value: float | None, digits: int = 2, *, bar: bool = False) -> Cell:
 
 
 def difference(before: float | None, after: float | None, *, more_is_better: bool) -> Cell:
-    """What a figure has gained, with its sign."""
+    """The cell of the difference between two figures, with its sign."""
     if before is None or after is None:
         return Cell("–", None)
     gain = after - before
@@ -51,7 +51,7 @@ def difference(before: float | None, after: float | None, *, more_is_better: boo
 
 
 def group_cards(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For all, things and stuff: PQ, SQ and RQ of each run, and of two the difference."""
+    """PQ, SQ and RQ of each group of classes: of each run, and the difference of two runs."""
     cards = []
     for group in runs[0]["groups"]:
         of_runs = [run["groups"][group] for run in runs]
@@ -64,9 +64,9 @@ def group_cards(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def class_table(
     runs: Sequence[dict[str, Any]], colors: Sequence[Sequence[int]] | None
 ) -> dict[str, Any]:
-    """Columns and rows of the table of classes; of two runs each figure has three columns.
+    """The columns and rows of the table of classes. With two runs, a figure has three columns.
 
-    Classes that don't occur in any run are counted and left out.
+    Classes that occur in no run are left out; ``num_absent`` is their number.
     """
     columns = [
         {"figure": figure, "label": label, "starts": i == 0}

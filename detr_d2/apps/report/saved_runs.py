@@ -1,4 +1,4 @@
-"""Reports on predictions that an evaluation has written, of one run or of two side by side."""
+"""Reports on saved predictions, of one run or of two runs side by side."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from detr_d2.apps.report.ranking import places_that_differ
 from detr_d2.apps.report.report_page import write_report
-from detr_d2.apps.report.run_record import KeptPrediction, RunOptions, RunRecord
+from detr_d2.apps.report.run_record import CompressedPrediction, RunOptions, RunRecord
 from detr_d2.apps.report.threshold_sweep import SavedSweep
 from detr_d2.data.categories import PanopticClasses
 from detr_d2.data.file_names import file_name_of
@@ -32,19 +32,19 @@ logger = logging.getLogger(__name__)
 
 
 class SavedRun:
-    """The predictions of one run in COCO's panoptic format, checked; read one by one."""
+    """The saved predictions of one run. The JSON is checked at once, PNGs are read one by one."""
 
     def __init__(self, path: Path, dataset_name: str, classes: PanopticClasses) -> None:
         """
         Args:
-            path: ``predictions.json``, beside which ``predictions/`` has the PNGs; the folder of
-                both; or the run's, below which ``inference/<dataset>`` is that folder.
-            dataset_name: the dataset that was predicted.
+            path: ``predictions.json``, with the PNGs in ``predictions/`` beside it; or the folder
+                of both; or an ``OUTPUT_DIR`` that has that folder as ``inference/<dataset>``.
+            dataset_name: the dataset on which the run predicted.
             classes: its classes.
 
         Raises:
             FileNotFoundError: there are no predictions.
-            ValueError: the JSON isn't what evaluation writes, or a category isn't the dataset's.
+            ValueError: the JSON has another form, or a category that the dataset doesn't have.
         """
         self.path = find_predictions(path, dataset_name)
         self._folder = self.path.with_suffix("")
@@ -65,11 +65,11 @@ class SavedRun:
         return iter(self._annotations)
 
     def __getitem__(self, image_id: Any) -> tuple[np.ndarray, list[dict[str, Any]]]:
-        """The H×W ids of an image, and its segments with contiguous classes.
+        """The (H, W) ids of an image, and its segments with contiguous classes.
 
         Raises:
             FileNotFoundError: its PNG is missing.
-            ValueError: its name leaves the folder.
+            ValueError: the PNG's name leads out of the folder.
         """
         annotation = self._annotations[image_id]
         ids = read_panoptic_png(find_below(self._folder, annotation["file_name"], self.path))
@@ -77,7 +77,7 @@ class SavedRun:
 
     @property
     def lowest_score(self) -> float | None:
-        """Of all segments, in 0 … 1; None where none has a score."""
+        """The lowest score of all segments, in 0 … 1; None if no segment has a score."""
         segments = (s for a in self._annotations.values() for s in a["segments_info"])
         scores = (segment.get("score") for segment in segments)
         return min((score for score in scores if score is not None), default=None)
@@ -102,10 +102,10 @@ class SavedRun:
 
 
 def find_predictions(path: Path, dataset_name: str) -> Path:
-    """The ``predictions.json`` that a path stands for, see ``SavedRun``.
+    """Finds the ``predictions.json`` of a path, see ``SavedRun``.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no such file.
     """
     folder = file_name_of(dataset_name)
     for found in (
@@ -147,18 +147,18 @@ def report_on_saved(
     """Writes the report of one run, or of two side by side.
 
     Args:
-        paths: of one or two runs, see ``SavedRun``.
+        paths: one or two, see ``SavedRun``.
         dataset_name: a registered panoptic dataset.
-        output_dir: where ``report.html`` and ``report.json`` go; made where it isn't there.
-        score_thresh: the one that the predictions were made with, where it is known. Where saved
-            scores contradict it, none is known.
-        image_options: how image files are to be understood.
+        output_dir: the folder of ``report.html`` and ``report.json``; it is made if it is missing.
+        score_thresh: the score threshold of the predictions, if it is known. It is not used if
+            there are saved scores below it.
+        image_options: how image files are read.
 
     Returns:
         The path of the page.
 
     Raises:
-        FileNotFoundError, ValueError: a run or the dataset can't be used; names what is wrong.
+        FileNotFoundError, ValueError: a run or the dataset can't be used; the message says why.
     """
     records, classes = load_panoptic_dataset(dataset_name)
     all_saved = [SavedRun(path, dataset_name, classes) for path in paths]
@@ -174,7 +174,7 @@ def report_on_saved(
     if score_thresh is not None and lowest and min(lowest) <= score_thresh:
         logger.warning(
             f"Segments have scores down to {min(lowest):.3g}, so they weren't made with the score "
-            f"threshold {score_thresh:g} of the config: the report names none."
+            f"threshold {score_thresh:g} of the config. The report shows no threshold."
         )
         score_thresh = None
     runs = []
@@ -185,20 +185,20 @@ def report_on_saved(
             run.add(place[image_id], ids, segments_info, SavedSweep(ids, segments_info))
         run.images.sort(key=lambda image: image.place)
         runs.append(run)
-    # Those that the page shows of one run are shown of the other, too.
-    shown = set().union(*(run.kept for run in runs))
+    # An image that the page shows for one run is shown for the other run, too.
+    shown = set().union(*(run.predictions for run in runs))
     if len(runs) == 2:
         shown.update(*places_that_differ(*(run.images for run in runs)))
     for place_shown in sorted(shown):
         for run, saved in zip(runs, all_saved, strict=True):
             image_id = records[place_shown]["image_id"]
             if image_id in saved:
-                run.kept[place_shown] = KeptPrediction.of(*saved[image_id])
+                run.predictions[place_shown] = CompressedPrediction.of(*saved[image_id])
     return write_report(runs, records, classes, dataset_name, output_dir)
 
 
 def _short_names(paths: Sequence[Path], dataset_name: str) -> list[str]:
-    """Names of runs: the last part of each path that says more than where predictions lie."""
+    """Names the runs by the last part of each path that evaluation doesn't give itself."""
     usual = {"predictions.json", file_name_of(dataset_name), "inference"}
     names = [next((p for p in reversed(path.parts) if p not in usual), "run") for path in paths]
     return names if len(set(names)) == len(names) else [str(path) for path in paths]

@@ -1,6 +1,6 @@
-"""Charts as SVG that stands in a page, and takes its colours from the page's style.
+"""Charts as SVG inside a page. Their colours come from the style of the page.
 
-Sizes are in units of the drawing, which is about as wide as a phone's screen.
+Sizes are in units of the drawing, which is about as wide as the screen of a phone.
 """
 
 from __future__ import annotations
@@ -12,24 +12,32 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 380, 260
-LEFT, RIGHT, ABOVE, BELOW = 36, 14, 26, 42  # margins around the plot
+LEFT, RIGHT, ABOVE, BELOW = 36, 14, 26, 42  # the margins around the plot
 
 
 @dataclass(frozen=True)
 class Series:
-    """Values of one kind: its name, the class of style that colours it, and (x, y) points.
+    """One line or one kind of bars in a chart.
 
-    Points whose y is NaN or None are left out.
+    Attributes:
+        name: for people.
+        style: the style class that colours it.
+        points: pairs of x and y; y is None or NaN where there is no value.
     """
 
     name: str
     style: str
     points: Sequence[tuple[float, float | None]]
 
+    @property
+    def known_points(self) -> list[tuple[float, float]]:
+        """The points that have a value."""
+        return [(x, y) for x, y in self.points if y is not None and math.isfinite(y)]
+
 
 @dataclass(frozen=True)
 class Plot:
-    """The scales of a chart: x and y that lie at its left, right, bottom and top."""
+    """The scales of a chart: the values at its left and right ends, and at its bottom and top."""
 
     x_range: tuple[float, float]
     y_range: tuple[float, float]
@@ -43,7 +51,7 @@ class Plot:
         return round(HEIGHT - BELOW - (value - low) / (high - low) * (HEIGHT - ABOVE - BELOW), 2)
 
     def grid(self, x_ticks: Sequence[tuple[float, str]], x_title: str, y_title: str) -> list[str]:
-        """Lines and labels; y has a line at each step."""
+        """The horizontal lines, the labels of both axes and their titles."""
         parts = []
         for tick in nice_ticks(*self.y_range):
             y = self.y(tick)
@@ -64,13 +72,13 @@ class Plot:
 
 
 def nice_step(span: float) -> float:
-    """1, 2 or 5 times a power of ten, so that a span has about five steps."""
+    """1, 2 or 5 times a power of ten, chosen so that a span has about five steps."""
     power = 10.0 ** math.floor(math.log10(span / 4))
     return next((m * power for m in (1, 2, 5) if span / (m * power) <= 6), 10 * power)
 
 
 def nice_ticks(low: float, high: float) -> list[float]:
-    """The whole multiples of a nice step from low to high."""
+    """The multiples of a nice step that lie between low and high."""
     step = nice_step(high - low)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(step * i, 9) for i in range(first, last + 1)]
@@ -85,16 +93,16 @@ def line_chart(
     x_range: tuple[float, float],
     marks: Sequence[tuple[str, float, str]] = (),
 ) -> Markup:
-    """Lines over a common x.
+    """Draws lines over a common x axis.
 
     Args:
-        description: for those who can't see it.
-        series: at least one; their values decide where y begins and ends.
-        x_title, y_title: of the axes.
-        x_range: the ends of x.
-        marks: vertical lines: a class of style, x, and what stands beside it.
+        description: for people who can't see the chart.
+        series: at least one; the y axis has room for all their values.
+        x_title, y_title: the titles of the axes.
+        x_range: the ends of the x axis.
+        marks: vertical lines, each with a style class, its x and a label.
     """
-    values = [y for one in series for _, y in one.points if _is_number(y)]
+    values = [y for one in series for _, y in one.known_points]
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     step = nice_step(max(high - low, 1.0))
     y_range = (math.floor(low / step) * step, math.ceil((high + step / 4) / step) * step)
@@ -102,20 +110,93 @@ def line_chart(
     x_ticks = [(x, f"{x:g}") for x in nice_ticks(*x_range)]
     parts = plot.grid(x_ticks, x_title, y_title)
     parts += _marks(plot, marks)
-    for one in series:
-        points = [(plot.x(x), plot.y(y), x, y) for x, y in one.points if _is_number(y)]
-        path = " ".join(f"{x},{y}" for x, y, *_ in points)
-        parts.append(f'<polyline class="line {one.style}" points="{path}"/>')
-        parts += [
-            f'<circle class="dot {one.style}" cx="{px}" cy="{py}" r="3">'
-            f"<title>{escape(one.name)}: {y:.2f} at {x:g}</title></circle>"
-            for px, py, x, y in points
-        ]
+    parts += _lines(plot, series, "{y:.2f} at {x:g}")
     return _svg(description, parts)
 
 
+def bar_chart(
+    description: str,
+    labels: Sequence[str],
+    series: Sequence[Series],
+    *,
+    x_title: str,
+    y_title: str,
+    top: float,
+) -> Markup:
+    """Draws a group of bars for each label, with one bar of each series.
+
+    Args:
+        description: for people who can't see the chart.
+        labels: below the groups.
+        series: the x of their points are indices of ``labels``.
+        x_title, y_title: the titles of the axes.
+        top: the upper end of the y axis, which begins at 0.
+    """
+    plot = Plot((0, max(1, len(labels))), (0, top))
+    parts = plot.grid([(i + 0.5, label) for i, label in enumerate(labels)], x_title, y_title)
+    width = 0.8 / max(1, len(series))
+    for number, one in enumerate(series):
+        for place, value in one.known_points:
+            left = place + 0.1 + number * width
+            title = f"{one.name}, {labels[int(place)]}: {value:.2f}"
+            parts.append(_bar(plot, one.style, (left, left + width), value, title))
+    return _svg(description, parts)
+
+
+def reliability_chart(description: str, series: Sequence[Series], counts: Sequence[int]) -> Markup:
+    """Draws precision over the mean score, both in percent. Perfect scores lie on the diagonal.
+
+    Args:
+        description: for people who can't see the chart.
+        series: one for each run.
+        counts: the number of segments in each of the equally wide bins of scores, drawn as grey
+            bars.
+    """
+    plot = Plot((0, 100), (0, 100))
+    ticks = [(x, str(x)) for x in range(0, 101, 20)]
+    parts = plot.grid(ticks, "mean score of a bin, %", "precision, %")
+    most, width = max([*counts, 1]), 100 / max(1, len(counts))
+    for i, count in enumerate(counts):
+        if count:
+            ends = (i * width, (i + 1) * width)
+            title = f"{count} segments with a score of {ends[0]:g} to {ends[1]:g} %"
+            parts.append(_bar(plot, "count", ends, 30 * count / most, title))
+    parts.append(
+        f'<line class="mark even" x1="{plot.x(0)}" y1="{plot.y(0)}" x2="{plot.x(100)}" '
+        f'y2="{plot.y(100)}"/>'
+    )
+    parts += _lines(plot, series, "precision {y:.1f} % at a score of {x:.1f} %")
+    return _svg(description, parts)
+
+
+def _lines(plot: Plot, series: Sequence[Series], title: str) -> list[str]:
+    """A line through the points of each series, and a dot with a title for each point.
+
+    The title is a format of x and y.
+    """
+    parts = []
+    for one in series:
+        path = " ".join(f"{plot.x(x)},{plot.y(y)}" for x, y in one.known_points)
+        parts.append(f'<polyline class="line {one.style}" points="{path}"/>')
+        parts += [
+            f'<circle class="dot {one.style}" cx="{plot.x(x)}" cy="{plot.y(y)}" r="3">'
+            f"<title>{escape(one.name)}: {title.format(x=x, y=y)}</title></circle>"
+            for x, y in one.known_points
+        ]
+    return parts
+
+
+def _bar(plot: Plot, style: str, ends: tuple[float, float], value: float, title: str) -> str:
+    """A bar from y = 0 to a value, between two ends on the x axis."""
+    (left, right), y = map(plot.x, ends), plot.y(value)
+    return (
+        f'<rect class="bar {style}" x="{left}" y="{y}" width="{right - left - 1:.2f}" '
+        f'height="{plot.y(0) - y:.2f}"><title>{escape(title)}</title></rect>'
+    )
+
+
 def _marks(plot: Plot, marks: Sequence[tuple[str, float, str]]) -> list[str]:
-    """Vertical lines, and beside all of them, where there is more room, what they mean."""
+    """Vertical lines; their labels stand on the side of all lines that has more room."""
     places = [plot.x(x) for _, x, _ in marks]
     at_left = bool(places) and min(places) - LEFT > WIDTH - max(places)
     parts = []
@@ -130,78 +211,9 @@ def _marks(plot: Plot, marks: Sequence[tuple[str, float, str]]) -> list[str]:
     return parts
 
 
-def bar_chart(
-    description: str,
-    labels: Sequence[str],
-    series: Sequence[Series],
-    *,
-    x_title: str,
-    y_title: str,
-    top: float,
-) -> Markup:
-    """Groups of bars from 0 to at most ``top``: one group for each label, one bar of each series.
-
-    The x of a series' points are places in ``labels``.
-    """
-    plot = Plot((0, max(1, len(labels))), (0, top))
-    parts = plot.grid([(i + 0.5, label) for i, label in enumerate(labels)], x_title, y_title)
-    width = 0.8 / max(1, len(series))
-    for number, one in enumerate(series):
-        for place, value in one.points:
-            if not _is_number(value):
-                continue
-            left = plot.x(place + 0.1 + number * width)
-            right = plot.x(place + 0.1 + (number + 1) * width)
-            y = plot.y(value)
-            parts.append(
-                f'<rect class="bar {one.style}" x="{left}" y="{y}" width="{right - left - 1:.2f}" '
-                f'height="{plot.y(0) - y:.2f}"><title>{escape(one.name)}, '
-                f"{escape(labels[int(place)])}: {value:.2f}</title></rect>"
-            )
-    return _svg(description, parts)
-
-
-def reliability_chart(description: str, series: Sequence[Series], counts: Sequence[int]) -> Markup:
-    """The share that is right over the mean score, in percent, the diagonal being perfect.
-
-    Grey bars show how many segments each of the equally wide bins of scores has.
-    """
-    plot = Plot((0, 100), (0, 100))
-    ticks = [(x, str(x)) for x in range(0, 101, 20)]
-    parts = plot.grid(ticks, "mean score of a bin, %", "right, %")
-    most, width = max([*counts, 1]), 100 / max(1, len(counts))
-    for i, count in enumerate(counts):
-        if count:
-            left, right = plot.x(i * width), plot.x((i + 1) * width)
-            y = plot.y(30 * count / most)
-            parts.append(
-                f'<rect class="bar count" x="{left}" y="{y}" width="{right - left - 1:.2f}" '
-                f'height="{plot.y(0) - y:.2f}"><title>{count} segments with a score of '
-                f"{i * width:g} to {(i + 1) * width:g} %</title></rect>"
-            )
-    parts.append(
-        f'<line class="mark even" x1="{plot.x(0)}" y1="{plot.y(0)}" x2="{plot.x(100)}" '
-        f'y2="{plot.y(100)}"/>'
-    )
-    for one in series:
-        points = [(x, y) for x, y in one.points if _is_number(y)]
-        path = " ".join(f"{plot.x(x)},{plot.y(y)}" for x, y in points)
-        parts.append(f'<polyline class="line {one.style}" points="{path}"/>')
-        parts += [
-            f'<circle class="dot {one.style}" cx="{plot.x(x)}" cy="{plot.y(y)}" r="4">'
-            f"<title>{escape(one.name)}: {y:.1f} % right at a score of {x:.1f} %</title></circle>"
-            for x, y in points
-        ]
-    return _svg(description, parts)
-
-
 def _svg(description: str, parts: Sequence[str]) -> Markup:
-    # role=img: the text inside is no use to those who hear it, the tables below charts are.
+    # With role=img, screen readers skip the text inside; they read the table beside the chart.
     return Markup(
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{escape(description)}">{"".join(parts)}</svg>'
     )
-
-
-def _is_number(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)

@@ -1,6 +1,6 @@
-"""The PQ that other score thresholds would give, without running the model again.
+"""PQ at other score thresholds, without running the model again.
 
-Axes: H×W pixels of an image; T thresholds, rising.
+Axes: H×W pixels of an image; T rising thresholds.
 """
 
 from __future__ import annotations
@@ -17,26 +17,33 @@ THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))  # 0.05 … 0
 
 
 def thresholds_with(score_thresh: float | None) -> tuple[float, ...]:
-    """``THRESHOLDS`` and, where it isn't one of them, the run's own."""
+    """``THRESHOLDS`` together with the run's own threshold, if it is known."""
     own = () if score_thresh is None else (score_thresh,)
     return tuple(sorted({*THRESHOLDS, *own}))
 
 
 class Sweep(Protocol):
-    """One image at any score threshold in [0, 1]."""
+    """The prediction of one image at any score threshold in 0 … 1."""
 
     def count(self, threshold: float) -> int:
-        """How many queries, or segments, have a score above it."""
+        """The number of queries, or of segments, with a score above the threshold."""
 
     def panoptic(self, threshold: float) -> tuple[np.ndarray, list[dict[str, Any]]]:
-        """H×W ids and segments_info."""
+        """The (H, W) ids and their segments at a threshold."""
 
 
 class RawSweep:
-    """Queries of the model, which fight for pixels anew at each threshold."""
+    """The queries of a model. At each threshold, the masks of the queries above it compete again.
+
+    No other class of the report calls a ``RawPrediction``.
+    """
 
     def __init__(self, raw: Any, *, stuff_merging: str, min_area: int) -> None:
-        """Takes a ``RawPrediction``, and options of ``MODEL.DETR.TEST``."""
+        """
+        Args:
+            raw: a ``RawPrediction``.
+            stuff_merging, min_area: of ``MODEL.DETR.TEST``.
+        """
         self._raw, self._options = raw, {"stuff_merging": stuff_merging, "min_area": min_area}
 
     def count(self, threshold: float) -> int:
@@ -48,10 +55,14 @@ class RawSweep:
 
 
 class SavedSweep:
-    """Saved segments, which are dropped below the threshold; their pixels become void."""
+    """Saved segments. Those below the threshold are dropped, and their pixels become void."""
 
     def __init__(self, ids: np.ndarray, segments_info: Sequence[dict[str, Any]]) -> None:
-        """Takes H×W ids and their segments; those without a score are never dropped."""
+        """
+        Args:
+            ids: (H, W) integers.
+            segments_info: the segments of the ids; those without a score are never dropped.
+        """
         self._ids, self._segments = ids, list(segments_info)
 
     def count(self, threshold: float) -> int:
@@ -71,9 +82,14 @@ def sweep_stats(
     thresholds: Sequence[float],
     match: Callable[[np.ndarray, list[dict[str, Any]]], SegmentMatching],
 ) -> list[PanopticStats]:
-    """The stats of one image at T rising thresholds.
+    """Computes the stats of one image at T thresholds.
 
-    Thresholds between which no score lies have the same result, which is made once.
+    Thresholds with no score between them have the same result, which is computed once.
+
+    Args:
+        sweep: the image.
+        thresholds: T of them, rising.
+        match: compares (H, W) ids and their segments with the ground truth.
     """
     by_count: dict[int, PanopticStats] = {}
     stats = []

@@ -1,4 +1,4 @@
-"""What templates make of values, and pictures inside pages."""
+"""Values in templates, and pictures inside pages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NASTY = "</script><script>alert('<!--')</script>&\u2028"
 
 @pytest.fixture(autouse=True)
 def templates():
-    """Two templates of our own beside those of the package."""
+    """Adds two templates to those of the package."""
     render._environment.cache_clear()
     environment = render._environment()
     own = jinja2.DictLoader(

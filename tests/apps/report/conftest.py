@@ -32,7 +32,7 @@ SIZE = (24, 32)
 
 
 class FakeRaw:
-    """Queries that each have pixels of their own; those above the threshold keep them."""
+    """Stands for a RawPrediction whose queries never overlap."""
 
     def __init__(self, ids: np.ndarray, segments_info: list[dict], num_classes: int) -> None:
         self.ids, self.segments_info = torch.from_numpy(ids.astype(np.int32)), segments_info
@@ -114,7 +114,7 @@ def record_run() -> Callable[..., RunRecord]:
 
 @pytest.fixture
 def evaluate_pq() -> Callable[..., dict]:
-    """PanopticEvaluator's figures of outputs, given with the images."""
+    """Evaluates outputs of images with PanopticEvaluator."""
 
     def evaluate(records: list[dict], outputs: list[dict], output_dir: Path | None = None) -> dict:
         evaluator = PanopticEvaluator(
@@ -128,7 +128,7 @@ def evaluate_pq() -> Callable[..., dict]:
 
 @pytest.fixture
 def scene() -> Callable[[int], tuple]:
-    """Two maps of ids with their segments, and the number of classes, by a seed."""
+    """Makes two id maps with their segments, and the number of classes, from a seed."""
 
     def make(seed: int) -> tuple[np.ndarray, Segments, np.ndarray, Segments, int]:
         rng = np.random.default_rng(seed)
@@ -162,7 +162,7 @@ def random_scene(
     crowds: float,
     size: tuple[int, int] = SIZE,
 ) -> tuple[np.ndarray, list[dict]]:
-    """Rectangles over each other with void between them; some crowds, some without a pixel."""
+    """Overlapping rectangles with void between them; some are crowds, some have no pixel."""
     ids = np.zeros(size, dtype=np.int64)
     segments = []
     for number in range(1, int(rng.integers(2, 8))):
@@ -178,7 +178,7 @@ def random_scene(
 def disturbed(
     rng: np.random.Generator, gt_ids: np.ndarray, gt: list[dict], classes: list[int]
 ) -> tuple[np.ndarray, list[dict]]:
-    """The ground truth moved a little, with some classes wrong, and a segment too much."""
+    """The ground truth moved a little, with some wrong classes and one more segment."""
     moved = np.roll(gt_ids, rng.integers(0, 3, size=2), axis=(0, 1))
     moved[:3, :5] = 999
     ids = np.zeros(moved.shape, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Why segments have no match."""
+"""The reasons why segments have no match."""
 
 import numpy as np
 import pytest
@@ -24,22 +24,22 @@ def test_reasons():
     pred_ids[:, 30:38] = 3
     gt, pred = Segments([1, 2, 3, 4], [0, 0, 0, 0]), Segments([1, 2, 3], [1, 0, 0])
     matching = match_segments(pred_ids, pred, gt_ids, gt, 2)
-    of_missed, of_surplus = find_reasons(matching)
-    assert matching.is_missed.tolist() == [True, True, True, False]
-    assert of_missed[:3].tolist() == [OTHER_CLASS, OUTLINE, NOTHING]
-    assert matching.is_surplus.tolist() == [True, True, False]
-    assert of_surplus[:2].tolist() == [OTHER_CLASS, OUTLINE]
+    gt_reasons, pred_reasons = find_reasons(matching)
+    assert matching.is_false_negative.tolist() == [True, True, True, False]
+    assert gt_reasons[:3].tolist() == [OTHER_CLASS, OUTLINE, NOTHING]
+    assert matching.is_false_positive.tolist() == [True, True, False]
+    assert pred_reasons[:2].tolist() == [OTHER_CLASS, OUTLINE]
 
 
 def test_crowds_are_no_reason():
-    """A prediction with a third of it on a crowd of its class has found nothing."""
+    """A predicted segment with a third of its pixels on a crowd of its class matches nothing."""
     gt_ids = np.zeros((4, 20), dtype=np.int64)
     gt_ids[:, :8], gt_ids[:, 8:] = 1, 2
     pred_ids = np.zeros_like(gt_ids)
     pred_ids[:, 5:13] = 7
     gt = Segments([1, 2], [0, 1], [True, False])
     matching = match_segments(pred_ids, Segments([7], [0]), gt_ids, gt, 2)
-    assert matching.ious[0, 0] > 0.1 and matching.is_surplus.all()
+    assert matching.ious[0, 0] > 0.1 and matching.is_false_positive.all()
     assert find_reasons(matching)[1].tolist() == [NOTHING]
     assert not ious_of_one_class(matching).any()
 

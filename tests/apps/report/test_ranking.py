@@ -1,12 +1,12 @@
-"""Which images and segments are shown."""
+"""The selection of images and segments."""
 
 import itertools
 
+from detr_d2.apps.report.mistakes import Mistake
 from detr_d2.apps.report.ranking import (
     NUM_IMAGES,
     NUM_SEGMENTS,
     ImageScore,
-    Mistake,
     Ranking,
     places_that_differ,
 )
@@ -30,17 +30,17 @@ def test_best_and_worst():
 def test_mistakes_of_the_highest_scores_and_areas():
     ranking = Ranking()
     for place in range(40):
-        surplus = [mistake(place, 1, score=place / 100), mistake(place, 2)]
-        missed = [mistake(place, 1, area=place), mistake(place, 2, area=1)]
-        ranking.add(ImageScore(place, 0.5, 1, 2, 2), surplus, missed)
+        false_positives = [mistake(place, 1, score=place / 100), mistake(place, 2)]
+        false_negatives = [mistake(place, 1, area=place), mistake(place, 2, area=1)]
+        ranking.add(ImageScore(place, 0.5, 1, 2, 2), false_positives, false_negatives)
     wanted = list(range(39, 39 - NUM_SEGMENTS, -1))
-    for top in (ranking.surplus, ranking.missed):
+    for top in (ranking.false_positives, ranking.false_negatives):
         assert [m.place for m in top.items] == wanted
         assert {m.segment_id for m in top.items} == {1}
 
 
 def test_parts_in_any_order_rank_as_the_whole():
-    """Also where images are equally good."""
+    """Even if images are equally good."""
     images = [ImageScore(place, place % 3 / 3, 1, 1, 1) for place in range(30)]
     ranks = []
     for order in itertools.permutations(range(3)):

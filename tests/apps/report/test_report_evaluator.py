@@ -97,11 +97,11 @@ def test_no_image_at_all(make_scenes, scenes_cfg, tmp_path):
 
 
 def test_memory_does_not_grow_with_predictions(make_scenes, predict, record_run):
-    """Kept are those that may be shown, at most."""
+    """Only predictions that may be shown are kept."""
     records = make_scenes(60)
     run = record_run(records, [predict(record) for record in records])
-    assert set(run.kept) == run.ranking.places() | set(run.random)
-    assert len(run.kept) < 40
+    assert set(run.predictions) == run.ranking.places() | set(run.random)
+    assert len(run.predictions) < 40
 
 
 def test_wrong_predictions_name_the_image(make_scenes, predict, scenes_cfg, tmp_path):

@@ -1,4 +1,4 @@
-"""The page in a browser, and what it escapes."""
+"""The page of a report: its escaping, and its behaviour in a browser."""
 
 import json
 import re
@@ -83,7 +83,7 @@ def column(browser, index):
 
 
 def click(browser, element):
-    """Below the row of links that stays at the top."""
+    """Scrolls first, because the row of links at the top would cover the element."""
     browser.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
     element.click()
 
@@ -139,7 +139,7 @@ def test_two_runs_in_the_browser(write, browser):
 
 
 def test_report_of_the_quickstarts_model(quickstart_weights, browser, registry, tmp_path):
-    """Made of some of its validation images, and opened."""
+    """The report is made from some validation images, and opened."""
     name = "quickstart_val_start"
     records = DatasetCatalog.get("shapes_panoptic_val")[:8]
     DatasetCatalog.register(name, lambda: records)

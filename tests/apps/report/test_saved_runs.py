@@ -1,4 +1,4 @@
-"""Reports on predictions that were written by an evaluation."""
+"""Reports on saved predictions."""
 
 import json
 
@@ -13,7 +13,7 @@ NAME = "scenes"
 
 @pytest.fixture
 def save(make_scenes, predict, evaluate_pq, tmp_path):
-    """Writes predictions of a dataset of 8 scenes; gives their folder and their PQ."""
+    """Writes predictions of a dataset of 8 scenes; returns their folder and their figures."""
     records = make_scenes(8)
 
     def write(name, seed=0, **options):
@@ -44,9 +44,9 @@ def test_figures_are_the_evaluators(save, tmp_path):
     assert run["groups"]["stuff"]["RQ"] == results["RQ_st"]
     points = {p["score_thresh"]: p["PQ"] for p in run["sweep"]["points"]}
     assert points[0.5] == results["PQ"] and min(points) == 0.5
-    # Queries of these scenes don't overlap: what is dropped leaves its pixels to nobody.
+    # These queries don't overlap, so no other segment takes the pixels of a dropped one.
     assert points[0.8] == save("again", thresh=0.8)[1]["PQ"] != results["PQ"]
-    assert not run["sweep"]["masks_fight_anew"]
+    assert not run["sweep"]["recomputes_masks"]
     assert "their pixels stay empty" in page.read_text()
 
 

@@ -1,4 +1,4 @@
-"""Charts are pictures of their values."""
+"""Charts show their values."""
 
 import math
 from xml.etree import ElementTree

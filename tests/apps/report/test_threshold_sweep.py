@@ -1,4 +1,4 @@
-"""PQ at other thresholds: without a new forward pass, and the same as with one."""
+"""PQ at other thresholds needs no new forward pass, and equals that of a new one."""
 
 import dataclasses
 import math
@@ -48,7 +48,7 @@ def test_the_runs_own_threshold_is_one_of_them():
 
 
 def annotated_as_predicted(record, raw, folder):
-    """A dataset dict whose truth is what a threshold of 0.5 gives: an untrained PQ is 0."""
+    """A dataset dict whose ground truth is the prediction at 0.5; otherwise PQ would be 0."""
     ids, segments = raw.panoptic(score_thresh=0.5, stuff_merging="merged", min_area=4)
     path = folder / f"{record['image_id']}.png"
     write_panoptic_png(ids.numpy(), path)
@@ -56,9 +56,9 @@ def annotated_as_predicted(record, raw, folder):
 
 
 def test_sweep_equals_running_the_model_again(make_tiny_cfg, tmp_path):
-    """Exactly, at all thresholds, with masks that fight for the same pixels.
+    """Figures are exactly equal at all thresholds, and masks compete for the same pixels.
 
-    Masks are made one by one: in chunks of other queries, convolutions would round otherwise.
+    Masks are computed one by one, because convolutions round differently in other chunks.
     """
     torch.manual_seed(0)
     name = "small_shapes_val"
@@ -66,7 +66,7 @@ def test_sweep_equals_running_the_model_again(make_tiny_cfg, tmp_path):
     cfg = make_tiny_cfg(tmp_path, "MODEL.DETR.TEST.INSTANCES_ON", False)
     cfg.MODEL.DETR.TEST.RAW_ON, cfg.MODEL.DETR.MASK_CHUNK_SIZE = True, 1
     model = build_model(cfg).eval()
-    # Queries of an untrained model are all alike: here each has a class and a score of its own.
+    # All queries of an untrained model are alike, so each gets its own class and score here.
     own = 2 * torch.randn(cfg.MODEL.DETR.NUM_QUERIES, cfg.MODEL.DETR.NUM_CLASSES + 1)
     model.detector.class_head.register_forward_hook(lambda head, inputs, logits: logits + own)
     batches = [[DetrDatasetMapper(cfg, is_train=False)(record)] for record in records]

@@ -1,6 +1,6 @@
 "use strict";
 
-// Tables: a click on a column's head sorts by it, the next one the other way round.
+// Tables: a click on a column's head sorts by that column, a second click reverses the order.
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.querySelectorAll("th[data-column]")];
   const body = table.tBodies[0];
@@ -17,7 +17,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const rows = [...body.rows].sort((a, b) => {
         const x = value(a);
         const y = value(b);
-        // What has no figure stays below.
+        // Rows without a figure stay at the end.
         if (x === "" || y === "") return (x === "") - (y === "");
         return sign * (isText ? x.localeCompare(y) : Number(x) - Number(y));
       });
@@ -26,7 +26,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   }
 }
 
-// Pictures in layers: the slider wipes each one over the one before.
+// Pictures in layers: the slider uncovers each picture over the one before.
 for (const figure of document.querySelectorAll("figure[data-wipe]")) {
   const layers = [...figure.querySelectorAll(".wipe img")];
   const names = layers.map((layer) => layer.dataset.name);
@@ -57,7 +57,7 @@ for (const figure of document.querySelectorAll("figure[data-wipe]")) {
   show();
 }
 
-// Views of which one is seen at a time.
+// Views: one of them is visible at a time.
 for (const group of document.querySelectorAll("[data-views]")) {
   const buttons = [...group.querySelectorAll("button[data-view]")];
   for (const button of buttons) {

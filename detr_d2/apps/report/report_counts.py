@@ -1,6 +1,7 @@
-"""What a report counts. All of it is whole numbers, so that it adds up to the same in any order.
+"""The counts from which a report is made. They are whole numbers: any order gives the same sums.
 
-Axes: K classes; P predicted segments of an image; T score thresholds; S bins of size, C of scores.
+Axes: K classes; P predicted segments of an image; T score thresholds; S bins of sizes; C bins of
+scores.
 """
 
 from __future__ import annotations
@@ -13,44 +14,45 @@ import numpy as np
 from detr_d2.apps.report.mismatch_reasons import REASONS, find_reasons
 from detr_d2.evaluation import PanopticStats, SegmentMatching
 
-# Sizes, as the side in pixels of a square of the segment's area, at which a new bin begins.
+# The sizes at which new bins begin. The size of a segment is the side, in pixels, of a square that
+# has the segment's area.
 SIZE_EDGES = (16, 32, 64, 128, 256, 512)
-# Bins of scores, equally wide over 0 … 1.
+# The number of bins of scores, of equal width over 0 … 1.
 NUM_SCORE_BINS = 20
-# Scores are summed in units of 2⁻⁵³, as whole numbers.
+# Scores are added up as whole numbers, in units of 2⁻⁵³.
 SCORE_UNITS = 2**53
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Predicted segments by their scores; those that are forgiven are left out.
+    """The predicted segments in bins of scores, without the ignored ones.
 
     Attributes:
-        count: (C,) int64 segments of each bin.
-        right: (C,) int64 of them that are true positives.
-        score_units: (C,) Python integers, the sum of their scores in units of 2⁻⁵³.
+        count: (C,) int64, segments.
+        tp: (C,) int64, those of them that are true positives.
+        score_units: (C,) Python integers, the sum of the segments' scores in units of 2⁻⁵³.
     """
 
     count: np.ndarray
-    right: np.ndarray
+    tp: np.ndarray
     score_units: np.ndarray
 
     @classmethod
-    def of_scores(cls, scores: np.ndarray, is_right: np.ndarray) -> Calibration:
-        """Sorts n segments, by their scores in 0 … 1, into bins; whether they are right is bool."""
+    def of_scores(cls, scores: np.ndarray, is_true_positive: np.ndarray) -> Calibration:
+        """Sorts n segments into bins: their scores in 0 … 1 are floats, the flags are bool."""
         bins = np.minimum((scores * NUM_SCORE_BINS).astype(np.int64), NUM_SCORE_BINS - 1)
         units = np.zeros(NUM_SCORE_BINS, dtype=object)
         for place, score in zip(bins.tolist(), scores.tolist(), strict=True):
             units[place] += int(score * SCORE_UNITS)
-        count, right = (
-            np.bincount(some, minlength=NUM_SCORE_BINS) for some in (bins, bins[is_right])
+        count, tp = (
+            np.bincount(some, minlength=NUM_SCORE_BINS) for some in (bins, bins[is_true_positive])
         )
-        return cls(count, right, units)
+        return cls(count, tp, units)
 
     def __add__(self, other: Calibration) -> Calibration:
         return Calibration(
             self.count + other.count,
-            self.right + other.right,
+            self.tp + other.tp,
             self.score_units + other.score_units,
         )
 
@@ -62,12 +64,12 @@ class Calibration:
 
     @property
     def precision(self) -> np.ndarray:
-        """(C,) float64 share of each bin that is right, NaN for empty bins."""
-        return np.where(self.count > 0, self.right / np.maximum(self.count, 1), np.nan)
+        """(C,) float64 in 0 … 1, the share of true positives, NaN for empty bins."""
+        return np.where(self.count > 0, self.tp / np.maximum(self.count, 1), np.nan)
 
     @property
     def expected_error(self) -> float:
-        """ECE: how far scores are from the share that is right, each segment weighing the same."""
+        """The expected calibration error: the mean distance of scores and precision, by segment."""
         if not self.count.any():
             return float("nan")
         some = self.count > 0
@@ -76,21 +78,21 @@ class Calibration:
 
 
 @dataclass(frozen=True, eq=False)
-class Tally:
-    """What is known of any number of images; add them with ``+``.
+class ReportCounts:
+    """The counts of any number of images. The counts of several images are added with ``+``.
 
     Attributes:
-        stats: of PQ, at the threshold of the run.
-        sweep: T stats of PQ, one for each score threshold.
-        sizes: stats whose classes are the S bins of size: matches and misses by the area of the
-            ground truth, surplus segments by their own.
-        calibration: scores, and whether they are right.
-        pixels: (K+1, K+1) int64, the ground truth's class and the predicted one; K stands for void
-            and crowds in the rows, and for no segment in the columns.
-        segments: (K+1, K+1) int64, pairs with an IoU above 0.5 whatever their classes; K stands
-            for no partner.
-        surplus_reasons: (K, 3) int64, false positives by class and place in ``REASONS``.
-        missed_reasons: (K, 3) int64, false negatives alike.
+        stats: for PQ, at the score threshold of the run.
+        sweep: T stats for PQ, one for each score threshold.
+        sizes: stats for PQ with the S bins of sizes in place of classes. True positives and false
+            negatives count at the size of the annotated segment, false positives at their own.
+        calibration: the scores, and whether they belong to true positives.
+        pixels: (K+1, K+1) int64, pixels by annotated class (rows) and predicted class (columns).
+            The last row stands for void and crowds, the last column for pixels of no segment.
+        segments: (K+1, K+1) int64, pairs with an IoU above 0.5, by annotated and predicted class.
+            The last row and the last column stand for segments that are in no pair.
+        fp_reasons: (K, 3) int64, false positives by class and by reason, see ``REASONS``.
+        fn_reasons: (K, 3) int64, false negatives in the same way.
     """
 
     stats: PanopticStats
@@ -99,12 +101,12 @@ class Tally:
     calibration: Calibration
     pixels: np.ndarray
     segments: np.ndarray
-    surplus_reasons: np.ndarray
-    missed_reasons: np.ndarray
+    fp_reasons: np.ndarray
+    fn_reasons: np.ndarray
 
     @classmethod
-    def zeros(cls, num_classes: int, num_thresholds: int) -> Tally:
-        """What is known of no image."""
+    def zeros(cls, num_classes: int, num_thresholds: int) -> ReportCounts:
+        """The counts of no image."""
         none = PanopticStats.zeros(num_classes)
         return cls(
             stats=none,
@@ -113,8 +115,8 @@ class Tally:
             calibration=Calibration.of_scores(np.zeros(0), np.zeros(0, dtype=bool)),
             pixels=np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64),
             segments=np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64),
-            surplus_reasons=np.zeros((num_classes, len(REASONS)), dtype=np.int64),
-            missed_reasons=np.zeros((num_classes, len(REASONS)), dtype=np.int64),
+            fp_reasons=np.zeros((num_classes, len(REASONS)), dtype=np.int64),
+            fn_reasons=np.zeros((num_classes, len(REASONS)), dtype=np.int64),
         )
 
     @classmethod
@@ -123,37 +125,38 @@ class Tally:
         matching: SegmentMatching,
         sweep: Sequence[PanopticStats],
         scores: np.ndarray | None,
-    ) -> Tally:
-        """Of one image: its segments, its stats at T thresholds, and P scores.
+    ) -> ReportCounts:
+        """Counts one image.
 
-        The scores are None where segments have none.
+        Args:
+            matching: its segments.
+            sweep: its stats at T thresholds.
+            scores: (P,) float64, or None if the predicted segments have no scores.
         """
         num_classes = matching.num_classes
-        of_missed, of_surplus = find_reasons(matching)
-        missed, surplus = matching.is_missed, matching.is_surplus
-        asked = np.zeros_like(surplus) if scores is None else ~matching.is_forgiven
-        scored = np.zeros(0) if scores is None else scores[asked]
+        gt_reasons, pred_reasons = find_reasons(matching)
+        is_fn, is_fp = matching.is_false_negative, matching.is_false_positive
+        is_scored = np.zeros_like(is_fp) if scores is None else ~matching.is_ignored
+        scored = np.zeros(0) if scores is None else scores[is_scored]
         return cls(
             stats=PanopticStats.of_matching(matching),
             sweep=tuple(sweep),
             sizes=_stats_by_size(matching),
-            calibration=Calibration.of_scores(scored, matching.is_right[asked]),
+            calibration=Calibration.of_scores(scored, matching.is_true_positive[is_scored]),
             pixels=_confused_pixels(matching, num_classes),
             segments=_confused_segments(matching, num_classes),
-            surplus_reasons=_table(
-                matching.pred.classes[surplus], of_surplus[surplus], num_classes
-            ),
-            missed_reasons=_table(matching.gt.classes[missed], of_missed[missed], num_classes),
+            fp_reasons=_table(matching.pred.classes[is_fp], pred_reasons[is_fp], num_classes),
+            fn_reasons=_table(matching.gt.classes[is_fn], gt_reasons[is_fn], num_classes),
         )
 
-    def __add__(self, other: Tally) -> Tally:
+    def __add__(self, other: ReportCounts) -> ReportCounts:
         sums = {
             field.name: getattr(self, field.name) + getattr(other, field.name)
             for field in fields(self)
             if field.name != "sweep"
         }
         sweep = tuple(a + b for a, b in zip(self.sweep, other.sweep, strict=True))
-        return Tally(sweep=sweep, **sums)
+        return ReportCounts(sweep=sweep, **sums)
 
 
 def _stats_by_size(matching: SegmentMatching) -> PanopticStats:
@@ -174,17 +177,17 @@ def _confused_pixels(matching: SegmentMatching, num_classes: int) -> np.ndarray:
 
 def _confused_segments(matching: SegmentMatching, num_classes: int) -> np.ndarray:
     segments = np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64)
-    gt_index, pred_index = np.nonzero(matching.covers)
+    gt_index, pred_index = np.nonzero(matching.overlap_pairs)
     np.add.at(segments, (matching.gt.classes[gt_index], matching.pred.classes[pred_index]), 1)
-    alone = ~matching.covers.any(axis=1) & ~matching.gt.is_crowd
+    alone = ~matching.overlap_pairs.any(axis=1) & ~matching.gt.is_crowd
     np.add.at(segments, (matching.gt.classes[alone], num_classes), 1)
-    alone = ~matching.covers.any(axis=0) & ~matching.is_forgiven
+    alone = ~matching.overlap_pairs.any(axis=0) & ~matching.is_ignored
     np.add.at(segments, (num_classes, matching.pred.classes[alone]), 1)
     return segments
 
 
 def _table(classes: np.ndarray, reasons: np.ndarray, num_classes: int) -> np.ndarray:
-    """(K, 3) int64: how often each class goes with each reason."""
+    """(K, 3) int64: the number of segments of each class and reason."""
     table = np.zeros((num_classes, len(REASONS)), dtype=np.int64)
     np.add.at(table, (classes, reasons), 1)
     return table
