@@ -3,6 +3,7 @@
 from detr_d2.modeling.attention_mask_head import AttentionMaskHead
 from detr_d2.modeling.backbone import build_detr_resnet_backbone
 from detr_d2.modeling.detr import DETR
+from detr_d2.modeling.inference_options import PanopticOptions
 from detr_d2.modeling.mask_head_base import DETR_MASK_HEAD_REGISTRY, MaskHead
 from detr_d2.modeling.transformer import Transformer
 from detr_d2.modeling.transformer_base import DETR_TRANSFORMER_REGISTRY, DetectorTransformer
@@ -14,6 +15,7 @@ __all__ = [
     "AttentionMaskHead",
     "DetectorTransformer",
     "MaskHead",
+    "PanopticOptions",
     "Transformer",
     "build_detr_resnet_backbone",
 ]

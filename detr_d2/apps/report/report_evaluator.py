@@ -51,7 +51,6 @@ class ReportCollector(DatasetEvaluator):
         self._records, self._classes = load_panoptic_dataset(dataset_name, dataset_dicts)
         self._dataset_name, self._output_dir = dataset_name, Path(output_dir)
         self._place = {record["image_id"]: i for i, record in enumerate(self._records)}
-        self._merging = {"stuff_merging": test.STUFF_MERGING, "min_area": test.MIN_AREA}
         name, options = Path(cfg.MODEL.WEIGHTS).name or "model", ImageOptions.from_config(cfg)
         self._options = RunOptions(name, test.SCORE_THRESH, True, options)
         self.reset()
@@ -63,7 +62,7 @@ class ReportCollector(DatasetEvaluator):
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Adds the outputs of some images to the record, see ``RunRecord.add``."""
         for image, output in zip(inputs, outputs, strict=True):
-            sweep = RawSweep(output["raw"], **self._merging)
+            sweep = RawSweep(output["raw"])
             self._run.add(self._place[image["image_id"]], *read_panoptic_output(output), sweep)
 
     def evaluate(self) -> None:

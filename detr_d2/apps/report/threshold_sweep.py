@@ -6,6 +6,7 @@ Axes: H×W pixels of an image; T rising thresholds.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,19 +39,16 @@ class RawSweep:
     No other class of the report calls a ``RawPrediction``.
     """
 
-    def __init__(self, raw: Any, *, stuff_merging: str, min_area: int) -> None:
-        """
-        Args:
-            raw: a ``RawPrediction``.
-            stuff_merging, min_area: of ``MODEL.DETR.TEST``.
-        """
-        self._raw, self._options = raw, {"stuff_merging": stuff_merging, "min_area": min_area}
+    def __init__(self, raw: Any) -> None:
+        """Takes a ``RawPrediction``, whose own options hold for all but the threshold."""
+        self._raw = raw
 
     def count(self, threshold: float) -> int:
-        return len(self._raw.compete(threshold))
+        return len(self._raw.competing(threshold))
 
     def panoptic(self, threshold: float) -> tuple[np.ndarray, list[dict[str, Any]]]:
-        ids, segments_info = self._raw.panoptic(score_thresh=threshold, **self._options)
+        options = replace(self._raw.options.panoptic, score_thresh=threshold)
+        ids, segments_info = self._raw.panoptic(options)
         return ids.cpu().numpy(), segments_info
 
 

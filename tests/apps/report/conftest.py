@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from detr_d2.data.panoptic_png import read_panoptic_png, write_panoptic_png
 from detr_d2.data.register import register_panoptic
 from detr_d2.evaluation import PanopticEvaluator, Segments
 from detr_d2.modeling.inference import QuerySelection, select_panoptic_queries
+from detr_d2.modeling.inference_options import PanopticOptions
 
 NAME = "scenes"
 # Classes count things first, by rising id: cat, dog, grass, sky.
@@ -45,12 +48,14 @@ class FakeRaw:
         )
         self.logits = probabilities.log()
 
-    def compete(self, score_thresh: float) -> QuerySelection:
+    options = SimpleNamespace(panoptic=PanopticOptions(0.5, "merged", 4))
+
+    def competing(self, score_thresh: float) -> QuerySelection:
         return select_panoptic_queries(self.logits, score_thresh)
 
-    def panoptic(self, *, score_thresh: float, stuff_merging: str, min_area: int):
-        assert (stuff_merging, min_area) == ("merged", 4)  # those of the config
-        kept = [s for s in self.segments_info if s["score"] > score_thresh]
+    def panoptic(self, options: PanopticOptions):
+        assert (options.stuff_merging, options.min_area) == ("merged", 4)  # its own
+        kept = [s for s in self.segments_info if s["score"] > options.score_thresh]
         is_kept = torch.isin(self.ids, torch.tensor([s["id"] for s in kept], dtype=torch.int32))
         return torch.where(is_kept, self.ids, 0), kept
 
@@ -105,7 +110,7 @@ def record_run() -> Callable[..., RunRecord]:
         run = RunRecord(RunOptions("run", score_thresh, True), records, classes_of_scenes())
         for place, output in enumerate(outputs):
             ids, segments = output["panoptic_seg"]
-            sweep = RawSweep(output["raw"], stuff_merging="merged", min_area=4)
+            sweep = RawSweep(output["raw"])
             run.add(place, ids.numpy(), segments, sweep)
         return run
 
@@ -201,5 +206,5 @@ def predict_image(record: dict, num_classes: int = 4, seed: int = 0, thresh: flo
         segment["isthing"] = segment["category_id"] in things
         segment["score"] = float(np.float32(rng.uniform(0.3, 1)))
     raw = FakeRaw(ids, segments, num_classes)
-    panoptic = raw.panoptic(score_thresh=thresh, stuff_merging="merged", min_area=4)
+    panoptic = raw.panoptic(replace(raw.options.panoptic, score_thresh=thresh))
     return {"panoptic_seg": panoptic, "raw": raw}

@@ -15,6 +15,7 @@ from detr_d2.apps.report.threshold_sweep import SavedSweep, sweep_stats, thresho
 from detr_d2.data.dataset_mapper import DetrDatasetMapper
 from detr_d2.data.panoptic_png import write_panoptic_png
 from detr_d2.evaluation import PanopticEvaluator, Segments, match_segments
+from detr_d2.modeling.inference_options import PanopticOptions
 
 IDS = np.array([[1, 1, 2], [0, 3, 3]])
 SEGMENTS = [{"id": 1, "score": 0.9}, {"id": 2, "score": 0.5}, {"id": 3, "score": 0.2}]
@@ -49,7 +50,7 @@ def test_the_runs_own_threshold_is_one_of_them():
 
 def annotated_as_predicted(record, raw, folder):
     """A dataset dict whose ground truth is the prediction at 0.5; otherwise PQ would be 0."""
-    ids, segments = raw.panoptic(score_thresh=0.5, stuff_merging="merged", min_area=4)
+    ids, segments = raw.panoptic(PanopticOptions(0.5, "merged", 4))
     path = folder / f"{record['image_id']}.png"
     write_panoptic_png(ids.numpy(), path)
     return {**record, "pan_seg_file_name": str(path), "segments_info": segments}
@@ -76,7 +77,8 @@ def test_sweep_equals_running_the_model_again(make_tiny_cfg, tmp_path):
     ]
 
     def evaluate(threshold, *more):
-        model.options = dataclasses.replace(model.options, score_thresh=threshold)
+        panoptic = dataclasses.replace(model.options.panoptic, score_thresh=threshold)
+        model.options = dataclasses.replace(model.options, panoptic=panoptic)
         pq = PanopticEvaluator(name, dataset_dicts=records)
         evaluators = DatasetEvaluators([pq, *more])
         with torch.no_grad():
