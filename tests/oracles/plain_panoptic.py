@@ -136,7 +136,7 @@ class PlainPanoptic:
         scores: Sequence[float],
         size: Sequence[int],
     ) -> tuple[torch.Tensor, list[dict]]:
-        """Lets n kept masks fight for the pixels of an image of (H, W).
+        """Merges n kept masks by a pixel-wise argmax over an image of (H, W).
 
         As the released code does it: softmax over the masks left, argmax, duplicates of a stuff
         class given to its first, segments of few pixels dropped, and again until none is. That
