@@ -1,4 +1,4 @@
-"""The model. Importing this package registers its backbone, mask head and meta-architecture."""
+"""The model, which knows no files. Importing this package registers its backbone and mask head."""
 
 from detr_d2.modeling.backbone import build_detr_resnet_backbone
 from detr_d2.modeling.detr import DETR

@@ -18,6 +18,7 @@ from torch import nn
 from torch.profiler import record_function
 from torch.utils.checkpoint import checkpoint
 
+from detr_d2.config_checks import PART_CHECKS, require, require_one_of
 from detr_d2.modeling.upsampled_conv import conv3x3_upsampled
 
 DETR_MASK_HEAD_REGISTRY = Registry("DETR_MASK_HEAD")
@@ -35,6 +36,24 @@ def build_mask_head(cfg: CfgNode, lateral_channels: Sequence[int]) -> nn.Module:
         lateral_channels: channels of the backbone's outputs at strides 16, 8 and 4.
     """
     return DETR_MASK_HEAD_REGISTRY.get(cfg.MODEL.DETR.MASK_HEAD.NAME)(cfg, lateral_channels)
+
+
+def check_mask_head(cfg: CfgNode) -> None:
+    """Lets the mask head of a config check its keys: by its classmethod ``check_config(cfg)``.
+
+    Heads without one, and heads that are registered later, aren't asked.
+
+    Raises:
+        ValueError: the head cannot take a value; the message names the key.
+    """
+    name = cfg.MODEL.DETR.MASK_HEAD.NAME
+    if cfg.MODEL.DETR.MASK_ON and name in DETR_MASK_HEAD_REGISTRY:
+        check = getattr(DETR_MASK_HEAD_REGISTRY.get(name), "check_config", None)
+        if check is not None:
+            check(cfg)
+
+
+PART_CHECKS.append(check_mask_head)
 
 
 class AttentionMap(nn.Module):
@@ -93,8 +112,8 @@ class AttentionMaskHead(nn.Module):
         num_heads: int,
         attention_softmax: str,
         lateral_channels: Sequence[int],
-        chunk_size: int = 16,
-        checkpointing: bool = False,
+        chunk_size: int,
+        checkpointing: bool,
     ) -> None:
         """Builds the head.
 
@@ -129,9 +148,19 @@ class AttentionMaskHead(nn.Module):
             "num_heads": cfg.MODEL.DETR.NUM_HEADS,
             "attention_softmax": cfg.MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX,
             "lateral_channels": lateral_channels,
-            "chunk_size": cfg.MODEL.DETR.MASK_CHUNK_SIZE,
-            "checkpointing": cfg.MODEL.DETR.MASK_CHECKPOINTING,
+            "chunk_size": cfg.MODEL.DETR.MASK_HEAD.CHUNK_SIZE,
+            "checkpointing": cfg.MODEL.DETR.MASK_HEAD.CHECKPOINTING,
         }
+
+    @classmethod
+    def check_config(cls, cfg: CfgNode) -> None:
+        """Refuses values of keys that this head cannot take; see ``check_mask_head``."""
+        detr, key = cfg.MODEL.DETR, "MODEL.DETR.MASK_HEAD"
+        wanted = "divisible by 16, since the mask head halves it four times"
+        require(detr.HIDDEN_DIM % 16 == 0, "MODEL.DETR.HIDDEN_DIM", detr.HIDDEN_DIM, wanted)
+        chunk_size, softmax = detr.MASK_HEAD.CHUNK_SIZE, detr.MASK_HEAD.ATTENTION_SOFTMAX
+        require(chunk_size >= 0, f"{key}.CHUNK_SIZE", chunk_size, "at least 0")
+        require_one_of(softmax, f"{key}.ATTENTION_SOFTMAX", ("joint", "per_head"))
 
     def forward(
         self,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -58,7 +59,7 @@ def tiny_model(tiny_config) -> Callable[..., DETR]:
 
     def make(overrides: dict | None = None, seed: int = 0) -> DETR:
         torch.manual_seed(seed)
-        model = DETR(tiny_config(overrides))
+        model = build_model(tiny_config(overrides))
         _vary_batch_norms(model.detector.backbone)
         return model
 

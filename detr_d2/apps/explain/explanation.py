@@ -238,7 +238,7 @@ def _with_names(metadata: Metadata | None, model: DETR, num_classes: int) -> Met
     """The metadata if it names the K classes in one list, else the model's names, or numbers."""
     if metadata is not None and len(metadata.get("stuff_classes") or []) == num_classes:
         return metadata
-    classes = model.loading_rules.classes
+    classes = model.classes
     if classes is not None:
         return classes.metadata("explained")
     names = [f"class {k}" for k in range(num_classes)]
