@@ -10,7 +10,7 @@ from detectron2.utils.events import EventStorage
 from torchvision.ops import box_convert
 
 from detr_d2.engine.solver import build_optimizer
-from detr_d2.engine.training_loop import Trainer
+from detr_d2.engine.trainer import make_trainer
 from detr_d2.engine.training_stages import stage_config
 from detr_d2.modeling import criterion, losses, matcher
 from detr_d2.modeling.targets import Target
@@ -34,7 +34,7 @@ class Step:
         torch.manual_seed(0)
         self.model = build_model(cfg).to(device).train()
         amp = cfg.SOLVER.AMP.ENABLED
-        self.trainer = Trainer(self.model, build_optimizer(cfg, self.model))
+        self.trainer = make_trainer(cfg, self.model, build_optimizer(cfg, self.model))
         # A scale at which random weights don't overflow, so that the step isn't skipped.
         self.trainer.grad_scaler = torch.amp.GradScaler(device, init_scale=8.0, enabled=amp)
         self.trainer.reset_data_loader(lambda: [batch])
