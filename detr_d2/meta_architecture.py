@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from detectron2.config import CfgNode
-from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling import META_ARCH_REGISTRY, ResNet
 
 from detr_d2 import modeling
 from detr_d2.checkpoint import (
@@ -34,9 +34,10 @@ def DETR(cfg: CfgNode) -> modeling.DETR:
         set_key(cfg, "MODEL.DEVICE", resolved.MODEL.DEVICE)
     classes = run_classes(resolved)
     model = modeling.DETR(resolved, classes=classes)
+    has_resnet = any(isinstance(part, ResNet) for part in model.detector.backbone.modules())
     rules = LoadingRules(
         classes=classes,
-        settings=ModelSettings.from_config(resolved),
+        settings=ModelSettings.from_config(resolved, has_resnet=has_resnet),
         resize=resolved.MODEL.DETR.RESIZE_ON_LOAD,
         frozen=resolved.MODEL.DETR.FREEZE_DETECTOR,
     )
