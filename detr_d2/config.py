@@ -29,8 +29,8 @@ def add_detr_config(cfg: CfgNode) -> None:
     detr.NUM_QUERIES = 100
 
     # --- Transformer (paper, section 3.2) ---
-    # Width of queries, memory and projected features. Divisible by NUM_HEADS; with the mask head
-    # "AttentionMaskHead" also by 16.
+    # Width of queries, memory and projected features. Divisible by NUM_HEADS, by 4 for sines and
+    # by 2 for learned positions, and by 16 for the mask head "AttentionMaskHead".
     detr.HIDDEN_DIM = 256
     # Attention heads; also the number of attention maps that the mask head gets per query.
     detr.NUM_HEADS = 8

@@ -31,7 +31,12 @@ def check_config(cfg: CfgNode) -> None:
     require(len(features) == 4, "MODEL.DETR.IN_FEATURES", features, wanted)
     temperature = detr.POSITION_TEMPERATURE
     require(temperature > 0, "MODEL.DETR.POSITION_TEMPERATURE", temperature, "above 0")
-    require_one_of(detr.POSITION_EMBEDDING, "MODEL.DETR.POSITION_EMBEDDING", ("sine", "learned"))
+    positions = detr.POSITION_EMBEDDING
+    require_one_of(positions, "MODEL.DETR.POSITION_EMBEDDING", ("sine", "learned"))
+    # Rows and columns get half of the width each; sines and cosines alternate.
+    parts = {"sine": 4, "learned": 2}[positions]
+    wanted = f"divisible by {parts}, for MODEL.DETR.POSITION_EMBEDDING {positions!r}"
+    require(width % parts == 0, "MODEL.DETR.HIDDEN_DIM", width, wanted)
     merging = detr.TEST.STUFF_MERGING
     require_one_of(merging, "MODEL.DETR.TEST.STUFF_MERGING", ("reference", "merged"))
     require_one_of(detr.TEST.PRECISION, "MODEL.DETR.TEST.PRECISION", ("float32", "bfloat16"))

@@ -9,9 +9,11 @@ from detectron2.modeling import build_model
 from detr_d2.data.shapes.synthetic_scenes import CATEGORIES
 
 SHAPES = {"DATASETS.TRAIN": ("shapes_panoptic_train",), "MODEL.DETR.NUM_CLASSES": len(CATEGORIES)}
+BARE = {"MODEL.DETR.MASK_ON": False}
 REFUSED = [
     ("MODEL.DETR.HIDDEN_DIM", {"MODEL.DETR.HIDDEN_DIM": 48, "MODEL.DETR.NUM_HEADS": 5}),
     ("MODEL.DETR.HIDDEN_DIM", {"MODEL.DETR.HIDDEN_DIM": 40}),
+    ("MODEL.DETR.HIDDEN_DIM", {"MODEL.DETR.HIDDEN_DIM": 18, "MODEL.DETR.NUM_HEADS": 3, **BARE}),
     ("MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX", {"MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX": "none"}),
     ("MODEL.DETR.TEST.STUFF_MERGING", {"MODEL.DETR.TEST.STUFF_MERGING": "none"}),
     ("MODEL.DETR.POSITION_EMBEDDING", {"MODEL.DETR.POSITION_EMBEDDING": "none"}),
@@ -39,6 +41,17 @@ def test_values_that_cannot_work_are_refused_by_name(tiny_config, key, overrides
         build_model(tiny_config(overrides))
     if key in overrides:
         assert str(overrides[key]) in str(refusal.value)
+
+
+@pytest.mark.parametrize(("positions", "width"), [("sine", 12), ("learned", 6)])
+def test_a_bare_detector_may_have_widths_that_the_mask_head_cannot(
+    tiny_model, make_batch, positions, width
+):
+    keys = {"HIDDEN_DIM": width, "NUM_HEADS": 3, "POSITION_EMBEDDING": positions}
+    model = tiny_model({**BARE, **{f"MODEL.DETR.{key}": value for key, value in keys.items()}})
+    losses = model(make_batch((40, 50), (64, 48)))
+    assert all(loss.isfinite() for loss in losses.values())
+    assert len(model.eval()(make_batch((40, 50)))[0]["instances"]) == 7
 
 
 def test_unknown_mask_heads_are_refused(tiny_config):
