@@ -12,14 +12,22 @@ from detr_d2.extras import message_on_missing
 
 __version__ = "0.1.0"
 
-__all__ = ["add_detr_config", "config_file", "load_config", "register_panoptic", "__version__"]
+__all__ = [
+    "add_detr_config",
+    "config_file",
+    "load_config",
+    "register_panoptic",
+    "resolve_config",
+    "__version__",
+]
 
 _missing: ModuleNotFoundError | None = None
 try:
     with warnings.catch_warnings():
         # While it is imported, Detectron2 uses what newer versions of PyTorch deprecate.
         warnings.simplefilter("ignore", FutureWarning)
-        from detr_d2 import modeling  # noqa: F401  (importing registers)
+        from detr_d2 import meta_architecture, modeling  # noqa: F401  (importing registers)
+        from detr_d2.checkpoint import resolve_config
         from detr_d2.config import add_detr_config, load_config
         from detr_d2.config_files import config_file
         from detr_d2.data.register import register_panoptic

@@ -1,18 +1,21 @@
-"""Every configuration key of the project, with its meaning, and the checks on their values."""
+"""Every configuration key of the project, with its meaning and its default."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
-import torch
 from detectron2.config import CfgNode, get_cfg
 
+from detr_d2.config_checks import check_config
 from detr_d2.config_files import find_config_file
 
-logger = logging.getLogger(__name__)
-
-STAGES = ("boxes", "masks", "joint")
+# Old names of keys. ``load_config`` reads them; Detectron2's own merging refuses them, and says the
+# new ones.
+RENAMED_KEYS = {
+    "MODEL.DETR.TEST.BATCH_INVARIANT": "MODEL.DETR.BATCH_INVARIANT",
+    "MODEL.DETR.MASK_CHUNK_SIZE": "MODEL.DETR.MASK_HEAD.CHUNK_SIZE",
+    "MODEL.DETR.MASK_CHECKPOINTING": "MODEL.DETR.MASK_HEAD.CHECKPOINTING",
+}
 
 
 def add_detr_config(cfg: CfgNode) -> None:
@@ -28,7 +31,8 @@ def add_detr_config(cfg: CfgNode) -> None:
     # --- Transformer (paper, section 3.2) ---
     # Name in DETR_TRANSFORMER_REGISTRY.
     detr.TRANSFORMER_NAME = "Transformer"
-    # Width of queries, memory and projected features. Divisible by NUM_HEADS and by 16.
+    # Width of queries, memory and projected features. Divisible by NUM_HEADS, by 4 for sines and
+    # by 2 for learned positions, and by 16 for the mask head "AttentionMaskHead".
     detr.HIDDEN_DIM = 256
     # Attention heads; also the number of attention maps that the mask head gets per query.
     detr.NUM_HEADS = 8
@@ -72,12 +76,11 @@ def add_detr_config(cfg: CfgNode) -> None:
     # What the attention maps of a query sum to one over: "joint" over all heads and pixels, as the
     # released weights need, or "per_head" over the pixels of each head, which learns faster.
     detr.MASK_HEAD.ATTENTION_SOFTMAX = "joint"
-
     # How many masks are made at a time, which bounds memory. 0: all.
-    detr.MASK_CHUNK_SIZE = 16
+    detr.MASK_HEAD.CHUNK_SIZE = 16
     # Whether training keeps none of the mask head's activations and makes them anew going backward,
     # one chunk at a time: less memory for about a third more time.
-    detr.MASK_CHECKPOINTING = False
+    detr.MASK_HEAD.CHECKPOINTING = False
 
     # --- Matching: the cost of giving a query to a target (paper, section 3.1) ---
     detr.MATCHER = CfgNode()
@@ -113,7 +116,6 @@ def add_detr_config(cfg: CfgNode) -> None:
     # Predict the images of a batch one by one, so that padding cannot move a result by rounding or
     # through the borders of the convolutions. Slower on a GPU; no cost for single images.
     detr.BATCH_INVARIANT = False
-    cfg.register_renamed_key("MODEL.DETR.TEST.BATCH_INVARIANT", "MODEL.DETR.BATCH_INVARIANT")
     detr.TEST = CfgNode()
     # Queries compete for pixels only with a class probability above this.
     detr.TEST.SCORE_THRESH = 0.85
@@ -192,9 +194,14 @@ def add_detr_config(cfg: CfgNode) -> None:
     # process of a distributed run counts the images that it meets, for all of its workers.
     cfg.DATALOADER.MAX_SKIPPED = 0.05
 
+    for old_name, new_name in RENAMED_KEYS.items():
+        cfg.register_renamed_key(old_name, new_name)
+
 
 def load_config(path: str | None, overrides: Sequence[str] = ()) -> CfgNode:
     """Reads a config file, applies ``KEY VALUE`` overrides, and checks the result.
+
+    Keys may have the names of older versions, see ``RENAMED_KEYS``.
 
     Args:
         path: a YAML file, or the name of one that comes with the package, see ``config_file``; None
@@ -210,8 +217,12 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> CfgNode:
     add_detr_config(cfg)
     try:
         if path is not None:
-            cfg.merge_from_file(path)
-        cfg.merge_from_list(list(overrides))
+            loaded = CfgNode.load_yaml_with_base(path, allow_unsafe=True)
+            _rename_keys(loaded)
+            cfg.merge_from_other_cfg(CfgNode(loaded))
+        cfg.merge_from_list(
+            [part if i % 2 else RENAMED_KEYS.get(part, part) for i, part in enumerate(overrides)]
+        )
     except (KeyError, AssertionError) as error:  # what yacs raises for unknown keys and odd lists
         given = ", ".join(filter(None, (path, " ".join(map(str, overrides)))))
         raise ValueError(f"{given}: {error.args[0]}") from error
@@ -219,11 +230,19 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> CfgNode:
     return cfg
 
 
-def use_available_device(cfg: CfgNode) -> None:
-    """Sets ``MODEL.DEVICE`` to the CPU where it asks for a GPU that isn't there; logs one line."""
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        logger.info("No GPU found for MODEL.DEVICE %r: running on the CPU.", cfg.MODEL.DEVICE)
-        set_key(cfg, "MODEL.DEVICE", "cpu")
+def _rename_keys(loaded: dict) -> None:
+    """Gives keys of a file, nested as there, their new names; a value under the new name stays."""
+    for old_name, new_name in RENAMED_KEYS.items():
+        node, (*above, key) = loaded, old_name.split(".")
+        for name in above:
+            node = node.get(name) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or key not in node:
+            continue
+        value = node.pop(key)
+        node, (*above, key) = loaded, new_name.split(".")
+        for name in above:
+            node = node.setdefault(name, {})
+        node.setdefault(key, value)
 
 
 def set_key(cfg: CfgNode, key: str, value: object) -> None:
@@ -233,62 +252,3 @@ def set_key(cfg: CfgNode, key: str, value: object) -> None:
     cfg.merge_from_list([key, value])
     if frozen:
         cfg.freeze()
-
-
-def check_config(cfg: CfgNode) -> None:
-    """Refuses values that cannot work, before anything is built from them.
-
-    Raises:
-        ValueError: with the name of the key, its value and what it may be.
-    """
-    detr = cfg.MODEL.DETR
-    for key in ("NUM_QUERIES", "HIDDEN_DIM", "NUM_HEADS", "DEC_LAYERS"):
-        _require(detr[key] >= 1, f"MODEL.DETR.{key}", detr[key], "at least 1")
-    for key in ("NUM_CLASSES", "ENC_LAYERS", "MASK_CHUNK_SIZE"):
-        _require(detr[key] >= 0, f"MODEL.DETR.{key}", detr[key], "at least 0")
-    width, heads = detr.HIDDEN_DIM, detr.NUM_HEADS
-    wanted = f"divisible by MODEL.DETR.NUM_HEADS ({heads})"
-    _require(width % heads == 0, "MODEL.DETR.HIDDEN_DIM", width, wanted)
-    wanted = "divisible by 16, since the mask head halves it four times"
-    _require(width % 16 == 0, "MODEL.DETR.HIDDEN_DIM", width, wanted)
-    _require(0 <= detr.DROPOUT < 1, "MODEL.DETR.DROPOUT", detr.DROPOUT, "in [0, 1)")
-    features, wanted = detr.IN_FEATURES, "four names of backbone outputs, finest first"
-    _require(len(features) == 4, "MODEL.DETR.IN_FEATURES", features, wanted)
-    temperature = detr.POSITION_TEMPERATURE
-    _require(temperature > 0, "MODEL.DETR.POSITION_TEMPERATURE", temperature, "above 0")
-    _require_one_of(detr.POSITION_EMBEDDING, "MODEL.DETR.POSITION_EMBEDDING", ("sine", "learned"))
-    softmax = detr.MASK_HEAD.ATTENTION_SOFTMAX
-    _require_one_of(softmax, "MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX", ("joint", "per_head"))
-    _require_one_of(detr.TEST.PRECISION, "MODEL.DETR.TEST.PRECISION", ("float32", "bfloat16"))
-    for key in ("SCORE_THRESH", "INSTANCE_SCORE_THRESH"):
-        _require(0 <= detr.TEST[key] <= 1, f"MODEL.DETR.TEST.{key}", detr.TEST[key], "in [0, 1]")
-    for key in ("MIN_AREA", "NUM_PICTURES"):
-        _require(detr.TEST[key] >= 0, f"MODEL.DETR.TEST.{key}", detr.TEST[key], "at least 0")
-    _require(len(cfg.SOLVER.STAGES) > 0, "SOLVER.STAGES", cfg.SOLVER.STAGES, "a list of stages")
-    for stage in cfg.SOLVER.STAGES:
-        _require_one_of(stage, "SOLVER.STAGES", STAGES)
-    steps = cfg.SOLVER.ACCUMULATION_STEPS
-    _require(steps >= 1, "SOLVER.ACCUMULATION_STEPS", steps, "at least 1")
-    _require_one_of(cfg.SOLVER.OPTIMIZER, "SOLVER.OPTIMIZER", ("ADAMW", "SGD"))
-    _require_one_of(cfg.INPUT.FORMAT, "INPUT.FORMAT", ("RGB", "BGR"))
-    deep = cfg.INPUT.DEEP_RANGE
-    _require(255 <= deep <= 65535, "INPUT.DEEP_RANGE", deep, "in 255 … 65535")
-    wanted = "[name, image_root, panoptic_root, panoptic_json] in each entry, four texts"
-    for entry in cfg.DATASETS.PANOPTIC:
-        parts = entry if isinstance(entry, (list, tuple)) else []
-        texts = [text for text in parts if isinstance(text, str) and text]
-        _require(len(texts) == len(parts) == 4, "DATASETS.PANOPTIC", entry, wanted)
-    crowds = cfg.DATASETS.CROWDS_AS_THINGS
-    _require(isinstance(crowds, bool), "DATASETS.CROWDS_AS_THINGS", crowds, "True or False")
-    _require_one_of(cfg.DATALOADER.ON_ERROR, "DATALOADER.ON_ERROR", ("raise", "skip"))
-    skipped = cfg.DATALOADER.MAX_SKIPPED
-    _require(0 <= skipped < 1, "DATALOADER.MAX_SKIPPED", skipped, "in [0, 1)")
-
-
-def _require(condition: bool, key: str, value: object, wanted: str) -> None:
-    if not condition:
-        raise ValueError(f"{key} is {value!r}, but must be {wanted}.")
-
-
-def _require_one_of(value: str, key: str, allowed: Sequence[str]) -> None:
-    _require(value in allowed, key, value, "one of " + ", ".join(map(repr, allowed)))

@@ -12,6 +12,7 @@ from detectron2.data import Metadata, MetadataCatalog
 from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 
+from detr_d2.checkpoint import resolve_config
 from detr_d2.data.dataset_mapper import ResizeShortestEdge
 from detr_d2.data.image_array import to_uint8_colors
 from detr_d2.engine.checkpointer import StrictCheckpointer
@@ -35,10 +36,11 @@ class Predictor(DefaultPredictor):
         """Builds the model of a config.
 
         Raises:
-            FileNotFoundError, ValueError: ``MODEL.WEIGHTS`` can't be read, or doesn't fit.
+            FileNotFoundError, ValueError: ``MODEL.WEIGHTS`` can't be read, or doesn't fit, or the
+                config cannot work, see ``resolve_config``.
         """
         # Not by DefaultPredictor's own, which would load the weights as well.
-        self.cfg = cfg.clone()
+        self.cfg = resolve_config(cfg)
         self.model = build_model(self.cfg).eval()
         StrictCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
         self.metadata = self._find_metadata()
@@ -50,7 +52,7 @@ class Predictor(DefaultPredictor):
     def _find_metadata(self) -> Metadata:
         if self.cfg.DATASETS.TEST:
             return MetadataCatalog.get(self.cfg.DATASETS.TEST[0])
-        classes = self.model.loading_rules.classes
+        classes = self.model.classes
         return Metadata(name="no dataset") if classes is None else classes.metadata()
 
     def __call__(self, original_image: np.ndarray) -> dict:
@@ -100,7 +102,7 @@ def require_names(predictor: Predictor) -> None:
     Raises:
         ValueError: they can't.
     """
-    if not predictor.cfg.DATASETS.TEST and predictor.model.loading_rules.classes is None:
+    if not predictor.cfg.DATASETS.TEST and predictor.model.classes is None:
         raise ValueError(
             "DATASETS.TEST is empty, and MODEL.WEIGHTS doesn't hold the names of classes either: "
             "name a dataset that does."

@@ -6,11 +6,11 @@ import textwrap
 from pathlib import Path
 
 import pytest
-import torch
+import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from detr_d2 import add_detr_config, config_file, load_config
-from detr_d2.config import check_config, set_key, use_available_device
+from detr_d2.config import RENAMED_KEYS, check_config, set_key
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 NAMES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
@@ -169,7 +169,7 @@ def test_a_missing_file_is_named(tmp_path):
         ("MODEL.DETR.POSITION_EMBEDDING", "cosine"),
         ("MODEL.DETR.POSITION_TEMPERATURE", 0.0),
         ("MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX", "all"),
-        ("MODEL.DETR.MASK_CHUNK_SIZE", -1),
+        ("MODEL.DETR.MASK_HEAD.CHUNK_SIZE", -1),
         ("MODEL.DETR.TEST.STUFF_MERGING", "none"),
         ("MODEL.DETR.TEST.SCORE_THRESH", 1.5),
         ("MODEL.DETR.TEST.INSTANCE_SCORE_THRESH", -0.1),
@@ -222,20 +222,62 @@ def test_a_key_is_set_and_a_frozen_config_stays_frozen(frozen):
     assert cfg.MODEL.DETR.NUM_CLASSES == 7 and cfg.is_frozen() is frozen
 
 
-@pytest.mark.parametrize("frozen", [True, False])
-def test_without_a_gpu_the_cpu_is_used(monkeypatch, frozen):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    cfg = default_cfg()
-    cfg.MODEL.DEVICE = "cuda:1"
-    if frozen:
-        cfg.freeze()
-    use_available_device(cfg)
-    assert cfg.MODEL.DEVICE == "cpu" and cfg.is_frozen() is frozen
+@pytest.mark.parametrize(
+    ("old", "value"),
+    [
+        ("MODEL.DETR.MASK_CHUNK_SIZE", 5),
+        ("MODEL.DETR.MASK_CHECKPOINTING", True),
+        ("MODEL.DETR.TEST.BATCH_INVARIANT", True),
+    ],
+)
+@pytest.mark.parametrize("where", ["file", "base", "command line"])
+def test_keys_are_read_by_their_old_names(tmp_path, old, value, where):
+    files: dict = {
+        "base": {"_BASE_": config_file("detr_panoptic.yaml"), "MODEL": {"WEIGHTS": "a.pth"}},
+        "file": {"_BASE_": "base.yaml", "MODEL": {"DETR": {"MASK_HEAD": {"NAME": "Other"}}}},
+        "command line": {},
+    }
+    node, (*above, key) = files[where], old.split(".")
+    for name in above:
+        node = node.setdefault(name, {})
+    node[key] = value
+    for name in ("base", "file"):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(files[name]))
+    overrides = [old, str(value)] if where == "command line" else []
+    cfg = load_config(str(tmp_path / "file.yaml"), ["MODEL.DETR.NUM_HEADS", "4", *overrides])
+    values = keys_and_values(cfg)
+    assert values[RENAMED_KEYS[old]] == value and old not in values
+    assert (cfg.MODEL.WEIGHTS, cfg.MODEL.DETR.NUM_HEADS) == ("a.pth", 4)
+    assert cfg.MODEL.DETR.MASK_HEAD.NAME == "Other"
 
 
-def test_with_a_gpu_the_device_stays(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    cfg = default_cfg()
-    cfg.MODEL.DEVICE = "cuda:1"
-    use_available_device(cfg)
-    assert cfg.MODEL.DEVICE == "cuda:1"
+def test_a_new_name_comes_before_an_old_one(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("MODEL: {DETR: {MASK_CHUNK_SIZE: 5, MASK_HEAD: {CHUNK_SIZE: 6}}}\n")
+    assert load_config(str(path)).MODEL.DETR.MASK_HEAD.CHUNK_SIZE == 6
+
+
+def test_detectron2s_own_merging_says_the_new_name():
+    for old, new in RENAMED_KEYS.items():
+        with pytest.raises(KeyError, match=f"{old} was renamed to {new}"):
+            default_cfg().merge_from_list([old, 1])
+
+
+HEADLESS = {"MODEL.DETR.MASK_ON": False}
+OTHER_HEAD = {"MODEL.DETR.MASK_HEAD.NAME": "SomeOtherHead"}
+
+
+@pytest.mark.parametrize("others", [HEADLESS, OTHER_HEAD], ids=["no head", "another"])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("MODEL.DETR.HIDDEN_DIM", 24),
+        ("MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX", "all"),
+        ("MODEL.DETR.MASK_HEAD.CHUNK_SIZE", -1),
+    ],
+)
+def test_the_attention_heads_keys_matter_to_it_alone(others, key, value):
+    with pytest.raises(ValueError, match=f"^{key} is {value!r}, but must be"):
+        load_config(None, [key, value])
+    overrides = [part for pair in others.items() for part in pair]
+    assert keys_and_values(load_config(None, [*overrides, key, value]))[key] == value

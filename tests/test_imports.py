@@ -16,20 +16,22 @@ LEAVES = {"config_files", "extras", "file_io", "lazy_names"}
 # within a layer that are named here have rules of their own, and are no part of it.
 LAYERS = {
     **dict.fromkeys(LEAVES, set()),
-    "config": set(),
-    "data": {"config"},
+    "config_checks": set(),
+    "config": {"config_checks"},
+    "data": {"config_checks"},
     "data/shapes": {"data"},
     "data/prepare": {"data"},
     "data/check": {"config", "data"},
-    "checkpoint": {"config", "data"},
-    "modeling": {"config", "data", "checkpoint"},
+    "checkpoint": {"config_checks", "data"},
+    "modeling": {"config_checks", "data"},
+    "meta_architecture": {"config", "checkpoint", "modeling"},
     "evaluation": {"config", "data"},
     "visualization/fonts": set(),
     "visualization": {"data", "visualization/fonts"},
     "apps/html": set(),
     "apps/report": {"config", "data", "evaluation", "visualization", "apps/html"},
     "engine": {"config", "data", "checkpoint", "evaluation", "visualization", "apps/report"},
-    "predictor": {"data", "engine", "visualization"},
+    "predictor": {"data", "checkpoint", "engine", "visualization"},
     "export": {"", "config", "data", "modeling", "engine", "visualization"},
     "deploy": {"data", "evaluation", "visualization/fonts"},
     "apps/demo": {"data", "engine", "evaluation", "predictor", "visualization"},
@@ -104,7 +106,7 @@ import detr_d2
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
 from detr_d2.modeling import DETR_MASK_HEAD_REGISTRY
-assert META_ARCH_REGISTRY.get("DETR") is detr_d2.modeling.DETR
+assert META_ARCH_REGISTRY.get("DETR") is detr_d2.meta_architecture.DETR
 assert "build_detr_resnet_backbone" in BACKBONE_REGISTRY
 assert "AttentionMaskHead" in DETR_MASK_HEAD_REGISTRY
 assert {"shapes_panoptic_train", "shapes_panoptic_val"} <= set(DatasetCatalog.list())

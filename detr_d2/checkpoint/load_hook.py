@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from detr_d2.checkpoint.checkpoint import Checkpoint, from_content
@@ -18,58 +18,64 @@ from detr_d2.checkpoint.wrappers import plain_name, unwrap
 logger = logging.getLogger(__name__)
 
 
-class TakesAnyDETR(nn.Module):
-    """A model whose ``load_state_dict`` takes the reference's and Hugging Face's names as well.
+def take_any_detr(model: nn.Module, rules: LoadingRules) -> None:
+    """Makes ``load_state_dict`` of a model take the reference's and Hugging Face's names as well.
 
-    So Detectron2's ``DefaultPredictor`` and ``DetectionCheckpointer`` load released weights.
-    Subclasses set ``loading_rules``.
+    So Detectron2's ``DefaultPredictor`` and ``DetectionCheckpointer`` load released weights. Names
+    of this project load as those of every module. Others are converted, and have to fit completely;
+    others are also those that a wrapper put prefixes before.
+
+    Args:
+        model: a DETR under the names used here; gets the attribute ``loading_rules``.
+        rules: what the model wants of checkpoints.
     """
+    model.loading_rules = rules
+    model.register_load_state_dict_pre_hook(_convert)
 
-    loading_rules: LoadingRules
 
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
-        """As every module's for names of this project; others are converted, and always strictly.
+def load_checkpoint(model: nn.Module, checkpoint: Checkpoint, *, to_train: bool) -> None:
+    """Loads a checkpoint of any kind by a model's ``loading_rules``, and logs what became of it.
 
-        Others are also those that a wrapper put prefixes before.
+    Args:
+        model: that ``take_any_detr`` was called with.
+        checkpoint: of any kind.
+        to_train: see ``fit``.
 
-        Raises:
-            CheckpointError: the tensors of another kind don't fit, or none at all is of this model.
-        """
-        own = self.state_dict().keys()
-        if state_dict.keys() <= own:  # compiled parts have wrappers in names of their own
-            return super().load_state_dict(state_dict, strict, assign)
-        unwrapped = unwrap(state_dict, lambda names: recognise(names) is not None)
-        if unwrapped.taken_off or recognise(state_dict) not in (None, OWN):
-            checkpoint = from_content({"model": state_dict}, "state dict")
-            return self.load_checkpoint(checkpoint, to_train=self.training, assign=assign)
-        if own.isdisjoint(state_dict):
-            # Loaders that aren't strict would go on with nothing but initial values.
-            raise CheckpointError(
-                f"No tensor is one of a DETR's: {shorten(state_dict)}. See the README for the "
-                "kinds of checkpoints that can be loaded."
-            )
-        return super().load_state_dict(state_dict, strict, assign)
+    Raises:
+        CheckpointError: it doesn't fit.
+    """
+    model.load_state_dict(_fitted(model, checkpoint, to_train=to_train))
 
-    def load_checkpoint(
-        self, checkpoint: Checkpoint, *, to_train: bool, assign: bool = False
-    ) -> Any:
-        """Loads a checkpoint of any kind by ``loading_rules``, and logs what became of it.
 
-        Args:
-            checkpoint: of any kind.
-            to_train: see ``fit``.
-            assign: as of ``load_state_dict``, which also says what is returned.
+def _fitted(model: nn.Module, checkpoint: Checkpoint, *, to_train: bool) -> dict[str, torch.Tensor]:
+    """What a checkpoint makes of the model's state dict; logs it."""
+    state = model.state_dict(keep_vars=True)
+    own = {plain_name(name): name for name in state}  # compiled parts have wrappers
+    plain = {short: state[name].detach() for short, name in own.items()}
+    fitted = fit(checkpoint, plain, model.loading_rules, to_train=to_train)
+    log_loaded(logger, fitted)
+    # What keeps its initial value is loaded into itself, so that nothing is missing.
+    return state | {own[short]: tensor for short, tensor in fitted.weights.items()}
 
-        Raises:
-            CheckpointError: it doesn't fit.
-        """
-        state = self.state_dict()
-        own = {plain_name(name): name for name in state}  # compiled parts have wrappers
-        plain = {short: state[name] for short, name in own.items()}
-        fitted = fit(checkpoint, plain, self.loading_rules, to_train=to_train)
-        weights = {own[short]: tensor for short, tensor in fitted.weights.items()}
-        loaded = super().load_state_dict(weights, strict=False, assign=assign)
-        log_loaded(logger, fitted)
-        return loaded
+
+def _convert(model: nn.Module, state_dict: dict[str, Any], prefix: str, *_others: object) -> None:
+    """PyTorch's hook: before a state dict is loaded, puts what it makes of the model in its place.
+
+    Raises:
+        CheckpointError: the tensors of another kind don't fit, or none at all is of this model.
+    """
+    own = model.state_dict().keys()
+    if prefix or state_dict.keys() <= own:  # compiled parts have wrappers in names of their own
+        return
+    unwrapped = unwrap(state_dict, lambda names: recognise(names) is not None)
+    if unwrapped.taken_off or recognise(state_dict) not in (None, OWN):
+        checkpoint = from_content({"model": dict(state_dict)}, "state dict")
+        converted = _fitted(model, checkpoint, to_train=model.training)
+        state_dict.clear()
+        state_dict.update(converted)
+    elif own.isdisjoint(state_dict):
+        # Loaders that aren't strict would go on with nothing but initial values.
+        raise CheckpointError(
+            f"No tensor is one of a DETR's: {shorten(state_dict)}. See the README for the "
+            "kinds of checkpoints that can be loaded."
+        )

@@ -19,7 +19,7 @@ OF_DETR = {"position_temperature": 10000.0, "attention_softmax": "joint"}
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """What a checkpoint was made with; None where it doesn't say.
+    """What a checkpoint was made with; None where it doesn't say, or has no such part.
 
     Each attribute has the meaning and the values of the key in ``KEYS``.
     """
@@ -37,15 +37,17 @@ class ModelSettings:
         return asdict(self)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> ModelSettings:
+    def from_config(cls, cfg: CfgNode, *, has_resnet: bool) -> ModelSettings:
+        """The settings of a model: those of ``MODEL.RESNETS`` only where it has a ResNet."""
+        resnet = cfg.MODEL.RESNETS
         return cls(
             num_heads=cfg.MODEL.DETR.NUM_HEADS,
             pre_norm=cfg.MODEL.DETR.PRE_NORM,
             position_embedding=cfg.MODEL.DETR.POSITION_EMBEDDING,
             position_temperature=cfg.MODEL.DETR.POSITION_TEMPERATURE,
-            res5_dilation=cfg.MODEL.RESNETS.RES5_DILATION,
+            res5_dilation=resnet.RES5_DILATION if has_resnet else None,
             attention_softmax=cfg.MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX,
-            stride_in_1x1=cfg.MODEL.RESNETS.STRIDE_IN_1X1,
+            stride_in_1x1=resnet.STRIDE_IN_1X1 if has_resnet else None,
             input_format=cfg.INPUT.FORMAT,
         )
 

@@ -16,7 +16,6 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import Metadata, MetadataCatalog
 
-from detr_d2.config import set_key
 from detr_d2.data.lent_classes import is_on_loan
 from detr_d2.data.panoptic_json import class_metadata
 from detr_d2.data.register import register_from_config
@@ -160,8 +159,7 @@ def classes_of(dataset_name: str) -> PanopticClasses | None:
 def resolve_classes(cfg: CfgNode) -> PanopticClasses | None:
     """The classes that all datasets of a config have.
 
-    Datasets of ``DATASETS.PANOPTIC`` are registered, and a ``MODEL.DETR.NUM_CLASSES`` of 0 is
-    replaced, in the config.
+    Datasets of ``DATASETS.PANOPTIC`` are registered first.
 
     Returns:
         None where no dataset tells them, as where none is named.
@@ -170,15 +168,17 @@ def resolve_classes(cfg: CfgNode) -> PanopticClasses | None:
         ValueError: datasets disagree with ``NUM_CLASSES`` or with each other, or it is 0 and no
             dataset tells the number.
     """
+    register_from_config(cfg)
     dataset_names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
-    for name in dataset_names:
-        check_num_classes(cfg, name)
-    if cfg.MODEL.DETR.NUM_CLASSES == 0:
+    classes = first_classes(dataset_names)
+    num_classes = cfg.MODEL.DETR.NUM_CLASSES or (len(classes.names) if classes else 0)
+    if num_classes == 0:
         raise ValueError(
             "MODEL.DETR.NUM_CLASSES is 0, which means as many as the dataset has, but "
             + _why_unknown(dataset_names)
         )
-    classes = first_classes(dataset_names)
+    for name in dataset_names:
+        _compare_number(num_classes, name)
     for name in dataset_names:
         others = classes_of(name)
         if others is not None and (others.names, others.is_thing) != (
@@ -206,25 +206,25 @@ def _why_unknown(dataset_names: Sequence[str]) -> str:
 
 
 def check_num_classes(cfg: CfgNode, dataset_name: str) -> None:
-    """Compares ``MODEL.DETR.NUM_CLASSES`` with a dataset's classes, where they are known.
+    """Compares ``MODEL.DETR.NUM_CLASSES`` with a dataset's classes, where both are known.
 
-    Datasets of ``DATASETS.PANOPTIC`` are registered first. Where the number is 0, the dataset's
-    takes its place in the config.
+    Datasets of ``DATASETS.PANOPTIC`` are registered first.
 
     Raises:
         ValueError: they disagree.
     """
     register_from_config(cfg)
+    if cfg.MODEL.DETR.NUM_CLASSES != 0:
+        _compare_number(cfg.MODEL.DETR.NUM_CLASSES, dataset_name)
+
+
+def _compare_number(num_classes: int, dataset_name: str) -> None:
     classes = classes_of(dataset_name)
-    if classes is None:
-        return
-    if cfg.MODEL.DETR.NUM_CLASSES == 0:
-        set_key(cfg, "MODEL.DETR.NUM_CLASSES", len(classes.names))
-    elif len(classes.names) != cfg.MODEL.DETR.NUM_CLASSES:
+    if classes is not None and len(classes.names) != num_classes:
         raise ValueError(
-            f"MODEL.DETR.NUM_CLASSES is {cfg.MODEL.DETR.NUM_CLASSES}, but dataset "
-            f"{dataset_name!r} has {len(classes.names)} classes ({len(classes.things)} of them "
-            f"things). Set MODEL.DETR.NUM_CLASSES to {len(classes.names)}."
+            f"MODEL.DETR.NUM_CLASSES is {num_classes}, but dataset {dataset_name!r} has "
+            f"{len(classes.names)} classes ({len(classes.things)} of them things). "
+            f"Set MODEL.DETR.NUM_CLASSES to {len(classes.names)}."
         )
 
 

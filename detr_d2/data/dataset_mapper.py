@@ -14,7 +14,7 @@ from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import Instances
 
-from detr_d2.config import check_config
+from detr_d2.config_checks import check_config
 from detr_d2.data.categories import resolve_classes
 from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions, explain_size, read_image
 from detr_d2.data.instance_annotations import read_annotated_instances
@@ -61,12 +61,12 @@ class DetrDatasetMapper:
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool) -> dict:
         check_config(cfg)
-        resolve_classes(cfg)
+        classes = resolve_classes(cfg)
         return {
             "is_train": is_train,
             "augmentations": build_augmentations(cfg, is_train),
             "image_format": cfg.INPUT.FORMAT,
-            "num_classes": cfg.MODEL.DETR.NUM_CLASSES,
+            "num_classes": cfg.MODEL.DETR.NUM_CLASSES or len(classes.names),
             "with_masks": cfg.MODEL.DETR.MASK_ON,
             "image_options": ImageOptions.from_config(cfg),
         }

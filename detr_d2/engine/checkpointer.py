@@ -21,6 +21,7 @@ from detr_d2.checkpoint import (
     check_pickle,
     describe,
     fetch,
+    load_checkpoint,
     read_checkpoint,
 )
 from detr_d2.checkpoint.model_zoo import WANTED, whole_model_in
@@ -49,7 +50,8 @@ class StrictCheckpointer(DetectionCheckpointer):
         """Takes what ``DetectionCheckpointer`` takes.
 
         Args:
-            model: a DETR, perhaps wrapped for distributed training.
+            model: a DETR with ``loading_rules``, see ``take_any_detr``, perhaps wrapped for
+                distributed training.
             save_dir: where checkpoints are saved.
             to_train: whether the model is trained from here on, so that files may lack the mask
                 head, or hold a backbone alone.
@@ -80,7 +82,7 @@ class StrictCheckpointer(DetectionCheckpointer):
             except AssertionError as error:  # what Detectron2 says of files without a model
                 raise CheckpointError(f"{path}: {error}") from error
         checkpoint = read_checkpoint(path)
-        self.model.load_checkpoint(checkpoint, to_train=self.to_train)
+        load_checkpoint(self.model, checkpoint, to_train=self.to_train)
         rest = {key: value for key, value in checkpoint.content.items() if key != "model"}
         for key in self.checkpointables if checkpointables is None else checkpointables:
             if key in rest:

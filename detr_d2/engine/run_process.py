@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
         cfg = load_config(config_file, overrides)
         check_writable(cfg.OUTPUT_DIR, "OUTPUT_DIR")
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="detr_d2")
-        prepare(cfg, args.eval_only)
+        cfg = prepare(cfg, args.eval_only)
         cfg.freeze()
         default_setup(cfg, argparse.Namespace(**{**vars(args), "config_file": config_file}))
         if args.eval_only:

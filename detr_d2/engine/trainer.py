@@ -18,7 +18,8 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
-from detr_d2.config import set_key, use_available_device
+from detr_d2.checkpoint import resolve_config
+from detr_d2.config import set_key
 from detr_d2.data.categories import check_num_classes, resolve_classes
 from detr_d2.data.loader import build_train_loader
 from detr_d2.data.panoptic_dataset import require_datasets
@@ -45,15 +46,17 @@ logger = logging.getLogger(__name__)
 LOG_PERIOD = 20
 
 
-def prepare(cfg: CfgNode, eval_only: bool = False) -> None:
+def prepare(cfg: CfgNode, eval_only: bool = False) -> CfgNode:
     """Checks everything that would stop a run, before anything slow begins.
+
+    Returns:
+        The config, resolved.
 
     Raises:
         KeyError, OSError, ValueError: a dataset, its files or the weights are missing; classes
             disagree; stages train masks, but the model has none; batches can't be divided among
             processes; or nothing can be written to ``OUTPUT_DIR``.
     """
-    use_available_device(cfg)
     dataset_names = [*cfg.DATASETS.TEST, *([] if eval_only else cfg.DATASETS.TRAIN)]
     if not eval_only and not cfg.MODEL.DETR.MASK_ON and set(cfg.SOLVER.STAGES) != {"boxes"}:
         raise ValueError(
@@ -65,6 +68,7 @@ def prepare(cfg: CfgNode, eval_only: bool = False) -> None:
     require_datasets(dataset_names)
     # Classes are resolved again: some datasets know theirs only after their files were read.
     resolve_classes(cfg)
+    cfg = resolve_config(cfg)
     if eval_only:
         evaluation_config(cfg)
     else:
@@ -72,6 +76,7 @@ def prepare(cfg: CfgNode, eval_only: bool = False) -> None:
         if "boxes" not in cfg.SOLVER.STAGES or cfg.MODEL.DETR.FROZEN_WEIGHTS:
             check_starting_point(cfg)
     check_writable(cfg.OUTPUT_DIR, "OUTPUT_DIR")
+    return cfg
 
 
 def train(cfg: CfgNode, resume: bool = False) -> OrderedDict:
@@ -85,7 +90,7 @@ def train(cfg: CfgNode, resume: bool = False) -> OrderedDict:
     Returns:
         The results of the last stage's evaluation; empty if that stage was skipped.
     """
-    prepare(cfg)
+    cfg = prepare(cfg)
     stages = list(cfg.SOLVER.STAGES)
     if "masks" in stages and "boxes" in stages and cfg.MODEL.DETR.FROZEN_WEIGHTS:
         logger.info("Stage 'boxes' is left out: FROZEN_WEIGHTS names a trained detector.")
@@ -181,8 +186,7 @@ def evaluate_only(cfg: CfgNode, *, report: bool = False) -> OrderedDict:
         cfg: the config of the run.
         report: also write a report for each dataset, see ``evaluate``.
     """
-    prepare(cfg, eval_only=True)
-    cfg = evaluation_config(cfg)
+    cfg = evaluation_config(prepare(cfg, eval_only=True))
     if report:
         set_key(cfg, "MODEL.DETR.TEST.RAW_ON", True)
     model = build_model(cfg)

@@ -32,10 +32,10 @@ class Trainer(SimpleTrainer):
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         *,
-        accumulation_steps: int = 1,
-        mixed_precision: bool = False,
-        seed: int = -1,
-        output_dir: str = "",
+        accumulation_steps: int,
+        mixed_precision: bool,
+        seed: int,
+        output_dir: str,
     ) -> None:
         """The trainer has no data yet; see ``reset_data_loader``.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.modeling import build_model
 
 from detr_d2.config import set_key
 from detr_d2.engine.checkpointer import StrictCheckpointer
@@ -19,7 +20,6 @@ from detr_d2.export.onnx_file import to_onnx
 from detr_d2.export.traced_program import Interface, trace
 from detr_d2.export.triton import write_repository
 from detr_d2.file_io import check_writable, written_whole
-from detr_d2.modeling import DETR
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +51,8 @@ def export_model(
     cfg = evaluation_config(cfg)
     set_key(cfg, "MODEL.DEVICE", "cpu")
     options.check(cfg)
-    model = DETR(cfg).eval()
-    metadata = describe(cfg, options, model.loading_rules.classes)
+    model = build_model(cfg).eval()
+    metadata = describe(cfg, options, model.classes)
     StrictCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     metadata["max_side"] = model.detector.max_side
 

@@ -1,4 +1,4 @@
-"""The model. Importing this package registers its backbone, parts and meta-architecture."""
+"""The model, which knows no files. Importing this package registers its backbone and parts."""
 
 from detr_d2.modeling.attention_mask_head import AttentionMaskHead
 from detr_d2.modeling.backbone import build_detr_resnet_backbone

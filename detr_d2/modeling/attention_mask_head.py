@@ -17,6 +17,7 @@ from torch import nn
 from torch.profiler import record_function
 from torch.utils.checkpoint import checkpoint
 
+from detr_d2.config_checks import require, require_one_of
 from detr_d2.modeling.exported_attention_head import ExportedAttentionHead
 from detr_d2.modeling.mask_head_base import (
     DETR_MASK_HEAD_REGISTRY,
@@ -82,8 +83,8 @@ class AttentionMaskHead(MaskHead):
         num_heads: int,
         attention_softmax: str,
         lateral_channels: Sequence[int],
-        chunk_size: int = 16,
-        checkpointing: bool = False,
+        chunk_size: int,
+        checkpointing: bool,
     ) -> None:
         """Builds the head.
 
@@ -118,9 +119,18 @@ class AttentionMaskHead(MaskHead):
             "num_heads": cfg.MODEL.DETR.NUM_HEADS,
             "attention_softmax": cfg.MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX,
             "lateral_channels": lateral_channels,
-            "chunk_size": cfg.MODEL.DETR.MASK_CHUNK_SIZE,
-            "checkpointing": cfg.MODEL.DETR.MASK_CHECKPOINTING,
+            "chunk_size": cfg.MODEL.DETR.MASK_HEAD.CHUNK_SIZE,
+            "checkpointing": cfg.MODEL.DETR.MASK_HEAD.CHECKPOINTING,
         }
+
+    @classmethod
+    def check_config(cls, cfg: CfgNode) -> None:
+        detr, key = cfg.MODEL.DETR, "MODEL.DETR.MASK_HEAD"
+        wanted = "divisible by 16, since the mask head halves it four times"
+        require(detr.HIDDEN_DIM % 16 == 0, "MODEL.DETR.HIDDEN_DIM", detr.HIDDEN_DIM, wanted)
+        chunk_size, softmax = detr.MASK_HEAD.CHUNK_SIZE, detr.MASK_HEAD.ATTENTION_SOFTMAX
+        require(chunk_size >= 0, f"{key}.CHUNK_SIZE", chunk_size, "at least 0")
+        require_one_of(softmax, f"{key}.ATTENTION_SOFTMAX", ("joint", "per_head"))
 
     def exported(self, strides: Sequence[int]) -> nn.Module:
         return ExportedAttentionHead(self, strides)

@@ -20,18 +20,21 @@ from detr_d2.modeling.targets import Target
 MaskObserver = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """``MODEL.DETR.LOSS``: the weight of each loss and the shape of two of them."""
+    """``MODEL.DETR.LOSS``: the weight of each loss and the shape of two of them.
 
-    class_weight: float = 1.0
-    l1_weight: float = 5.0
-    giou_weight: float = 2.0
-    mask_weight: float = 1.0
-    dice_weight: float = 1.0
-    no_object_weight: float = 0.1
-    focal_alpha: float = 0.25
-    focal_gamma: float = 2.0
+    See ``add_detr_config`` for the meaning of each.
+    """
+
+    class_weight: float
+    l1_weight: float
+    giou_weight: float
+    mask_weight: float
+    dice_weight: float
+    no_object_weight: float
+    focal_alpha: float
+    focal_gamma: float
 
 
 @dataclass(frozen=True)

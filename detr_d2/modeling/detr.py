@@ -10,14 +10,11 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import ImageList
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch.profiler import record_function
 
-from detr_d2.checkpoint import LoadingRules, ModelSettings, TakesAnyDETR, run_classes
-from detr_d2.config import check_config, use_available_device
-from detr_d2.data.categories import thing_mask
+from detr_d2.data.categories import PanopticClasses, thing_mask
 from detr_d2.modeling.criterion import Divisors, LossWeights, SetCriterion, detection_metrics
 from detr_d2.modeling.detector import Detector, DetectorOutput
 from detr_d2.modeling.inference import checked_image, output_size
@@ -29,8 +26,7 @@ from detr_d2.modeling.targets import Target
 from detr_d2.modeling.upsampling import ImageSizes
 
 
-@META_ARCH_REGISTRY.register()
-class DETR(TakesAnyDETR):
+class DETR(nn.Module):
     """DETR (Carion et al., 2020, arXiv:2005.12872), with its panoptic head where masks are on.
 
     All parameters are under ``detector`` or ``mask_head``.
@@ -49,7 +45,7 @@ class DETR(TakesAnyDETR):
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         options: InferenceOptions,
-        loading_rules: LoadingRules,
+        classes: PanopticClasses | None,
     ) -> None:
         """Wires the parts.
 
@@ -63,7 +59,7 @@ class DETR(TakesAnyDETR):
             pixel_mean: per channel, in 0 … 255, in the channel order of the input.
             pixel_std: likewise.
             options: thresholds and kinds of output.
-            loading_rules: what is wanted of checkpoints.
+            classes: names and colours of the K classes, for people; None where nothing tells them.
         """
         super().__init__()
         self.detector = detector
@@ -72,7 +68,7 @@ class DETR(TakesAnyDETR):
         self.aux_loss = aux_loss
         self.freeze_detector = freeze_detector
         self.options = options
-        self.loading_rules = loading_rules
+        self.classes = classes
         self.register_buffer("is_thing", is_thing, persistent=False)
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
@@ -80,10 +76,8 @@ class DETR(TakesAnyDETR):
             detector.requires_grad_(False).eval()
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict:
-        use_available_device(cfg)
-        check_config(cfg)
-        classes = run_classes(cfg)
+    def from_config(cls, cfg: CfgNode, classes: PanopticClasses | None) -> dict:
+        """Takes a resolved config and its classes, see ``resolve_config`` and ``run_classes``."""
         detr = cfg.MODEL.DETR
         detector = Detector(cfg)
         lateral_channels = detector.feature_channels[-2::-1]
@@ -91,8 +85,21 @@ class DETR(TakesAnyDETR):
             "detector": detector,
             "mask_head": build_mask_head(cfg, lateral_channels) if detr.MASK_ON else None,
             "criterion": SetCriterion(
-                HungarianMatcher(**{key.lower(): cost for key, cost in detr.MATCHER.items()}),
-                LossWeights(**{key.lower(): value for key, value in detr.LOSS.items()}),
+                HungarianMatcher(
+                    cost_class=detr.MATCHER.COST_CLASS,
+                    cost_l1=detr.MATCHER.COST_L1,
+                    cost_giou=detr.MATCHER.COST_GIOU,
+                ),
+                LossWeights(
+                    class_weight=detr.LOSS.CLASS_WEIGHT,
+                    l1_weight=detr.LOSS.L1_WEIGHT,
+                    giou_weight=detr.LOSS.GIOU_WEIGHT,
+                    mask_weight=detr.LOSS.MASK_WEIGHT,
+                    dice_weight=detr.LOSS.DICE_WEIGHT,
+                    no_object_weight=detr.LOSS.NO_OBJECT_WEIGHT,
+                    focal_alpha=detr.LOSS.FOCAL_ALPHA,
+                    focal_gamma=detr.LOSS.FOCAL_GAMMA,
+                ),
             ),
             "aux_loss": detr.AUX_LOSS,
             "freeze_detector": detr.FREEZE_DETECTOR,
@@ -100,12 +107,7 @@ class DETR(TakesAnyDETR):
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "options": InferenceOptions.from_config(cfg),
-            "loading_rules": LoadingRules(
-                classes=classes,
-                settings=ModelSettings.from_config(cfg),
-                resize=detr.RESIZE_ON_LOAD,
-                frozen=detr.FREEZE_DETECTOR,
-            ),
+            "classes": classes,
         }
 
     @property

@@ -17,6 +17,27 @@ class FoldedConv2d(Conv2d):
     Norms of other kinds, and batch norm in training, are computed as ever.
     """
 
+    @classmethod
+    def of(cls, conv: Conv2d) -> FoldedConv2d:
+        """A convolution with the parameters and the norm of another: the same objects."""
+        folded = cls(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            conv.groups,
+            bias=conv.bias is not None,
+            padding_mode=conv.padding_mode,
+            norm=conv.norm,
+            activation=conv.activation,
+            device="meta",  # draws no random numbers for values that are replaced at once
+        )
+        folded.weight, folded.bias = conv.weight, conv.bias
+        folded.training = conv.training
+        return folded
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """B×C×H×W to B×C'×H'×W'."""
         if not has_fixed_statistics(self.norm):
@@ -45,8 +66,14 @@ def has_fixed_statistics(norm: nn.Module | None) -> bool:
     return isinstance(norm, FrozenBatchNorm2d)
 
 
-def fold_batch_norms(module: nn.Module) -> None:
-    """Makes all of Detectron2's convolutions in a module fold their batch norm."""
-    for conv in module.modules():
-        if type(conv) is Conv2d:
-            conv.__class__ = FoldedConv2d
+def fold_batch_norms(module: nn.Module) -> nn.Module:
+    """Puts a ``FoldedConv2d`` in the place of each of Detectron2's convolutions in a module.
+
+    Returns:
+        The module itself; if it is such a convolution, what takes its place.
+    """
+    if type(module) is Conv2d:
+        return FoldedConv2d.of(module)
+    for name, part in module.named_children():
+        setattr(module, name, fold_batch_norms(part))
+    return module

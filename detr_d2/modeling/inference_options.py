@@ -8,7 +8,21 @@ from dataclasses import dataclass
 import torch
 from detectron2.config import CfgNode
 
+from detr_d2.config_checks import PART_CHECKS, require_one_of
 from detr_d2.modeling.merging_rules import MERGING_RULES, MergingRule
+
+
+def check_merging_rule(cfg: CfgNode) -> None:
+    """Makes sure that there is the rule of merging that a config names.
+
+    Raises:
+        ValueError: there isn't; the message names those that there are.
+    """
+    rule = cfg.MODEL.DETR.TEST.STUFF_MERGING
+    require_one_of(rule, "MODEL.DETR.TEST.STUFF_MERGING", tuple(MERGING_RULES))
+
+
+PART_CHECKS.append(check_merging_rule)
 
 
 @dataclass(frozen=True)

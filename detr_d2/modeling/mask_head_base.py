@@ -14,6 +14,8 @@ from detectron2.config import CfgNode
 from detectron2.utils.registry import Registry
 from torch import nn
 
+from detr_d2.config_checks import PART_CHECKS
+
 DETR_MASK_HEAD_REGISTRY = Registry("DETR_MASK_HEAD")
 DETR_MASK_HEAD_REGISTRY.__doc__ = """
 Mask heads, named by ``MODEL.DETR.MASK_HEAD.NAME``. Each is a :class:`MaskHead`, built as
@@ -29,6 +31,22 @@ def build_mask_head(cfg: CfgNode, lateral_channels: Sequence[int]) -> MaskHead:
         lateral_channels: channels of the backbone's outputs at strides 16, 8 and 4.
     """
     return DETR_MASK_HEAD_REGISTRY.get(cfg.MODEL.DETR.MASK_HEAD.NAME)(cfg, lateral_channels)
+
+
+def check_mask_head(cfg: CfgNode) -> None:
+    """Lets the mask head of a config check its keys, see ``MaskHead.check_config``.
+
+    Heads that are registered later aren't asked.
+
+    Raises:
+        ValueError: the head cannot take a value; the message names the key.
+    """
+    name = cfg.MODEL.DETR.MASK_HEAD.NAME
+    if cfg.MODEL.DETR.MASK_ON and name in DETR_MASK_HEAD_REGISTRY:
+        DETR_MASK_HEAD_REGISTRY.get(name).check_config(cfg)
+
+
+PART_CHECKS.append(check_mask_head)
 
 
 @dataclass(frozen=True)
@@ -50,6 +68,14 @@ class MaskHead(nn.Module):
 
     Subclasses define ``forward``. The other methods have defaults that work for any of them.
     """
+
+    @classmethod
+    def check_config(cls, cfg: CfgNode) -> None:
+        """Refuses values of keys that the head cannot take; by default none.
+
+        Raises:
+            ValueError: there is such a value; the message names the key.
+        """
 
     def forward(
         self,

@@ -17,7 +17,7 @@ class SinePositionEncoding(nn.Module):
     The first D/2 features encode y and the others x; even features are sines, odd ones cosines.
     """
 
-    def __init__(self, hidden_dim: int, temperature: float = 10000.0) -> None:
+    def __init__(self, hidden_dim: int, temperature: float) -> None:
         """Takes D and the longest wavelength (see ``MODEL.DETR.POSITION_TEMPERATURE``)."""
         super().__init__()
         exponents = 2 * (torch.arange(hidden_dim // 2) // 2) / (hidden_dim // 2)  # D/2

@@ -14,7 +14,7 @@ import torch
 import torchvision
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import build_resnet_backbone
+from detectron2.modeling import build_model, build_resnet_backbone
 from torch import nn
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.resnet import Bottleneck
@@ -63,7 +63,7 @@ def make_model(make_cfg) -> Callable[..., DETR]:
 
     def make(overrides: Mapping[str, object] | None = None) -> DETR:
         torch.manual_seed(0)
-        return DETR(make_cfg(overrides)).eval()
+        return build_model(make_cfg(overrides)).eval()
 
     return make
 

@@ -123,7 +123,7 @@ def test_settings_and_names_survive(kind, make_source, cfg, tmp_path):
     if kind != "reference":
         assert output.class_names == classes_of(VAL).names
     if kind == "own":
-        assert output.settings == ModelSettings.from_config(cfg)
+        assert output.settings == ModelSettings.from_config(cfg, has_resnet=True)
 
 
 def test_other_settings_survive(tmp_path):

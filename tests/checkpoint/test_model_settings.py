@@ -4,10 +4,13 @@ import argparse
 from dataclasses import replace
 
 import pytest
-from detectron2.modeling import build_model
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone, build_model
+from torch import nn
 
 from detr_d2 import config_file, load_config
-from detr_d2.checkpoint import CheckpointError, ModelSettings
+from detr_d2.checkpoint import DESCRIPTION, CheckpointError, ModelSettings
 from detr_d2.checkpoint.model_settings import KEYS, different_settings
 from detr_d2.engine.checkpointer import StrictCheckpointer
 
@@ -47,9 +50,11 @@ def test_every_setting_has_its_key():
         "stride_in_1x1": True,
         "input_format": "BGR",
     }
-    assert ModelSettings.from_config(config(**values)) == ModelSettings(**values)
+    assert ModelSettings.from_config(config(**values), has_resnet=True) == ModelSettings(**values)
     assert KEYS.keys() == values.keys() == ModelSettings().to_dict().keys()
-    assert ModelSettings.from_config(config()) == RELEASED
+    assert ModelSettings.from_config(config(), has_resnet=True) == RELEASED
+    without = ModelSettings.from_config(config(), has_resnet=False)
+    assert without == replace(RELEASED, res5_dilation=None, stride_in_1x1=None)
 
 
 def test_a_dict_there_and_back():
@@ -274,3 +279,36 @@ def test_the_softmax_is_nobodys_business_without_a_mask_head(load, caplog, witho
     file, model = (BOXES, ()) if without_masks == "file" else ((), BOXES)
     load("attention_softmax", "joint", *model, theirs=file)
     assert not caplog.records
+
+
+class OneConvolution(Backbone):
+    """The same map at four strides, seen by one convolution."""
+
+    def __init__(self, cfg, input_shape):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 1)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return {name: x[..., :: s.stride, :: s.stride] for name, s in self.output_shape().items()}
+
+    def output_shape(self):
+        return {f"res{i}": ShapeSpec(channels=8, stride=2**i) for i in (2, 3, 4, 5)}
+
+
+def test_other_backbones_have_no_settings_of_resnets(load, tmp_path):
+    """Files of older versions say them all the same, and load."""
+    BACKBONE_REGISTRY.register(OneConvolution)
+    try:
+        backbone = ("MODEL.BACKBONE.NAME", "OneConvolution")
+        load("res5_dilation", 1, *backbone, KEYS["res5_dilation"], 2, theirs=backbone)
+        path = tmp_path / "saved/model.pth"
+        content = torch.load(path, weights_only=True)
+        settings = content[DESCRIPTION]["settings"]
+        assert settings["num_heads"] == 4
+        assert settings["res5_dilation"] is settings["stride_in_1x1"] is None
+        settings.update(res5_dilation=1, stride_in_1x1=False)
+        torch.save(content, path)
+        load("res5_dilation", 1, *backbone, KEYS["res5_dilation"], 2)
+    finally:
+        del BACKBONE_REGISTRY._obj_map["OneConvolution"]

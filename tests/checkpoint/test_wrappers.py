@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detr_d2.checkpoint import CheckpointError, convert_file, from_content
+from detr_d2.checkpoint import CheckpointError, convert_file, from_content, load_checkpoint
 from detr_d2.checkpoint.formats import HUGGING_FACE, OWN, REFERENCE, TORCHVISION, to_own_names
 
 # A few names of each kind, of which one is typical.
@@ -143,7 +143,8 @@ def test_a_model_with_compiled_parts_takes_and_gives_its_own_names(make_model, a
     assert "detector._orig_mod.input_proj.bias" in weights
     compiled.load_state_dict(weights)
     assert_holds(compiled, weights)
-    compiled.load_checkpoint(from_content({"model": model.state_dict()}, "plain"), to_train=False)
+    plain = from_content({"model": model.state_dict()}, "plain")
+    load_checkpoint(compiled, plain, to_train=False)
     found = {k.replace("._orig_mod", ""): v for k, v in compiled.state_dict().items()}
     assert_holds(model, found)
     model.load_state_dict(weights)

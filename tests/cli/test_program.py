@@ -11,7 +11,7 @@ import pytest
 import detr_d2
 from detr_d2.cli import main, program
 from detr_d2.cli.program import COMMANDS, run_command, tool_main
-from detr_d2.config import STAGES
+from detr_d2.config_checks import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = {

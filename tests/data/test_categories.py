@@ -142,7 +142,7 @@ def test_no_number_of_classes_is_the_datasets(unknown_dataset, frozen):
     if frozen:
         cfg.freeze()
     assert resolve_classes(cfg) == classes_of("coco_2017_val")
-    assert cfg.MODEL.DETR.NUM_CLASSES == 80 and cfg.is_frozen() is frozen
+    assert cfg.MODEL.DETR.NUM_CLASSES == 0 and cfg.is_frozen() is frozen
     assert resolve_classes(config(5, unknown_dataset)) is None
 
 

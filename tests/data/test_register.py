@@ -15,6 +15,7 @@ from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 
 from detr_d2 import config_file, load_config, register_panoptic
+from detr_d2.checkpoint import read_checkpoint
 from detr_d2.data import panoptic_json
 from detr_d2.data.categories import classes_of
 from detr_d2.data.dataset_mapper import DetrDatasetMapper
@@ -22,6 +23,7 @@ from detr_d2.data.panoptic_dataset import get_dataset_dicts, require_datasets
 from detr_d2.data.panoptic_png import write_panoptic_png
 from detr_d2.data.register import register_from_config
 from detr_d2.engine import evaluate_only, train
+from detr_d2.engine.training_stages import final_weights
 
 pytestmark = pytest.mark.usefixtures("registry")
 
@@ -230,7 +232,8 @@ def test_own_data_is_trained_and_evaluated(own, kind):
     cfg = own("SOLVER.MAX_ITER", 2, "SOLVER.MASK_STAGE.MAX_ITER", 2, kind=kind)
     cfg.freeze()
     results = train(cfg)
-    assert cfg.MODEL.DETR.NUM_CLASSES == len(KINDS[kind])
+    assert cfg.MODEL.DETR.NUM_CLASSES == 0  # of the caller's; the model has as many as the data
+    assert len(read_checkpoint(final_weights(cfg, "masks")).classes.names) == len(KINDS[kind])
     quality = results["panoptic_seg"]
     assert np.isnan(quality["PQ_th"]) == (kind == "stuff")
     assert np.isnan(quality["PQ_st"]) == (kind == "things")

@@ -254,7 +254,7 @@ def make_joint_cfg(make_fast_cfg, monkeypatch):
     monkeypatch.setattr(trainer, "LOG_PERIOD", 2)
     settings = (
         *("SOLVER.STAGES", ["joint"], "SOLVER.MAX_ITER", 5, "MODEL.DETR.DROPOUT", 0.1),
-        *("MODEL.DETR.MASK_CHECKPOINTING", True, "SOLVER.ACCUMULATION_STEPS", 2),
+        *("MODEL.DETR.MASK_HEAD.CHECKPOINTING", True, "SOLVER.ACCUMULATION_STEPS", 2),
     )
     return lambda folder: make_fast_cfg(folder, *settings)
 

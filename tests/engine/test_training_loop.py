@@ -35,8 +35,12 @@ class Line(torch.nn.Module):
         self.alone = False
 
 
+PLAIN = {"accumulation_steps": 1, "mixed_precision": False, "seed": -1, "output_dir": ""}
+
+
 def make_trainer(*batches: list[float], **options: object) -> Trainer:
     model = Line()
+    options = {**PLAIN, **options}
     trainer = Trainer(model, torch.optim.SGD(model.parameters(), 0.1), **options)
     trainer.data_loader = [[{"slope": slope} for slope in batch] for batch in batches]
     return trainer
@@ -74,8 +78,7 @@ def test_the_scale_and_the_count_are_resumed():
         trainer.run_step()
     other.load_state_dict(trainer.state_dict())
     assert other.skipped_steps == 1 and other.grad_scaler.get_scale() == 2.0**15
-    state = Trainer(
-        Line(), trainer.optimizer
-    ).state_dict()  # the state of a run without mixed precision
+    # The state of a run without mixed precision.
+    state = Trainer(Line(), trainer.optimizer, **PLAIN).state_dict()
     other.load_state_dict(state)
     assert other.skipped_steps == 1

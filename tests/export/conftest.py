@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.weights import random_image
+from detectron2.modeling import build_model
 from torch import nn
 from torch.export import ExportedProgram
 from torch.fx.experimental import _config as symbolic_config
@@ -108,7 +109,7 @@ def tiny_cfg_of(make_tiny_cfg, tmp_path_factory) -> Callable:
 
 def _short_model(cfg) -> DETR:
     """A model with a few blocks, the dilated one included: more would only take time to export."""
-    model = DETR(cfg).eval()
+    model = build_model(cfg).eval()
     *stages, res5 = model.detector.backbone.stages
     del res5[2:]
     for stage in stages:
@@ -231,7 +232,7 @@ def run_tool(run_cli, tiny_cfg_of, tiny_weights, tmp_path_factory) -> Callable[.
         cfg = tiny_cfg_of(OF_THE_TOOL, "MODEL.WEIGHTS", str(tiny_weights), *overrides)
         config.write_text(cfg.dump())
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("detr_d2.export.model_export.DETR", _short_model)
+            patch.setattr("detr_d2.export.model_export.build_model", _short_model)
             run_cli("export", "--config-file", config, "--output", output, *arguments)
 
     return run

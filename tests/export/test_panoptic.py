@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from detectron2.modeling import build_model
 
 from detr_d2.export import ExportOptions
 from detr_d2.export.model_graph import PanopticGraph
@@ -176,7 +177,7 @@ def test_the_quickstarts_model(quickstart_weights, export, agree):
     from detr_d2.engine.checkpointer import StrictCheckpointer
 
     cfg = load_config(config_file("shapes/detr_panoptic.yaml"), ["MODEL.DEVICE", "cpu"])
-    model = DETR(cfg).eval()
+    model = build_model(cfg).eval()
     StrictCheckpointer(model).load(str(quickstart_weights))
     exported = export(model, ExportOptions())
     for record in DatasetCatalog.get(cfg.DATASETS.TEST[0])[:10]:

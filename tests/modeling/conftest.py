@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -58,7 +59,7 @@ def tiny_model(tiny_config) -> Callable[..., DETR]:
 
     def make(overrides: dict | None = None, seed: int = 0) -> DETR:
         torch.manual_seed(seed)
-        model = DETR(tiny_config(overrides))
+        model = build_model(tiny_config(overrides))
         _vary_batch_norms(model.detector.backbone)
         return model
 
@@ -103,17 +104,20 @@ def _paint(boxes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 def make_head() -> Callable[..., AttentionMaskHead]:
     """Makes the same tiny mask head each time: D = 32, four heads, laterals of 24, 12, 10 channels.
 
-    ``softmax`` is "joint" or "per_head"; all else is passed on.
+    ``softmax`` is "joint" or "per_head".
     """
 
-    def make(softmax: str = "joint", **others: object) -> AttentionMaskHead:
+    def make(
+        softmax: str = "joint", chunk_size: int = 16, checkpointing: bool = False
+    ) -> AttentionMaskHead:
         torch.manual_seed(0)
         head = AttentionMaskHead(
             hidden_dim=32,
             num_heads=4,
             attention_softmax=softmax,
             lateral_channels=(24, 12, 10),
-            **others,
+            chunk_size=chunk_size,
+            checkpointing=checkpointing,
         )
         for parameter in head.parameters():  # biases and norms that do something
             if parameter.ndim == 1:

@@ -206,6 +206,8 @@ def test_widths_and_groups_of_the_reference():
         num_heads=8,
         attention_softmax="joint",
         lateral_channels=(1024, 512, 256),
+        chunk_size=16,
+        checkpointing=False,
     )
     assert [(c.in_channels, c.out_channels) for c in head.convs] == [
         (264, 128),

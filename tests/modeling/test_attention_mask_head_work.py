@@ -181,7 +181,7 @@ def test_checkpoints_do_nothing_without_gradients(make_head, monkeypatch):
 def test_the_config_sets_chunks_and_checkpoints(tiny_model):
     head = tiny_model().mask_head
     assert (head.chunk_size, head.checkpointing) == (16, False)
-    overrides = {"MODEL.DETR.MASK_CHUNK_SIZE": 3, "MODEL.DETR.MASK_CHECKPOINTING": True}
+    overrides = {"MODEL.DETR.MASK_HEAD.CHUNK_SIZE": 3, "MODEL.DETR.MASK_HEAD.CHECKPOINTING": True}
     head = tiny_model(overrides).mask_head
     assert (head.chunk_size, head.checkpointing) == (3, True)
 
@@ -192,8 +192,8 @@ def test_losses_and_gradients_of_the_model_do_not_depend_on_chunks(tiny_model, m
     for chunk_size, checkpointing in ((0, False), (2, False), (2, True)):
         model = tiny_model(
             {
-                "MODEL.DETR.MASK_CHUNK_SIZE": chunk_size,
-                "MODEL.DETR.MASK_CHECKPOINTING": checkpointing,
+                "MODEL.DETR.MASK_HEAD.CHUNK_SIZE": chunk_size,
+                "MODEL.DETR.MASK_HEAD.CHECKPOINTING": checkpointing,
                 "MODEL.DETR.FREEZE_DETECTOR": freeze,
                 "MODEL.DETR.DROPOUT": 0.0,
             }

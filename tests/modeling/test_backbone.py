@@ -7,12 +7,10 @@ import re
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import build_backbone, build_resnet_backbone
+from detectron2.modeling import build_backbone, build_model, build_resnet_backbone
 from torch import nn
 from torchvision.models import resnet50
 from torchvision.models._utils import IntermediateLayerGetter
-
-from detr_d2.modeling import DETR
 
 FULL_WIDTH = {
     "MODEL.RESNETS.STEM_OUT_CHANNELS": 64,
@@ -159,4 +157,4 @@ def test_another_backbone_of_detectron2_trains(tiny_model, make_batch):
 def test_missing_features_are_refused(tiny_config, missing):
     cfg = tiny_config({"MODEL.RESNETS.OUT_FEATURES": [n for n in LEVELS if n != missing]})
     with pytest.raises(ValueError, match=rf"MODEL\.DETR\.IN_FEATURES.*{missing}"):
-        DETR(cfg)
+        build_model(cfg)

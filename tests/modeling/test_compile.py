@@ -13,7 +13,7 @@ SHALLOW = {
     "MODEL.RESNETS.RES2_OUT_CHANNELS": 64,
     "MODEL.DETR.ENC_LAYERS": 1,
     "MODEL.DETR.DEC_LAYERS": 1,
-    "MODEL.DETR.MASK_CHUNK_SIZE": 4,
+    "MODEL.DETR.MASK_HEAD.CHUNK_SIZE": 4,
 }
 SIZE = (75, 98)  # grids of even and of odd sides
 

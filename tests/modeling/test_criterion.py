@@ -24,7 +24,16 @@ from detr_d2.modeling.matcher import HungarianMatcher
 from detr_d2.modeling.targets import Target
 
 NUM_CLASSES, QUERIES, CPU = 6, 7, torch.device("cpu")
-UNWEIGHTED = LossWeights(l1_weight=1.0, giou_weight=1.0)
+UNWEIGHTED = LossWeights(
+    class_weight=1.0,
+    l1_weight=1.0,
+    giou_weight=1.0,
+    mask_weight=1.0,
+    dice_weight=1.0,
+    no_object_weight=0.1,
+    focal_alpha=0.25,
+    focal_gamma=2.0,
+)
 
 
 def make_criterion(weights: LossWeights = UNWEIGHTED) -> SetCriterion:
@@ -188,9 +197,8 @@ def test_mask_losses_are_computed_in_single_precision_under_autocast(make_target
 def test_weights_multiply_their_own_loss(make_targets):
     logits, boxes = predictions(2)
     targets = make_targets(2, 3)
-    weights = LossWeights(
-        class_weight=2.0, l1_weight=3.0, giou_weight=5.0, mask_weight=7.0, dice_weight=11.0
-    )
+    factors = {"class_weight": 2.0, "l1_weight": 3.0, "giou_weight": 5.0}
+    weights = dataclasses.replace(UNWEIGHTED, **factors, mask_weight=7.0, dice_weight=11.0)
     results = []
     for criterion in (make_criterion(UNWEIGHTED), make_criterion(weights)):
         matches = criterion.match(logits, boxes, targets)

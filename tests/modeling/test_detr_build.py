@@ -7,12 +7,13 @@ import torch
 from detectron2.modeling import build_model
 
 from detr_d2.data.shapes.synthetic_scenes import CATEGORIES
-from detr_d2.modeling import DETR
 
 SHAPES = {"DATASETS.TRAIN": ("shapes_panoptic_train",), "MODEL.DETR.NUM_CLASSES": len(CATEGORIES)}
+BARE = {"MODEL.DETR.MASK_ON": False}
 REFUSED = [
     ("MODEL.DETR.HIDDEN_DIM", {"MODEL.DETR.HIDDEN_DIM": 48, "MODEL.DETR.NUM_HEADS": 5}),
     ("MODEL.DETR.HIDDEN_DIM", {"MODEL.DETR.HIDDEN_DIM": 40}),
+    ("MODEL.DETR.HIDDEN_DIM", {"MODEL.DETR.HIDDEN_DIM": 18, "MODEL.DETR.NUM_HEADS": 3, **BARE}),
     ("MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX", {"MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX": "none"}),
     ("MODEL.DETR.TEST.STUFF_MERGING", {"MODEL.DETR.TEST.STUFF_MERGING": "none"}),
     ("MODEL.DETR.POSITION_EMBEDDING", {"MODEL.DETR.POSITION_EMBEDDING": "none"}),
@@ -29,7 +30,7 @@ REFUSED = [
     ("MODEL.DETR.TEST.SCORE_THRESH", {"MODEL.DETR.TEST.SCORE_THRESH": 1.5}),
     ("MODEL.DETR.TEST.MIN_AREA", {"MODEL.DETR.TEST.MIN_AREA": -1}),
     ("MODEL.DETR.TEST.PRECISION", {"MODEL.DETR.TEST.PRECISION": "float16"}),
-    ("MODEL.DETR.MASK_CHUNK_SIZE", {"MODEL.DETR.MASK_CHUNK_SIZE": -1}),
+    ("MODEL.DETR.MASK_HEAD.CHUNK_SIZE", {"MODEL.DETR.MASK_HEAD.CHUNK_SIZE": -1}),
     ("INPUT.FORMAT", {"INPUT.FORMAT": "L"}),
 ]
 
@@ -37,26 +38,34 @@ REFUSED = [
 @pytest.mark.parametrize(("key", "overrides"), REFUSED)
 def test_values_that_cannot_work_are_refused_by_name(tiny_config, key, overrides):
     with pytest.raises(ValueError, match=rf"^{key} ") as refusal:
-        DETR(tiny_config(overrides))
+        build_model(tiny_config(overrides))
     if key in overrides:
         assert str(overrides[key]) in str(refusal.value)
 
 
+@pytest.mark.parametrize(("positions", "width"), [("sine", 12), ("learned", 6)])
+def test_a_bare_detector_may_have_widths_that_the_mask_head_cannot(
+    tiny_model, make_batch, positions, width
+):
+    keys = {"HIDDEN_DIM": width, "NUM_HEADS": 3, "POSITION_EMBEDDING": positions}
+    model = tiny_model({**BARE, **{f"MODEL.DETR.{key}": value for key, value in keys.items()}})
+    losses = model(make_batch((40, 50), (64, 48)))
+    assert all(loss.isfinite() for loss in losses.values())
+    assert len(model.eval()(make_batch((40, 50)))[0]["instances"]) == 7
+
+
 def test_unknown_mask_heads_are_refused(tiny_config):
     with pytest.raises(KeyError, match="NoSuchHead"):
-        DETR(tiny_config({"MODEL.DETR.MASK_HEAD.NAME": "NoSuchHead"}))
+        build_model(tiny_config({"MODEL.DETR.MASK_HEAD.NAME": "NoSuchHead"}))
 
 
-@pytest.mark.parametrize("build", [DETR, build_model], ids=["DETR", "build_model"])
 @pytest.mark.parametrize("frozen", [False, True])
-def test_without_gpu_the_model_is_built_on_the_cpu(
-    monkeypatch, log_lines, tiny_config, build, frozen
-):
+def test_without_gpu_the_model_is_built_on_the_cpu(monkeypatch, log_lines, tiny_config, frozen):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     cfg = tiny_config({"MODEL.DEVICE": "cuda", **SHAPES})
     if frozen:
         cfg.freeze()
-    model = build(cfg)
+    model = build_model(cfg)
     assert {p.device.type for p in model.parameters()} == {"cpu"}
     assert cfg.is_frozen() == frozen
     assert len(log_lines) == 1
@@ -71,7 +80,7 @@ def test_asking_for_the_cpu_logs_nothing(log_lines, tiny_config):
 @pytest.mark.parametrize("split", ["TRAIN", "TEST"])
 def test_things_are_the_datasets(log_lines, tiny_config, split):
     name = "shapes_panoptic_val"
-    model = DETR(tiny_config({**SHAPES, "DATASETS.TRAIN": (), f"DATASETS.{split}": (name,)}))
+    model = build_model(tiny_config({**SHAPES, "DATASETS.TRAIN": (), f"DATASETS.{split}": (name,)}))
     assert model.is_thing.tolist() == [category.isthing for category in CATEGORIES]
     assert log_lines == []
 
@@ -89,7 +98,7 @@ def test_stuff_of_the_dataset_is_no_instance(tiny_model, make_batch):
 
 
 def test_without_a_dataset_all_are_things_with_a_warning(log_lines, tiny_config):
-    assert DETR(tiny_config()).is_thing.tolist() == [True] * 6
+    assert build_model(tiny_config()).is_thing.tolist() == [True] * 6
     assert len(log_lines) == 1
     assert "DATASETS" in log_lines[0]
 

@@ -35,8 +35,7 @@ def make_pair(vary_batch_norms):
         shape = {"kernel_size": 3, **shape}
         plain = Conv2d(8, 12, norm=norm, bias=bias, **shape)
         vary_batch_norms(plain)
-        folded = copy.deepcopy(plain)
-        fold_batch_norms(folded)
+        folded = fold_batch_norms(copy.deepcopy(plain))
         assert (type(plain), type(folded)) == (Conv2d, FoldedConv2d)
         return plain, folded
 
@@ -97,8 +96,7 @@ def test_other_norms_are_computed_as_ever(make_pair, norm, training):
         norm.running_mean.uniform_(-1, 1)
     shape = {"kernel_size": 3, "bias": norm is None, "activation": F.relu}
     plain = Conv2d(8, 12, norm=copy.deepcopy(norm), **shape).train(training)
-    folded = copy.deepcopy(plain)
-    fold_batch_norms(folded)
+    folded = fold_batch_norms(copy.deepcopy(plain))
     assert not has_fixed_statistics(folded.norm)
     before = copy.deepcopy(plain.state_dict())
     for _ in range(2):
@@ -205,7 +203,10 @@ def test_only_detectron2s_own_convolutions_are_changed():
             return super().forward(x) + 1
 
     module = nn.Sequential(Conv2d(3, 4, 1), OtherConv(4, 4, 1), nn.Conv2d(4, 4, 1))
-    fold_batch_norms(module)
+    parameters = dict(module.named_parameters())
+    assert fold_batch_norms(module) is module
+    assert all(parameter is parameters[name] for name, parameter in module.named_parameters())
+    assert list(parameters) == [name for name, _ in module.named_parameters()]
     assert [type(part) for part in module] == [FoldedConv2d, OtherConv, nn.Conv2d]
     fold_batch_norms(module)
     assert type(module[0]) is FoldedConv2d

@@ -59,13 +59,13 @@ def test_sine_equals_its_definition(temperature):
     torch.testing.assert_close(actual.double(), expected, rtol=0, atol=2e-6)
 
 
-def test_temperature_is_the_papers_unless_told():
-    mask = padded_grids()
-    assert torch.equal(SinePositionEncoding(D)(mask), SinePositionEncoding(D, 10000)(mask))
+def test_temperature_is_the_papers_unless_told(tiny_model):
+    mask, built = padded_grids(), tiny_model().detector.position_encoding
+    assert torch.equal(built(mask), SinePositionEncoding(32, 10000)(mask))
 
 
 def test_sine_of_the_valid_part_does_not_know_the_padding():
-    encode = SinePositionEncoding(D)
+    encode = SinePositionEncoding(D, 10000)
     padded = encode(padded_grids())[2, :, :3, :6]
     alone = encode(torch.zeros(1, 3, 6, dtype=torch.bool))[0]
     # The same angles; a sine may be rounded otherwise elsewhere in a vector of another length.

@@ -108,7 +108,7 @@ def test_mask_training_works_on_matched_pairs_and_the_last_layer(
     overrides = {
         "MODEL.DETR.FREEZE_DETECTOR": True,
         "MODEL.DETR.DEC_LAYERS": 3,
-        "MODEL.DETR.MASK_CHUNK_SIZE": chunk_size,
+        "MODEL.DETR.MASK_HEAD.CHUNK_SIZE": chunk_size,
     }
     model = tiny_model(overrides)
     watched, head_inputs, matched = WatchedHead(model), [], []

@@ -47,7 +47,7 @@ def thresholds(raw) -> list[float]:
 
 def test_every_threshold_gives_what_a_model_with_it_does(tiny_model, make_batch):
     """Bit for bit where masks are made one by one: in chunks, rounding depends on the others."""
-    one_by_one = {"MODEL.DETR.MASK_CHUNK_SIZE": 1}
+    one_by_one = {"MODEL.DETR.MASK_HEAD.CHUNK_SIZE": 1}
     model = sure_of_objects(tiny_model(one_by_one))
     batch = make_batch((50, 70), seed=3)
     (raw,) = model.raw_predictions(batch)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from detectron2.modeling import build_model
 
 from detr_d2 import config_file, load_config
 from detr_d2.modeling import DETR
@@ -51,7 +52,7 @@ def walk() -> Walk:
     overrides = ["MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu", "MODEL.DETR.NUM_CLASSES", 250]
     overrides += ["DATASETS.TRAIN", (), "DATASETS.TEST", ()]
     torch.manual_seed(0)
-    model = DETR(load_config(config_file("detr_panoptic.yaml"), overrides)).eval()
+    model = build_model(load_config(config_file("detr_panoptic.yaml"), overrides)).eval()
     head = model.mask_head
     stage_shapes = {name: [] for name in STAGES}
     for name, shapes in stage_shapes.items():

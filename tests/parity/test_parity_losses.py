@@ -20,7 +20,16 @@ from detr_d2.modeling.targets import Target
 
 TOLERANCE = 1e-5
 NUM_CLASSES, QUERIES, CPU = 6, 9, torch.device("cpu")
-WEIGHTS = LossWeights()
+WEIGHTS = LossWeights(
+    class_weight=1.0,
+    l1_weight=5.0,
+    giou_weight=2.0,
+    mask_weight=1.0,
+    dice_weight=1.0,
+    no_object_weight=0.1,
+    focal_alpha=0.25,
+    focal_gamma=2.0,
+)
 # Ours → theirs, and what ours are multiplied by already.
 NAMES = {
     "loss_class": ("loss_ce", WEIGHTS.class_weight),

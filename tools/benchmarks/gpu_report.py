@@ -24,7 +24,7 @@ from benchmarks.gpu_inference import (
 )
 from benchmarks.gpu_setup import Bench, CheckFailed, CheckSkipped
 from benchmarks.gpu_training import check_ddp, check_losses, check_step
-from detr_d2.config import STAGES
+from detr_d2.config_checks import STAGES
 from detr_d2.file_io import write_json_atomically, written_whole
 
 logger = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ from functools import cached_property
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.modeling import build_model
 
 from benchmarks.benchmark_settings import BenchmarkSettings
 from benchmarks.inference import class_logits
@@ -88,7 +89,7 @@ class Bench:
             cfg: its config; without masks it takes the detector's weights alone.
             device: None: that of the settings.
         """
-        model = DETR(cfg)
+        model = build_model(cfg)
         wanted = model.state_dict()
         model.load_state_dict({name: self.weights[name] for name in wanted})
         return model.to(device or self.settings.device).eval()
@@ -101,7 +102,7 @@ class Bench:
     def weights(self) -> dict[str, torch.Tensor]:
         """Of a random model whose queries truly differ, on the CPU."""
         torch.manual_seed(self.settings.seed)
-        model = DETR(self.config()).eval()
+        model = build_model(self.config()).eval()
         height, width = self.settings.size
         randomise(model, attention_weight=0.6 * (height // 32) * (width // 32))
         with torch.no_grad():

@@ -55,7 +55,12 @@ def check_step(bench: Bench, stage: str, amp: bool) -> dict:
     model = bench.build(cfg).train()
     with TemporaryDirectory(prefix="detr_d2_gpu_check_") as folder:
         trainer = Trainer(
-            model, build_optimizer(cfg, model), mixed_precision=amp, output_dir=folder
+            model,
+            build_optimizer(cfg, model),
+            accumulation_steps=1,
+            mixed_precision=amp,
+            seed=cfg.SEED,
+            output_dir=folder,
         )
         trainer.reset_data_loader(lambda: itertools.repeat(bench.batch))
         with EventStorage() as trainer.storage:

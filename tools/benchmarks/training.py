@@ -32,9 +32,12 @@ logger = logging.getLogger(__name__)
 # compared with. The plain step comes on top.
 VARIANTS: dict[str, dict[str, object]] = {
     "matched queries": {},
-    "matched, 4 at a time": {"MASK_CHUNK_SIZE": 4},
-    "matched, checkpointed": {"MASK_CHECKPOINTING": True},
-    "matched, checkpointed, 4 at a time": {"MASK_CHECKPOINTING": True, "MASK_CHUNK_SIZE": 4},
+    "matched, 4 at a time": {"MASK_HEAD__CHUNK_SIZE": 4},
+    "matched, checkpointed": {"MASK_HEAD__CHECKPOINTING": True},
+    "matched, checkpointed, 4 at a time": {
+        "MASK_HEAD__CHECKPOINTING": True,
+        "MASK_HEAD__CHUNK_SIZE": 4,
+    },
 }
 PLAIN = "all queries, plain"
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from detectron2.modeling import build_model
 from torch import nn
 
 from detr_d2 import config_file, load_config
@@ -103,9 +104,9 @@ def load_ours(folder: str | Path, overrides: Mapping[str, Any]) -> DETR:
         overrides: config keys, beside those that follow from the weights.
     """
     config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-    model = DETR(matching_config(config, overrides))
+    model = build_model(matching_config(config, overrides)).eval()
     StrictCheckpointer(model).load(str(folder))
-    return model.to(overrides.get("MODEL.DEVICE", "cpu")).eval()
+    return model
 
 
 def matching_config(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> CfgNode:

@@ -251,7 +251,7 @@ def _with_names(metadata: Metadata | None, model: DETR, num_classes: int) -> Met
     """Gives the metadata if it names the K classes, else the model's names, or else numbers."""
     if metadata is not None and len(metadata.get("stuff_classes") or []) == num_classes:
         return metadata
-    classes = model.loading_rules.classes
+    classes = model.classes
     if classes is not None:
         return classes.metadata("explained")
     names = [f"class {k}" for k in range(num_classes)]

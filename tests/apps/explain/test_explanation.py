@@ -15,7 +15,7 @@ VARIANTS = {
     "learned positions": ["MODEL.DETR.POSITION_EMBEDDING", "learned"],
     "no encoder": ["MODEL.DETR.ENC_LAYERS", 0],
     "chunks of two, reference's merging": [
-        *("MODEL.DETR.MASK_CHUNK_SIZE", 2, "MODEL.DETR.TEST.STUFF_MERGING", "reference"),
+        *("MODEL.DETR.MASK_HEAD.CHUNK_SIZE", 2, "MODEL.DETR.TEST.STUFF_MERGING", "reference"),
     ],
 }
 
@@ -68,7 +68,7 @@ def test_tensors_are_those_of_the_model(make_model, image, overrides, check_agai
 @pytest.mark.parametrize("chunk_size", [16, 2])
 def test_picture_beside_instances_differs_by_rounding_alone(make_model, image, chunk_size):
     """The masks of things are made with those that compete, and chunks hold other queries."""
-    model = make_model("MODEL.DETR.MASK_CHUNK_SIZE", chunk_size)
+    model = make_model("MODEL.DETR.MASK_HEAD.CHUNK_SIZE", chunk_size)
     assert model.options.instances_on
     masks = explain(model, image).masks
     (raw,) = model.raw_predictions([image])
@@ -97,7 +97,7 @@ def test_attention_is_that_by_which_the_layers_mixed_their_values(model, image):
 
 @pytest.mark.parametrize("chunk_size", [16, 2])
 def test_stages_are_those_of_the_mask_head(make_model, image, chunk_size):
-    model = make_model("MODEL.DETR.MASK_CHUNK_SIZE", chunk_size)
+    model = make_model("MODEL.DETR.MASK_HEAD.CHUNK_SIZE", chunk_size)
     explanation = explain(model, image)
     stages = explanation.masks.stages
     names = [stage.name for stage in stages]

@@ -65,7 +65,7 @@ def test_sweep_equals_running_the_model_again(make_tiny_cfg, tmp_path):
     name = "small_shapes_val"
     records = DatasetCatalog.get(name)[:3]
     cfg = make_tiny_cfg(tmp_path, "MODEL.DETR.TEST.INSTANCES_ON", False)
-    cfg.MODEL.DETR.TEST.RAW_ON, cfg.MODEL.DETR.MASK_CHUNK_SIZE = True, 1
+    cfg.MODEL.DETR.TEST.RAW_ON, cfg.MODEL.DETR.MASK_HEAD.CHUNK_SIZE = True, 1
     model = build_model(cfg).eval()
     # All queries of an untrained model are alike, so each gets its own class and score here.
     own = 2 * torch.randn(cfg.MODEL.DETR.NUM_QUERIES, cfg.MODEL.DETR.NUM_CLASSES + 1)

@@ -26,7 +26,7 @@ def make_web_cfg(
 
     def make(*overrides: object) -> CfgNode:
         # Masks are made one by one: then they are the same bit for bit whatever others are made.
-        settings = ("MODEL.DETR.TEST.SCORE_THRESH", 0.0, "MODEL.DETR.MASK_CHUNK_SIZE", 1)
+        settings = ("MODEL.DETR.TEST.SCORE_THRESH", 0.0, "MODEL.DETR.MASK_HEAD.CHUNK_SIZE", 1)
         cfg = make_tiny_cfg(folder, *settings, *overrides)
         torch.manual_seed(0)
         model = build_model(cfg).eval()

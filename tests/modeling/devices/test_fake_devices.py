@@ -85,8 +85,8 @@ def test_detector_and_mask_head_under_autocast(make_model, fake_gpu, dtype):
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("chunk_size", [0, 2])
 def test_mask_head(make_model, fake_gpu, softmax, checkpointing, chunk_size):
-    keys = {"MASK_HEAD.ATTENTION_SOFTMAX": softmax, "MASK_CHECKPOINTING": checkpointing}
-    keys["MASK_CHUNK_SIZE"] = chunk_size
+    keys = {"MASK_HEAD.ATTENTION_SOFTMAX": softmax, "MASK_HEAD.CHECKPOINTING": checkpointing}
+    keys["MASK_HEAD.CHUNK_SIZE"] = chunk_size
     model = make_model({f"MODEL.DETR.{key}": value for key, value in keys.items()})
     with fake_gpu:
         detected = detect(model)

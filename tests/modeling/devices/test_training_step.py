@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from torchvision.ops import box_convert
 
 from detr_d2.engine.solver import build_optimizer
-from detr_d2.engine.training_loop import Trainer
+from detr_d2.engine.trainer import make_trainer
 from detr_d2.engine.training_stages import stage_config
-from detr_d2.modeling import DETR, criterion, losses, matcher
+from detr_d2.modeling import criterion, losses, matcher
 from detr_d2.modeling.targets import Target
 
 SIZES = [(64, 96), (75, 70)]  # both padded, with grids of odd sides
@@ -20,7 +21,7 @@ SHALLOW = {
     "MODEL.RESNETS.RES2_OUT_CHANNELS": 64,
     "MODEL.DETR.ENC_LAYERS": 1,
     "MODEL.DETR.DROPOUT": 0.0,
-    "MODEL.DETR.MASK_CHUNK_SIZE": 4,
+    "MODEL.DETR.MASK_HEAD.CHUNK_SIZE": 4,
     "SOLVER.BASE_LR": 0.01,
 }
 PARTS = {"boxes": {"detector"}, "masks": {"mask_head"}, "joint": {"detector", "mask_head"}}
@@ -31,9 +32,9 @@ class Step:
 
     def __init__(self, cfg, batch: list[dict], device: str) -> None:
         torch.manual_seed(0)
-        self.model = DETR(cfg).to(device).train()
+        self.model = build_model(cfg).to(device).train()
         amp = cfg.SOLVER.AMP.ENABLED
-        self.trainer = Trainer(self.model, build_optimizer(cfg, self.model))
+        self.trainer = make_trainer(cfg, self.model, build_optimizer(cfg, self.model))
         # A scale at which random weights don't overflow, so that the step isn't skipped.
         self.trainer.grad_scaler = torch.amp.GradScaler(device, init_scale=8.0, enabled=amp)
         self.trainer.reset_data_loader(lambda: [batch])
@@ -80,7 +81,7 @@ def test_a_step_of_each_stage_mixes_no_devices(make_step, pretended_gpu, stage, 
 
 def test_what_is_pretended_computes_what_a_cpu_does(make_step, pretended_gpu, monkeypatch):
     """Node by node, gradients are those of PyTorch's engine."""
-    overrides = {"MODEL.DETR.MASK_CHECKPOINTING": True}
+    overrides = {"MODEL.DETR.MASK_HEAD.CHECKPOINTING": True}
     pretended = make_step("joint", overrides)
     figures = pretended.take()
     monkeypatch.undo()

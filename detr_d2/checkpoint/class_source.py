@@ -8,29 +8,26 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
+from detectron2.utils.logger import log_first_n
 
 from detr_d2.checkpoint.checkpoint import read_checkpoint
 from detr_d2.checkpoint.checkpoint_errors import CheckpointError
 from detr_d2.checkpoint.sources import names_a_backbone
-from detr_d2.config import set_key
 from detr_d2.data.categories import PanopticClasses, classes_of, first_classes, resolve_classes
 from detr_d2.data.lent_classes import lend
 from detr_d2.data.panoptic_json import class_metadata
 from detr_d2.data.register import register_from_config
-
-logger = logging.getLogger(__name__)
 
 
 def run_classes(cfg: CfgNode) -> PanopticClasses | None:
     """The classes of a config's model, wherever its data is.
 
     They are those of the datasets, see ``resolve_classes``. Where none of these can be had, they
-    are those that ``MODEL.WEIGHTS`` holds, and a ``MODEL.DETR.NUM_CLASSES`` of 0 is as many. A
-    dataset that can't be had gets them in Detectron2's catalog, on loan: names, colours, things and
-    stuff are found there.
+    are those that ``MODEL.WEIGHTS`` holds. A dataset that can't be had gets them in Detectron2's
+    catalog, on loan: names, colours, things and stuff are found there.
 
     Returns:
-        None where neither tells them.
+        None where neither tells them; always classes where ``MODEL.DETR.NUM_CLASSES`` is 0.
 
     Raises:
         ValueError: as ``resolve_classes``.
@@ -79,13 +76,12 @@ def _classes_of_weights(cfg: CfgNode, absent: Sequence[str]) -> PanopticClasses 
             ) from None
     if classes is None or num_classes not in (0, len(classes.names)):
         return None
-    set_key(cfg, "MODEL.DETR.NUM_CLASSES", len(classes.names))
-    logger.info(
-        "No dataset of DATASETS can be had (%s): the classes are those that %s holds, %d, of which "
-        "%d are things.",
-        ", ".join(dict.fromkeys(absent)) or "none is named",
-        path,
-        len(classes.names),
-        len(classes.things),
+    named = ", ".join(dict.fromkeys(absent)) or "none is named"
+    # Once: a config is resolved by a command, and again by what builds the model.
+    log_first_n(
+        logging.INFO,
+        f"No dataset of DATASETS can be had ({named}): the classes are those that {path} holds, "
+        f"{len(classes.names)}, of which {len(classes.things)} are things.",
+        key="message",
     )
     return classes
