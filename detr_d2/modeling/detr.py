@@ -12,6 +12,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.structures import ImageList
 from detectron2.utils.events import get_event_storage, has_event_storage
+from torch import nn
 from torch.profiler import record_function
 
 from detr_d2.data.categories import PanopticClasses, thing_mask

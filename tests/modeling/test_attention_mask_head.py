@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from detr_d2.modeling import DETR_MASK_HEAD_REGISTRY, AttentionMaskHead
+from detr_d2.modeling import DETR_MASK_HEAD_REGISTRY, AttentionMaskHead, MaskHead
 from detr_d2.modeling.attention_mask_head import AttentionMap
 
 D, HEADS, IMAGES, QUERIES = 32, 4, 2, 6
@@ -242,7 +242,7 @@ def test_another_head_can_be_registered(monkeypatch, tiny_config, tiny_model, ma
     monkeypatch.setattr(DETR_MASK_HEAD_REGISTRY, "_obj_map", dict(DETR_MASK_HEAD_REGISTRY._obj_map))
 
     @DETR_MASK_HEAD_REGISTRY.register()
-    class ConstantMaskHead(nn.Module):
+    class ConstantMaskHead(MaskHead):
         def __init__(self, cfg, lateral_channels):
             super().__init__()
             self.num_heads = cfg.MODEL.DETR.NUM_HEADS
