@@ -125,7 +125,7 @@ def default_color(class_id: int, is_thing: bool) -> Color:
     return red, green, blue
 
 
-def _entry(values: object, place: int) -> object:
+def _entry(values: Any, place: int) -> Any:
     """What a list has at a place; None where it isn't as long, or no list."""
     try:
         return values[place]
@@ -133,7 +133,7 @@ def _entry(values: object, place: int) -> object:
         return None
 
 
-def _color_of(value: object) -> Color | None:
+def _color_of(value: Any) -> Color | None:
     """Three numbers as a colour; None where it is something else."""
     try:
         red, green, blue = (min(max(round(float(part)), 0), 255) for part in value)
@@ -179,12 +179,11 @@ def resolve_classes(cfg: CfgNode) -> PanopticClasses | None:
             + _why_unknown(dataset_names)
         )
     classes = first_classes(dataset_names)
+    if classes is None:
+        return None
     for name in dataset_names:
-        others = classes_of(name)
-        if others is not None and (others.names, others.is_thing) != (
-            classes.names,
-            classes.is_thing,
-        ):
+        others = classes_of(name) or classes
+        if (others.names, others.is_thing) != (classes.names, classes.is_thing):
             raise ValueError(
                 f"Dataset {name!r} of DATASETS has other classes than those before it, or in "
                 f"another order, or other things: {', '.join(others.names)}; before it: "

@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 # The range that all 16 bits have, and the largest value of 8 bits.
 FULL_RANGE, EIGHT_BITS = 65535, 255
@@ -41,7 +42,8 @@ def scale_to_8_bits(values: np.ndarray, deep_range: int) -> np.ndarray:
 
 def storage_of(image: Image.Image) -> str:
     """How pixels are stored, in Pillow's words; of an image that isn't decoded yet."""
-    arguments = image.tile[0][3] if getattr(image, "tile", None) else ""
+    tiles = getattr(image, "tile", None)  # only images that come from files have it
+    arguments = tiles[0][3] if tiles else ""
     first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return first if isinstance(first, str) else ""
 
@@ -51,7 +53,7 @@ def to_8_bits(
     kind: str | None,
     storage: str,
     deep_range: int,
-    decode_anew: Callable[[Callable[[Image.Image], None]], Image.Image],
+    decode_anew: Callable[[Callable[[ImageFile.ImageFile], None]], Image.Image],
 ) -> tuple[Image.Image, int | None]:
     """Scales an image of 16 bits; gives others as they are.
 
@@ -95,7 +97,7 @@ def to_8_bits(
     return Image.fromarray(scale_to_8_bits(values, deep_range)), int(values.max())
 
 
-def _exchange_bytes(image: Image.Image) -> None:
+def _exchange_bytes(image: ImageFile.ImageFile) -> None:
     """Has the lower of two bytes taken for the upper one, by the other order of bytes."""
     native = "L" if sys.byteorder == "little" else "B"
 
@@ -106,7 +108,7 @@ def _exchange_bytes(image: Image.Image) -> None:
         order = found[2].replace("N", native)
         return f"{found[1]};16{'B' if order == 'L' else 'L'}"
 
-    def changed(tile: tuple) -> tuple:
+    def changed(tile: Any) -> Any:
         arguments = tile[3]
         new = tuple(map(other, arguments)) if isinstance(arguments, tuple) else other(arguments)
         # Named in new Pillows, and plain in old ones.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 
 from detr_d2.data.deep_pixels import FULL_RANGE, storage_of, to_8_bits
 from detr_d2.data.image_names import how_to_read, image_formats
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 MAX_IMAGE_PIXELS = 2**27
 # Brands in the header of HEIF and AVIF files, by their beginnings, with Pillow's names of these.
 _BRANDS = {b"avi": "AVIF", b"hei": "HEIF", b"hev": "HEIF", b"mif1": "HEIF", b"msf1": "HEIF"}
-# What makes an image upright, by its EXIF tag.
+# What makes an image upright, by its EXIF tag. Images with the tag 1 are stored upright.
+_STORED_UPRIGHT = 1
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -112,7 +113,7 @@ def read_measured(
         FileNotFoundError, ValueError: see ``read_image``.
     """
 
-    def decode_anew(prepare: Callable[[Image.Image], None]) -> Image.Image:
+    def decode_anew(prepare: Callable[[ImageFile.ImageFile], None]) -> Image.Image:
         with open_image(path, "an image") as image:
             prepare(image)
             image.load()
@@ -123,9 +124,12 @@ def read_measured(
         kind, storage, stored_turn = image.format, storage_of(image), _turn_of_tiff(image)
         # Before the EXIF tags: asking for these hides errors, and Pillow turns TIFFs on loading.
         image.load()
-        turn = _BACK.get(stored_turn) if options.ignore_exif else _turn_of(image)
-        image, highest = to_8_bits(image, kind, storage, options.deep_range, decode_anew)
-        upright = image if turn is None else image.transpose(turn)
+        if options.ignore_exif:
+            turn = None if stored_turn is None else _BACK[stored_turn]
+        else:
+            turn = _turn_of(image)
+        scaled, highest = to_8_bits(image, kind, storage, options.deep_range, decode_anew)
+        upright = scaled if turn is None else scaled.transpose(turn)
         return np.asarray(upright.convert("RGB")), highest
 
 
@@ -171,7 +175,7 @@ def explain_size(
 
 
 @contextmanager
-def open_image(path: str | Path, what: str) -> Iterator[Image.Image]:
+def open_image(path: str | Path, what: str) -> Iterator[ImageFile.ImageFile]:
     """Opens an image of a sane size, not yet decoded, and gives errors the file's name.
 
     Args:
@@ -216,7 +220,7 @@ def _open_binary(path: str | Path) -> IO[bytes]:
     return open(path, "rb") if PathManager is None else PathManager.open(str(path), "rb")
 
 
-def _open_checked(file) -> Image.Image:
+def _open_checked(file: IO[bytes]) -> ImageFile.ImageFile:
     too_large = f"more than the {MAX_IMAGE_PIXELS:,} pixels that are allowed"
     try:
         with warnings.catch_warnings():
@@ -250,7 +254,7 @@ def _why_unidentified(file: IO[bytes]) -> str:
 def _turn_of(image: Image.Image) -> Image.Transpose | None:
     """What makes an image upright; ``ImageOps.exif_transpose`` fails on damaged tags."""
     try:
-        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, _STORED_UPRIGHT))
     except Exception:  # damaged tags make Pillow raise nearly everything
         return None
 
@@ -258,4 +262,4 @@ def _turn_of(image: Image.Image) -> Image.Transpose | None:
 def _turn_of_tiff(image: Image.Image) -> Image.Transpose | None:
     """How Pillow turns a TIFF while it decodes it."""
     tags = getattr(image, "tag_v2", {})
-    return _UPRIGHT.get(tags.get(ExifTags.Base.Orientation))
+    return _UPRIGHT.get(tags.get(ExifTags.Base.Orientation, _STORED_UPRIGHT))

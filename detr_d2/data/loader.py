@@ -39,7 +39,7 @@ class RepeatableSampler(Sampler):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Gives (index of the image, number of the draw)."""
         mine = itertools.count(self.start + self.rank, self.num_processes)
-        order, order_pass = None, -1
+        order, order_pass = torch.empty(0), -1
         for draw in mine:
             data_pass, place = divmod(draw, self.size)
             if data_pass != order_pass:

@@ -104,8 +104,8 @@ def color(value: object) -> list[int] | None:
             return None
     if not isinstance(value, (list, tuple)) or len(value) != 3:
         return None
-    numbers = [whole_number(part) for part in value]
-    return numbers if all(n is not None and 0 <= n <= 255 for n in numbers) else None
+    numbers = [n for n in map(whole_number, value) if n is not None and 0 <= n <= 255]
+    return numbers if len(numbers) == 3 else None
 
 
 def _text(value: object) -> str | None:

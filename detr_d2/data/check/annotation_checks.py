@@ -51,17 +51,16 @@ class AnnotationCheck:
         entries = PanopticEntries(content, self.panoptic_json, tell)
         for category in entries.categories():
             self.categories.setdefault(category["id"], category)
-        if self.known_ids is None:
-            self.known_ids = self.categories.keys()
+        known_ids = self.categories.keys() if self.known_ids is None else self.known_ids
         images = entries.images(self.image_root)
-        tasks = list(entries.annotated_images(images, self.panoptic_root, self.known_ids))
+        tasks = list(entries.annotated_images(images, self.panoptic_root, known_ids))
         if self.crowds_as_things:
             things = {i for i, category in self.categories.items() if category["isthing"]}
             tasks = [
                 replace(task, segments=read_crowds_as_things(task.segments, things))
                 for task in tasks
             ]
-        for finding in self._check_read(entries, images, tasks):
+        for finding in self._check_read(entries, images, tasks, known_ids):
             add(finding)
         return tasks
 
@@ -70,6 +69,7 @@ class AnnotationCheck:
         entries: PanopticEntries,
         images: dict[int | str, dict],
         tasks: Sequence[AnnotatedImage],
+        known_ids: Collection[int],
     ) -> Iterator[Finding]:
         for category in entries.unused_namesakes():
             yield self._finding("unused_namesake", category)
@@ -84,7 +84,7 @@ class AnnotationCheck:
         for task in tasks:
             yield from self._check_segments(task)
         segments = (segment for task in tasks for segment in task.segments)
-        for category_id in set(self.known_ids) - {segment["category_id"] for segment in segments}:
+        for category_id in set(known_ids) - {segment["category_id"] for segment in segments}:
             name = self.categories.get(category_id, {}).get("name")
             yield self._finding("class_without_examples", name)
         yield from label_findings(self.panoptic_json, self.categories, tasks)

@@ -112,7 +112,7 @@ def renaming_notes(given: list[dict], complete: list[dict]) -> list[str]:
     ]
 
 
-def without_unused_twins(categories: Any, used: Collection[int]) -> tuple[Any, list[str]]:
+def without_unused_twins(categories: Any, used: Collection[int | None]) -> tuple[Any, list[str]]:
     """The categories less those of ``without_unused_namesakes``, and a note for each of these.
 
     Args:

@@ -122,7 +122,7 @@ def prepare_instances(
 
 
 def _lists_of(content: Any, keys: Iterable[str], where: str | Path) -> list[list[dict]]:
-    lists = [content.get(key) if isinstance(content, dict) else None for key in keys]
+    lists: list[Any] = [content.get(key) if isinstance(content, dict) else None for key in keys]
     for key, entries in zip(keys, lists, strict=True):
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise PreparationError(f"{where}: no instance JSON of COCO, it has no list of {key}")

@@ -17,10 +17,11 @@ def crowd_notes(annotations: Iterable[dict], categories: Iterable[dict]) -> list
         categories: complete.
     """
     names = {c["id"]: c["name"] for c in categories if c["isthing"]}
-    all_of, crowds_of = Counter(), Counter()
+    all_of: Counter[int] = Counter()
+    crowds_of: Counter[int] = Counter()
     for annotation in annotations:
         category_id = whole_number(annotation.get("category_id"))
-        if category_id in names:
+        if category_id is not None and category_id in names:
             all_of[category_id] += 1
             crowds_of[category_id] += flag(annotation.get("iscrowd", 0)) is True
     if not crowds_of.total():

@@ -62,7 +62,7 @@ def _image_ids(content: Any, where: str | Path) -> set:
         PreparationError: so it is not.
     """
     keys = ("images", "annotations", "categories")
-    lists = [content.get(key) if isinstance(content, dict) else None for key in keys]
+    lists: list[Any] = [content.get(key) if isinstance(content, dict) else None for key in keys]
     if not all(isinstance(entries, list) for entries in lists):
         raise PreparationError(f"{where}: no panoptic JSON, it needs {', '.join(keys)}")
     images, annotations, categories = lists

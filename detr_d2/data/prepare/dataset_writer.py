@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
@@ -157,7 +157,7 @@ def _note_problems(problems: Sequence[str], report: PreparationReport, skip_erro
     report.left_out.extend(problems)
 
 
-def _outcomes(source: Source, folder: Path, workers: int) -> Iterator[_Outcome]:
+def _outcomes(source: Source, folder: Path, workers: int) -> Generator[_Outcome]:
     """Writes the PNGs; yields in the images' order."""
     write = partial(
         _write_image,
@@ -187,10 +187,10 @@ def _with_png_names(
     png_names: set[str] = set()
     for annotated in images:
         try:
-            image_id, file_name = annotated.image.get("id"), annotated.image.get("file_name")
+            image_id = annotated.image.get("id")
             if not isinstance(image_id, int | str):
                 raise PreparationError(f"the image id {quoted(image_id)} is no number or text")
-            check_file_name(file_name)
+            file_name = check_file_name(annotated.image.get("file_name"))
             if image_id in image_ids or file_name in file_names:
                 raise PreparationError(f"{quoted(file_name)}: its name or id is another's as well")
         except PreparationError as error:

@@ -66,8 +66,8 @@ def prepare_labelme(
             problems.append(str(error))
     if problems and not skip_errors:
         raise PreparationError(problems[0])  # before the lack of labels that it may cause
-    labels = [shape.get("label") for shapes in shapes_of.values() for shape in shapes[1]]
-    labels = [label for label in labels if isinstance(label, str) and label.strip()]
+    given = (shape.get("label") for _, shapes in shapes_of.values() for shape in shapes)
+    labels = [label for label in given if isinstance(label, str) and label.strip()]
     ignored = set(ignore)
     known = _label_categories(
         [label for label in labels if not _is_in(label, ignored)], categories, set(stuff), folder

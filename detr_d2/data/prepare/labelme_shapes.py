@@ -44,7 +44,7 @@ def shape_rle(shape: dict, height: int, width: int) -> dict:
     if kind == "mask":
         return _encoded(_mask_in_box(shape.get("mask"), points, height, width))
     if kind == "circle":
-        return _encoded(_disk(*points, height, width))
+        return _encoded(_disk(points[0], points[1], height, width))
     if kind == "rectangle" and len(points) == 2:
         (left, top), (right, bottom) = points.tolist()
         return polygons_rle([[left, top, right, top, right, bottom, left, bottom]], height, width)

@@ -205,7 +205,8 @@ def segment_ids(
         segments: of one image.
         colors: red, green and blue, 0 … 255, by category id.
     """
-    taken, next_ids, ids = {0}, {}, []
+    taken, ids = {0}, []
+    next_ids: dict[int, int] = {}
     for segment in segments:
         category = segment.category_id
         candidate = next_ids.get(category, id_of_color(colors[category]))

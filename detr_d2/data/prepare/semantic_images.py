@@ -176,7 +176,7 @@ class SemanticImage(PairedImage):
             segment.instance is not None and area < _TINY
             for segment, area in zip(result.segments, areas.tolist(), strict=True)
         )
-        return replace(result, counts=result.counts + Counter({_UNDECIDED: tiny}))
+        return replace(result, counts=Counter(result.counts) + Counter({_UNDECIDED: tiny}))
 
 
 def check_size_of_image(values: np.ndarray, pair: PairedImage) -> None:

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, Self
 
 from detr_d2.data.files_below import name_on_disk
 from detr_d2.data.image_names import image_suffixes, visible_files, why_unread
@@ -145,7 +145,7 @@ class PairedImage:
         images: str | Path,
         annotations: str | Path,
         **known: Any,
-    ) -> list[PairedImage]:
+    ) -> list[Self]:
         """Those of ``pair_with_images``, numbered from 1 on; ``known`` is what sources add."""
         return [
             cls(number, name, Path(images, name), Path(annotations, annotation), **known)
@@ -198,7 +198,7 @@ def pair_with_images(
     twins = {_composed(stem): stem for stem in found}
     pairs, problems, used = [], [], set()
     for stem, files in annotated.items():
-        image_stem = stem if stem in found else twins.get(_composed(stem))
+        image_stem = stem if stem in found else twins.get(_composed(stem), stem)
         used.add(image_stem)
         candidates = found.get(image_stem, [])
         if len(files) == len(candidates) == 1:
