@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Serves the page until Ctrl-C."""
-    from detr_d2.apps.web import web_server as serve
+    from detr_d2.apps.web import serve
 
     cfg = load_model_config(args)
     serve(cfg, args.host, args.port, args.max_upload_mb)

@@ -120,7 +120,7 @@ class PanopticEvaluator(DatasetEvaluator):
                     num_classes=len(self._classes.names),
                 )
                 if self._save_dir is not None:
-                    self._save(image_id, pred_ids, segments_info)
+                    self._save(self._save_dir, image_id, pred_ids, segments_info)
             except ValueError as error:
                 where = f"image {image_id!r} ({record['pan_seg_file_name']})"
                 known = [segment["id"] for segment in record["segments_info"]]
@@ -176,13 +176,15 @@ class PanopticEvaluator(DatasetEvaluator):
         _log_classes(stats, self._classes)
         return OrderedDict(panoptic_seg=_figures(groups, stats, self._classes))
 
-    def _save(self, image_id: Any, ids: np.ndarray, segments_info: list[dict]) -> None:
+    def _save(
+        self, folder: Path, image_id: Any, ids: np.ndarray, segments_info: list[dict]
+    ) -> None:
         # The place makes the name unique; what is kept of the id is for people, and cannot leave
         # the folder whatever the id holds.
         readable = re.sub(r"[^A-Za-z0-9_-]+", "_", str(image_id))[:64]
         name = f"{self._place[image_id]:07d}_{readable}.png"
         self._saved.append(
-            save_prediction(self._save_dir, name, image_id, ids, segments_info, self._classes)
+            save_prediction(folder, name, image_id, ids, segments_info, self._classes)
         )
 
 

@@ -23,7 +23,7 @@ VOID = 0  # the id of pixels that belong to no segment
 
 @dataclass(frozen=True, eq=False)
 class Segments:
-    """The segments listed for one image; any sequences of integers, kept as arrays.
+    """The segments listed for one image; sequences of integers are taken, too, and kept as arrays.
 
     Attributes:
         ids: (N,) int64, all different; the values of the image's id map.
@@ -34,9 +34,9 @@ class Segments:
         ValueError: lengths differ, an id occurs twice, or values are not integers.
     """
 
-    ids: np.ndarray | Sequence[int]
-    classes: np.ndarray | Sequence[int]
-    is_crowd: np.ndarray | Sequence[bool] | None = None
+    ids: np.ndarray
+    classes: np.ndarray
+    is_crowd: np.ndarray = None  # type: ignore[assignment]  # __post_init__ puts an array there
 
     def __post_init__(self) -> None:
         ids = _to_int64(self.ids, "segment ids")
@@ -56,9 +56,9 @@ class Segments:
     def from_info(cls, segments_info: Sequence[dict]) -> Segments:
         """Those of Detectron2's ``segments_info``, with contiguous ``category_id``."""
         return cls(
-            ids=[segment["id"] for segment in segments_info],
-            classes=[segment["category_id"] for segment in segments_info],
-            is_crowd=[is_crowd(segment) for segment in segments_info],
+            ids=np.array([segment["id"] for segment in segments_info]),
+            classes=np.array([segment["category_id"] for segment in segments_info]),
+            is_crowd=np.array([is_crowd(segment) for segment in segments_info]),
         )
 
 
@@ -117,12 +117,12 @@ class SegmentMatching:
     @cached_property
     def is_found(self) -> np.ndarray:
         """(G,) bool: has a match."""
-        return self.matches.any(axis=1)
+        return np.asarray(self.matches.any(axis=1))
 
     @cached_property
     def is_right(self) -> np.ndarray:
         """(P,) bool: has a match."""
-        return self.matches.any(axis=0)
+        return np.asarray(self.matches.any(axis=0))
 
     @cached_property
     def is_missed(self) -> np.ndarray:
