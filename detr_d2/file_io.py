@@ -9,6 +9,7 @@ import json
 import os
 import re
 import reprlib
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +52,29 @@ def written_whole(path: str | Path, mode: str = "wb") -> Iterator[IO]:
         raise OSError(cause.errno, f"can't be written: {reason}", str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_whole(path: str | Path) -> Iterator[Path]:
+    """Makes a folder that appears under its name once the block has filled it.
+
+    Until then it has a temporary name beside that one. It is removed if anything goes wrong.
+
+    Args:
+        path: local; an empty folder may be there already. Its parent is made if it is missing.
+
+    Raises:
+        OSError: something else is there, or the folder can't be made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield unfinished
+        unfinished.chmod(0o755)
+        unfinished.rename(path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def read_json(path: str | Path) -> Any:

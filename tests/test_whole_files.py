@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detr_d2.file_io import check_writable, remove_unfinished, written_whole
+from detr_d2.file_io import check_writable, folder_written_whole, remove_unfinished, written_whole
 
 
 def test_a_file_gets_its_name_when_it_is_finished(tmp_path):
@@ -63,3 +63,17 @@ def test_folders_are_tried_before_anything_is_written_to_them(tmp_path):
     said = re.escape(f"KEY: nothing can be written to {tmp_path / 'file' / 'folder'} (Not a dir")
     with pytest.raises(OSError, match=said):
         check_writable(tmp_path / "file" / "folder", "KEY")
+
+
+def test_a_folder_gets_its_name_when_it_is_finished(tmp_path):
+    path = tmp_path / "new" / "folder"
+    with folder_written_whole(path) as unfinished:
+        (unfinished / "file").touch()
+        assert not path.exists()
+    assert (path / "file").is_file()
+    assert list(path.parent.iterdir()) == [path]
+    with pytest.raises(OSError), folder_written_whole(path):  # it isn't empty
+        pass
+    with pytest.raises(ValueError, match="^mistake$"), folder_written_whole(tmp_path / "other"):
+        raise ValueError("mistake")
+    assert list(path.parent.iterdir()) == [path] and list(tmp_path.iterdir()) == [path.parent]

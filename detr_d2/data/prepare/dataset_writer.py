@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,8 +18,8 @@ from detr_d2.data.prepare.class_counts import count_classes, near_twins
 from detr_d2.data.prepare.prepared_segments import Segmentation, segment_ids, segments_info
 from detr_d2.data.prepare.problems import PreparationError, PreparationReport
 from detr_d2.data.prepare.source_files import check_file_name, png_name
-from detr_d2.data.processes import worker_context
-from detr_d2.file_io import quoted, write_json_atomically
+from detr_d2.data.processes import map_in_processes
+from detr_d2.file_io import folder_written_whole, quoted, write_json_atomically
 
 
 class AnnotatedImage(Protocol):
@@ -91,7 +87,8 @@ def write_panoptic(
     """
     report, void = PreparationReport(), 0
     content: dict[str, list] = {"images": [], "annotations": [], "categories": source.categories}
-    with _complete_or_gone(Path(output)) as folder:
+    _refuse_what_is_there(Path(output))
+    with folder_written_whole(output) as folder:
         _note_problems(source.problems, report, skip_errors)
         (folder / "panoptic").mkdir()
         outcomes = _outcomes(source, folder / "panoptic", workers)
@@ -132,23 +129,10 @@ def _void_note(source: Source, images: Sequence[dict], void: int) -> list[str]:
     ]
 
 
-@contextmanager
-def _complete_or_gone(output: Path) -> Iterator[Path]:
-    """A folder that gets its name at the end, and is removed where the end isn't reached."""
-    if output.is_symlink() or output.exists() and not (output.is_dir() and _is_empty(output)):
+def _refuse_what_is_there(output: Path) -> None:
+    is_empty = output.is_dir() and next(output.iterdir(), None) is None
+    if output.is_symlink() or output.exists() and not is_empty:
         raise FileExistsError(f"{output} is there already; it is left as it is.")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
-        yield unfinished
-        unfinished.chmod(0o755)
-        unfinished.rename(output)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _is_empty(folder: Path) -> bool:
-    return next(folder.iterdir(), None) is None
 
 
 def _note_problems(problems: Sequence[str], report: PreparationReport, skip_errors: bool) -> None:
@@ -158,7 +142,7 @@ def _note_problems(problems: Sequence[str], report: PreparationReport, skip_erro
 
 
 def _outcomes(source: Source, folder: Path, workers: int) -> Generator[_Outcome]:
-    """Writes the PNGs; yields in the images' order."""
+    """Writes the PNGs, and gives the outcomes in the order of the images."""
     write = partial(
         _write_image,
         folder=folder,
@@ -166,16 +150,7 @@ def _outcomes(source: Source, folder: Path, workers: int) -> Generator[_Outcome]
         colors={category["id"]: tuple(category["color"]) for category in source.categories},
     )
     named = _with_png_names(source.images)
-    if workers <= 1:
-        yield from map(write, named)
-        return
-    try:
-        with ProcessPoolExecutor(workers, worker_context()) as pool:
-            yield from pool.map(write, named, chunksize=8)
-    except BrokenProcessPool as error:
-        raise ChildProcessError(
-            "A worker process died, perhaps for want of memory. Fewer --workers need less."
-        ) from error
+    return map_in_processes(write, named, workers if workers > 1 else 0)
 
 
 def _with_png_names(

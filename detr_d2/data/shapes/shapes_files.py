@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from tqdm import tqdm
 from detr_d2.data.panoptic_dataset import read_panoptic_json, set_panoptic_metadata
 from detr_d2.data.panoptic_png import write_panoptic_png
 from detr_d2.data.shapes.synthetic_scenes import CATEGORIES, VOID, SyntheticScene, draw_scene
+from detr_d2.file_io import folder_written_whole
 
 logger = logging.getLogger(__name__)
 
@@ -76,18 +75,13 @@ def write_shapes(root: Path, split: str, num_images: int) -> None:
         split: "train" or "val"; the same number of another split gives other scenes.
         num_images: how many.
     """
-    root.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
     try:
-        _write_split(unfinished, list(NUM_IMAGES).index(split), num_images, split)
-        unfinished.chmod(0o755)
-        unfinished.rename(root)
+        with folder_written_whole(root) as folder:
+            _write_split(folder, list(NUM_IMAGES).index(split), num_images, split)
         logger.info("Wrote %d scenes to %s", num_images, root)
     except OSError:
         if not root.is_dir():  # else another process was faster
             raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _write_split(folder: Path, split_seed: int, num_images: int, split: str) -> None:
