@@ -22,9 +22,9 @@ def worker_context() -> BaseContext:
     """The context for processes that only read files and compute on the CPU.
 
     On Linux they are forked, which takes milliseconds, shares the memory of datasets and keeps the
-    handlers of the log. Python's own choice from 3.14 on is "forkserver", with which each of them
-    would import PyTorch and Detectron2 anew, for seconds. Elsewhere, and where somebody has chosen
-    "spawn", it is Python's own.
+    handlers of the log. From 3.14 on, Python's own choice is "forkserver": each process would
+    import PyTorch and Detectron2 again, which takes seconds. On other systems, and if somebody has
+    chosen "spawn", the context is Python's own.
     """
     if sys.platform == "linux" and multiprocessing.get_start_method(allow_none=True) != "spawn":
         return multiprocessing.get_context("fork")
@@ -37,8 +37,8 @@ def map_in_processes(
     """Gives the result of a function for each item, in the items' order.
 
     Args:
-        function: it is sent to the processes, as are the items, and so are its results sent back.
-        items: any number.
+        function: can be pickled, as can the items and the results.
+        items: any number of them.
         processes: how many compute at the same time; 0: only this one.
 
     Raises:
