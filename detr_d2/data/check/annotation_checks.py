@@ -1,6 +1,6 @@
-"""The JSON on its own: what it contradicts itself in, before any picture is read.
+"""Checks the JSON alone, before any picture is read.
 
-It is read as training and evaluation read it, who stop at the first problem; this goes through all.
+It is read as in training and evaluation. They stop at the first problem, and this finds all.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class AnnotationCheck:
         panoptic_json: the file, for messages.
         image_root, panoptic_root: where file names start.
         num_queries: of the model.
-        known_ids: categories of the dataset as it is registered; None: those of the JSON.
-        categories: those that make sense, by id.
+        known_ids: category ids of the registered dataset; None: those of the JSON.
+        categories: the valid ones, by id.
         crowds_as_things: see ``read_crowds_as_things``.
     """
 
@@ -42,7 +42,7 @@ class AnnotationCheck:
     crowds_as_things: bool = False
 
     def check(self, content: dict, add: Callable[[Finding], None]) -> list[AnnotatedImage]:
-        """Tells ``add`` what is wrong, and gives the images whose files can be looked at."""
+        """Calls ``add`` with each finding, and returns the images whose files can be checked."""
 
         def tell(problem: Problem) -> None:
             message = problem.message.removeprefix(f"{self.panoptic_json}: ")

@@ -43,11 +43,11 @@ def check_dataset(
         panoptic_json: the annotation, in COCO's format.
         num_queries: of the model, which can find no more segments than that.
         name: of the dataset, for the report.
-        known_ids: category ids of the dataset as it is registered; None: those of the JSON.
-        crowds_as_things: whether crowds of things are read as single objects, as
-            ``DATASETS.CROWDS_AS_THINGS`` has it.
+        known_ids: category ids of the registered dataset; None: those of the JSON.
+        crowds_as_things: whether crowds of things are read as single objects, see
+            ``DATASETS.CROWDS_AS_THINGS``.
         image_options: how image files are to be understood.
-        workers: processes; 0: this one alone.
+        workers: number of processes; 0: only this one.
 
     Raises:
         FileNotFoundError: the JSON or a folder is missing.
@@ -70,7 +70,7 @@ def check_dataset(
     tasks = check.check(content, report.findings.add)
     report.categories = check.categories
     results = map_in_processes(partial(check_files, options=image_options), tasks, workers)
-    # No bar where the output is no terminal, but a file.
+    # There is no bar if the output is a file and no terminal.
     bar = tqdm(results, total=len(tasks), unit="image", disable=None)
     for task, result in zip(tasks, bar, strict=True):
         report.add(task, result)
@@ -105,7 +105,7 @@ def _keywords_of(name: str) -> dict:
         get_dataset_dicts([name])  # writes the embedded datasets, and says what is missing
         panoptic_json = metadata.get("panoptic_json")
     if panoptic_json is None:
-        raise ValueError(f"Dataset {name!r} has no panoptic annotation: only such can be checked.")
+        raise ValueError(f"Dataset {name!r} has no panoptic annotation and can't be checked.")
     classes = classes_of(name)
     return {
         "name": name,

@@ -1,4 +1,4 @@
-"""How many annotations of things are crowds, and what that costs."""
+"""Notes on annotations of things that are crowds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from detr_d2.file_io import quoted
 
 
 def crowd_notes(annotations: Iterable[dict], categories: Iterable[dict]) -> list[str]:
-    """Notes for a report: none where no annotation of a thing is a crowd.
+    """Notes for a report; there is none if no annotation of a thing is a crowd.
 
     Args:
         annotations: COCO's of instances, unchecked.
@@ -32,7 +32,7 @@ def crowd_notes(annotations: Iterable[dict], categories: Iterable[dict]) -> list
         notes.append(
             f"All annotations of {', '.join(map(quoted, only_crowds))} are crowds: those of an "
             "image become one segment, from which nothing is learned and which PQ ignores. If they "
-            "are single objects, as where a tool marks all that is drawn with a brush, "
-            "--crowds-as-things makes them that."
+            "are single objects, since some tools mark all that is drawn with a brush, use "
+            "--crowds-as-things."
         )
     return notes

@@ -23,17 +23,17 @@ from detr_d2.file_io import folder_written_whole, quoted, write_json_atomically
 
 
 class AnnotatedImage(Protocol):
-    """An image and what a source says of it. Goes to other processes."""
+    """An image and its annotation by a source. It can be sent to other processes."""
 
     @property
     def image(self) -> dict:
         """COCO's ``id`` and ``file_name``, unchecked, and whatever else is known."""
 
     def segmentation(self, is_thing: Mapping[int, bool]) -> Segmentation:
-        """The segments; annotations that are wrong are among its problems.
+        """The segments. Wrong annotations are left out and listed as problems.
 
         Raises:
-            PreparationError: there is no using the image at all.
+            PreparationError: the image can't be used at all.
         """
 
 
@@ -44,9 +44,9 @@ class Source:
     Attributes:
         categories: COCO's, complete.
         images: all of them.
-        problems: what was wrong before any image was looked at.
+        problems: those that were found before any image was read.
         notes: for the report.
-        void_remedy: a sentence on what makes void pixels count, where all categories are things.
+        void_remedy: for datasets of things only: a sentence on how void pixels can count.
     """
 
     categories: list[dict]
@@ -58,7 +58,7 @@ class Source:
 
 @dataclass
 class _Outcome:
-    """An image as it goes into the JSON, or None, its void pixels, and what was wrong with it."""
+    """The entries of an image for the JSON (None if it is left out), its counts and problems."""
 
     image: dict | None = None
     annotation: dict | None = None
@@ -71,7 +71,7 @@ class _Outcome:
 def write_panoptic(
     source: Source, output: str | Path, *, skip_errors: bool = False, workers: int = 1
 ) -> PreparationReport:
-    """Writes a dataset that is seen under its name when it is complete.
+    """Writes a dataset. Its folder gets its name when it is complete.
 
     Args:
         source: what is to be written.
@@ -118,7 +118,7 @@ def write_panoptic(
 
 
 def _void_note(source: Source, images: Sequence[dict], void: int) -> list[str]:
-    """What void pixels mean where no category is stuff."""
+    """A note on void pixels in datasets without stuff."""
     if not void or not all(category["isthing"] for category in source.categories):
         return []
     share = void / sum(image["height"] * image["width"] for image in images)
@@ -156,7 +156,7 @@ def _outcomes(source: Source, folder: Path, workers: int) -> Generator[_Outcome]
 def _with_png_names(
     images: Iterable[AnnotatedImage],
 ) -> Iterator[tuple[AnnotatedImage, str | PreparationError]]:
-    """Each image with the name of its PNG, or with what forbids to write it."""
+    """Each image with the name of its PNG, or with the error that forbids to write it."""
     image_ids: set[int | str] = set()
     file_names: set[str] = set()
     png_names: set[str] = set()
@@ -167,7 +167,7 @@ def _with_png_names(
                 raise PreparationError(f"the image id {quoted(image_id)} is no number or text")
             file_name = check_file_name(annotated.image.get("file_name"))
             if image_id in image_ids or file_name in file_names:
-                raise PreparationError(f"{quoted(file_name)}: its name or id is another's as well")
+                raise PreparationError(f"{quoted(file_name)}: another image has its name or id")
         except PreparationError as error:
             yield annotated, error
             continue
