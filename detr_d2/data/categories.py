@@ -179,17 +179,20 @@ def resolve_classes(cfg: CfgNode) -> PanopticClasses | None:
             + _why_unknown(dataset_names)
         )
     classes = first_classes(dataset_names)
-    if classes is None:
-        return None
     for name in dataset_names:
-        others = classes_of(name) or classes
-        if (others.names, others.is_thing) != (classes.names, classes.is_thing):
+        others = classes_of(name)
+        if classes and others and not _are_same(classes, others):
             raise ValueError(
                 f"Dataset {name!r} of DATASETS has other classes than those before it, or in "
                 f"another order, or other things: {', '.join(others.names)}; before it: "
                 f"{', '.join(classes.names)}."
             )
     return classes
+
+
+def _are_same(classes: PanopticClasses, others: PanopticClasses) -> bool:
+    """Whether names, their order and things agree; dataset ids may differ."""
+    return (classes.names, classes.is_thing) == (others.names, others.is_thing)
 
 
 def _why_unknown(dataset_names: Sequence[str]) -> str:
