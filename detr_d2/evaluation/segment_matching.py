@@ -23,7 +23,7 @@ VOID = 0  # the id of pixels that belong to no segment
 
 @dataclass(frozen=True, eq=False)
 class Segments:
-    """The segments listed for one image; sequences of integers are taken, too, and kept as arrays.
+    """The segments listed for one image; any sequences of integers, kept as arrays.
 
     Attributes:
         ids: (N,) int64, all different; the values of the image's id map.
