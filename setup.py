@@ -83,6 +83,7 @@ setup(
             *SUBMIT,
             *WEB,
             "hypothesis>=6.80",
+            "mypy>=2.4",
             # The oracle of panoptic quality. Its metadata ask for numpy < 2, its code doesn't:
             # tools/setup_env.sh installs it without its dependencies.
             "panopticapi-lite>=0.2.0",

@@ -40,6 +40,6 @@ except ModuleNotFoundError as error:
 
 def __getattr__(name: str) -> object:
     """Says what is missing where names of this package are wanted and could not be imported."""
-    if name not in __all__:
+    if _missing is None or name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     raise ImportError(message_on_missing(_missing)) from _missing

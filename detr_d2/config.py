@@ -22,8 +22,8 @@ def add_detr_config(cfg: CfgNode) -> None:
     """Adds the keys of DETR to a Detectron2 config, with the values of the reference (R50)."""
     detr = cfg.MODEL.DETR = CfgNode()
 
-    # Classes of things and stuff together, without "no object". COCO panoptic has 80 + 53. 0: as
-    # many as the datasets of DATASETS have, or where these aren't, as MODEL.WEIGHTS holds.
+    # Number of classes, things and stuff together, without "no object". COCO panoptic has 80 + 53.
+    # 0 means as many as the datasets have, or MODEL.WEIGHTS if the datasets are missing.
     detr.NUM_CLASSES = 133
     # Most segments an image can have; each query predicts one or "no object".
     detr.NUM_QUERIES = 100
@@ -44,29 +44,30 @@ def add_detr_config(cfg: CfgNode) -> None:
     detr.DIM_FEEDFORWARD = 2048
     # Probability of dropout in attention, in feed-forward networks and after each block.
     detr.DROPOUT = 0.1
-    # Layer norm before each block (trains faster from scratch) and not after it (the reference).
+    # Whether layer norm comes before each block, which trains faster from scratch, and not after it
+    # as in the reference.
     detr.PRE_NORM = False
     # "sine" or "learned".
     detr.POSITION_EMBEDDING = "sine"
-    # Longest wavelength of the sines, as a multiple of the image's side. A low one (20, as DAB-DETR
-    # has) tells the cells of a small grid apart better; the reference has 10000.
+    # Longest wavelength of the sines, as a multiple of the image's side. A low one, such as 20 in
+    # DAB-DETR, separates the cells of a small grid better; the reference has 10000.
     detr.POSITION_TEMPERATURE = 10000.0
     # Names of the backbone's outputs, finest first, at strides 4, 8, 16 and 32 (16 when res5 is
     # dilated). The last one feeds the transformer, the others the mask head's laterals.
     detr.IN_FEATURES = ["res2", "res3", "res4", "res5"]
 
     # --- Loading ---
-    # Whether MODEL.WEIGHTS may be a model of other classes, queries or settings, to train on from:
-    # classes keep their rows by name, queries the first ones, and the rest starts fresh.
+    # Whether training may start from MODEL.WEIGHTS with other classes, queries or settings. Classes
+    # of known names and the first queries keep their rows; the rest starts with initial values.
     detr.RESIZE_ON_LOAD = False
 
     # --- Two-step training ---
-    # Whether the model predicts masks. Without, it is the bare detector.
+    # Whether the model predicts masks. Without masks, it is the bare detector.
     detr.MASK_ON = True
     # Whether everything but the mask head is fixed: no gradients, no dropout, no batch statistics.
     detr.FREEZE_DETECTOR = False
-    # A trained detector, path or URL, from which the stage "masks" starts. Empty: what the stage
-    # "boxes" of the same run left.
+    # Path or URL of a trained detector, from which the stage "masks" starts. If it is empty, the
+    # stage starts from the result of the stage "boxes" of the same run.
     detr.FROZEN_WEIGHTS = ""
 
     # --- Mask head (paper, section 4.2 and figure 8) ---
@@ -92,7 +93,7 @@ def add_detr_config(cfg: CfgNode) -> None:
     detr.MATCHER.COST_GIOU = 2.0
 
     # --- Losses ---
-    # Losses after every decoder layer, not only after the last.
+    # Whether there are losses after every decoder layer, and not only after the last.
     detr.AUX_LOSS = True
     detr.LOSS = CfgNode()
     # Weight of the cross-entropy of classes.
@@ -119,8 +120,8 @@ def add_detr_config(cfg: CfgNode) -> None:
     detr.TEST = CfgNode()
     # Queries compete for pixels only with a class probability above this.
     detr.TEST.SCORE_THRESH = 0.85
-    # What happens to several queries of one stuff class: "merged" keeps them as one segment;
-    # "reference" drops all but the first as the released code does, and its numbers need.
+    # What happens to several queries of one stuff class: "merged" joins them to one segment;
+    # "reference" keeps only the first, like the released code. Its published figures need this.
     detr.TEST.STUFF_MERGING = "reference"
     # Segments of at most this many pixels are dropped, and their pixels go to the others.
     detr.TEST.MIN_AREA = 4
@@ -128,12 +129,12 @@ def add_detr_config(cfg: CfgNode) -> None:
     detr.TEST.PANOPTIC_ON = True
     # Whether the output has "instances": the queries whose best class is a thing.
     detr.TEST.INSTANCES_ON = True
-    # Instances need a probability above this. 0 keeps all, as average precision wants.
+    # Instances need a probability above this. 0 keeps all, which is best for average precision.
     detr.TEST.INSTANCE_SCORE_THRESH = 0.0
     # Whether the output has "raw": all queries of the image, to be chosen from and merged again.
     detr.TEST.RAW_ON = False
-    # Images of each dataset, the first ones, that each evaluation draws (ground truth beside
-    # prediction), shrunk as those of reports are.
+    # How many images of each dataset, from the first one on, each evaluation draws: ground truth
+    # beside prediction, as small as the pictures of reports.
     detr.TEST.NUM_PICTURES = 4
     # Whether evaluation writes its predictions as COCO panoptic JSON and PNG.
     detr.TEST.SAVE_PREDICTIONS = False
@@ -146,10 +147,11 @@ def add_detr_config(cfg: CfgNode) -> None:
     cfg.SOLVER.STAGES = ["boxes", "masks"]
     # "ADAMW" or "SGD".
     cfg.SOLVER.OPTIMIZER = "ADAMW"
-    # Into how many parts each process divides its share of a batch, one after the other: as many
-    # times less memory for the same gradients. IMS_PER_BATCH stays the whole batch.
+    # Into how many parts each process divides its share of a batch. It computes one part after the
+    # other, with so many times less memory, and gets the same gradients. IMS_PER_BATCH stays the
+    # whole batch.
     cfg.SOLVER.ACCUMULATION_STEPS = 1
-    # The backbone learns at BASE_LR times this.
+    # The learning rate of the backbone is BASE_LR times this.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
     # The keys below replace their namesakes in SOLVER during the stage "masks".
     cfg.SOLVER.MASK_STAGE = CfgNode()
@@ -167,23 +169,23 @@ def add_detr_config(cfg: CfgNode) -> None:
     # those of Detectron2's built-in datasets, from $DETECTRON2_DATASETS, or else from ./datasets.
     cfg.DATASETS.PANOPTIC = []
     # Whether panoptic segments of things with iscrowd 1 are single objects, in training and in
-    # evaluation. Some tools mark everything so that was drawn with a brush.
+    # evaluation. Some tools mark everything that was drawn with a brush as a crowd.
     cfg.DATASETS.CROWDS_AS_THINGS = False
 
     # --- Image files, wherever they are read: to train, to evaluate, to predict, to check ---
-    # The largest value that pixels of 16 bits have: it becomes 255, and larger ones do, too. 4095
-    # for 12 bits, 1023 for 10, 16383 for 14. Of PNGs, TIFFs and arrays; other formats tell it.
+    # The largest value of pixels in PNGs, TIFFs and arrays of 16 bits; other formats tell it. This
+    # value and larger ones become 255. It is 1023 for 10 bits, 4095 for 12, and 16383 for 14.
     cfg.INPUT.DEEP_RANGE = 65535
-    # Whether images stay as they are stored, instead of being turned upright by their EXIF tag: for
-    # annotations that were drawn without regard to it.
+    # Whether images stay as they are stored and are not turned upright by their EXIF tag. Some
+    # annotations were drawn on images as they are stored.
     cfg.INPUT.IGNORE_EXIF = False
 
     # --- Augmentation, beside Detectron2's own INPUT keys ---
-    # How often a training image is cropped, between two resizes.
+    # Probability that a training image is cropped, between two resizes.
     cfg.INPUT.CROP_PROB = 0.5
-    # Shortest sides before the crop, of which one is drawn, in pixels.
+    # Shortest side before the crop, in pixels; one of these is drawn.
     cfg.INPUT.CROP_RESIZE = [400, 500, 600]
-    # Shortest and longest side of the crop, in pixels.
+    # The least and the greatest length of the crop's sides, in pixels.
     cfg.INPUT.CROP_RANGE = [384, 600]
 
     # --- Loading, beside Detectron2's own DATALOADER keys ---
@@ -191,7 +193,7 @@ def add_detr_config(cfg: CfgNode) -> None:
     # "skip" logs the file and draws another image instead. Evaluation always stops.
     cfg.DATALOADER.ON_ERROR = "raise"
     # Largest share of the training images that may be skipped; beyond it training stops. Each
-    # process of a distributed run counts the images that it meets, for all of its workers.
+    # process of a distributed run counts the images that it and its workers meet.
     cfg.DATALOADER.MAX_SKIPPED = 0.05
 
     for old_name, new_name in RENAMED_KEYS.items():

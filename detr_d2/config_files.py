@@ -1,4 +1,4 @@
-"""Where config files are: those that come with the package, and anybody's own."""
+"""Finding config files: those that come with the package, and one's own."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from detectron2.utils.file_io import PathManager
 def config_file(name: str) -> str:
     """Path of a config that comes with the package, e.g. ``config_file("detr_panoptic.yaml")``.
 
-    Works in a checkout as well as in an installed wheel. The name may begin with the folder's,
+    The config is found in a checkout and in an installed wheel. The name may begin with
     ``configs/``, as paths in a checkout do.
 
     Raises:
-        FileNotFoundError: no such config; the message lists those there are.
+        FileNotFoundError: there is no such config; the message lists all configs.
     """
     package = Path(__file__).resolve().parent
     roots = (package / "configs", package.parent / "configs")
@@ -30,9 +30,9 @@ def config_file(name: str) -> str:
 
 
 def find_config_file(path: str) -> str:
-    """The path itself if it is a file's, else that of the config of this name in the package.
+    """The path itself if a file is there, else the path of the package's config of this name.
 
     Raises:
-        FileNotFoundError: it is neither; the message lists what comes with the package.
+        FileNotFoundError: there is neither; the message lists the configs of the package.
     """
     return path if PathManager.isfile(path) else config_file(path)

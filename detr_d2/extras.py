@@ -1,26 +1,26 @@
-"""Optional packages, and what to say where they are missing."""
+"""Optional packages, and messages for environments that lack them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-# What no extra brings, see setup.py.
+# Packages that no extra installs, see setup.py.
 BASIS = ("torch", "torchvision", "detectron2")
-# What pip's extras are called in a checkout, which pip doesn't know by its name.
+# In a checkout, pip doesn't know the package by its name.
 _IN_A_CHECKOUT = "or in a checkout pip install -e '.[{extra}]'"
 
 
 def require_extra(extra: str, who_needs: str, names: Sequence[str]) -> None:
-    """Makes sure that packages of an extra are there, without importing them.
+    """Makes sure that packages of an extra are installed, without importing them.
 
     Args:
         extra: its name in setup.py.
         who_needs: how the message begins, such as "Benchmarks need".
-        names: modules.
+        names: of the modules.
 
     Raises:
-        ImportError: the message names those that are missing, and the command that brings them.
+        ImportError: the message names the missing ones and the command that installs them.
     """
     missing = [name for name in names if not _is_installed(name)]
     if missing:
@@ -31,9 +31,9 @@ def require_extra(extra: str, who_needs: str, names: Sequence[str]) -> None:
 
 
 def message_on_missing(error: ModuleNotFoundError) -> str:
-    """What to do about a module that an import did not find, for people."""
+    """Tells people what to do about a module that an import did not find."""
     missing = (error.name or "").partition(".")[0]
-    if missing in ("", "detr_d2"):  # a fault of ours, which another package doesn't mend
+    if missing in ("", "detr_d2"):  # our own fault, which no package mends
         return str(error)
     basis = [name for name in BASIS if name == missing or not _is_installed(name)]
     if basis:
@@ -54,5 +54,5 @@ def message_on_missing(error: ModuleNotFoundError) -> str:
 def _is_installed(name: str) -> bool:
     try:
         return find_spec(name) is not None
-    except ValueError:  # what find_spec says of modules that were blocked
+    except ValueError:  # find_spec raises it for modules that were blocked
         return False

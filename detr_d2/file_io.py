@@ -1,6 +1,6 @@
-"""Files that the whole project reads and writes: whole or not at all, and JSON; what they say.
+"""Reading and writing files: written as a whole or not at all, JSON, and quotes for messages.
 
-A file is on the disk as a whole or not at all, whenever the process or the machine dies.
+Even if the process or the machine dies, a file is on the disk as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import os
 import re
 import reprlib
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,15 +25,15 @@ _TEMPORARY = re.compile(r".+\.\d+\.tmp")
 def written_whole(path: str | Path, mode: str = "wb") -> Iterator[IO]:
     """Opens a file that appears under its name once all of it is on the disk.
 
-    Until then it has a temporary name in the same folder. What had its name before stays if
-    anything goes wrong.
+    Until then it has a temporary name in the same folder. If anything goes wrong, an older file of
+    this name stays as it is.
 
     Args:
         path: local; its folder exists.
         mode: "wb" or "w".
 
     Raises:
-        OSError: it can't be written, in all the ways that torch has to say so.
+        OSError: it can't be written, also where torch raises an error of its own for that.
     """
     path = Path(path)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -40,7 +41,7 @@ def written_whole(path: str | Path, mode: str = "wb") -> Iterator[IO]:
         with open(temporary, mode) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())  # else the name could outlive a power cut, and the content not
+            os.fsync(file.fileno())  # else a power cut could leave the name without the content
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
@@ -53,16 +54,39 @@ def written_whole(path: str | Path, mode: str = "wb") -> Iterator[IO]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def folder_written_whole(path: str | Path) -> Iterator[Path]:
+    """Makes a folder that appears under its name once the block has filled it.
+
+    Until then it has a temporary name beside that one. It is removed if anything goes wrong.
+
+    Args:
+        path: local; an empty folder may be there already. Its parent is made if it is missing.
+
+    Raises:
+        OSError: something else is there, or the folder can't be made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield unfinished
+        unfinished.chmod(0o755)
+        unfinished.rename(path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
 def read_json(path: str | Path) -> Any:
     """The content of a JSON file in UTF-8, with or without a byte-order mark.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is no JSON; the message names it.
+        OSError: the file cannot be read.
+        ValueError: it is no JSON; the message names the file.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, nested without end
+    except (ValueError, RecursionError) as error:  # neither JSON nor UTF-8, or nested too deeply
         raise ValueError(f"{path}: cannot be read as JSON ({error}).") from error
 
 
@@ -70,21 +94,21 @@ def write_json_atomically(content: Any, path: str | Path) -> None:
     """Writes JSON so that readers see the whole file or none of it.
 
     Raises:
-        OSError: it can't be written; what had its name before stays.
+        OSError: it can't be written; an older file of this name stays as it is.
     """
     with written_whole(path, "w") as file:
         json.dump(content, file)
 
 
 def check_writable(folder: str | Path, name: str) -> None:
-    """Makes sure that files can be made in a folder, which is made where it isn't there.
+    """Makes sure that files can be written to a folder. A missing folder is made.
 
     Args:
         folder: local.
         name: the key that names it, for messages.
 
     Raises:
-        OSError: they can't.
+        OSError: no file can be written.
     """
     try:
         os.makedirs(folder, exist_ok=True)
@@ -99,19 +123,19 @@ def check_writable(folder: str | Path, name: str) -> None:
 
 
 def remove_unfinished(folder: str | Path) -> None:
-    """Removes what killed processes left of files that they hadn't finished."""
+    """Removes the unfinished files that killed processes have left."""
     for path in Path(folder).glob("*.tmp"):
         if _TEMPORARY.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
 
 def quoted(said: object) -> str:
-    """What a file says, for messages: never long, and nothing that a terminal would act on."""
+    """A value from a file as messages show it: short, and without control characters."""
     return _short.repr(said)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes a renaming last. Some file systems don't offer that, and need none."""
+    """Writes a renaming to the disk. File systems that don't offer this don't need it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -125,7 +149,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _first_os_error(error: BaseException | None) -> OSError | None:
-    """What the system said: torch puts an error of its own in front of it, or behind."""
+    """The system's own error, which may be the context of one that torch raises."""
     while error is not None and not isinstance(error, OSError):
         error = error.__context__
     return error

@@ -1,4 +1,4 @@
-"""Names of packages that are imported when they are first asked for."""
+"""Names in a package whose modules are imported on first use."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from importlib import import_module
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
-    """The ``__getattr__`` of a package some of whose names need Detectron2 and others don't.
+    """Makes the ``__getattr__`` of a package in which only some names need Detectron2.
 
     Args:
         package: its ``__name__``.
-        homes: for each such name the module of the package that defines it.
+        homes: for each of these names, the module of the package that defines it.
     """
 
     def look_up(name: str) -> object:

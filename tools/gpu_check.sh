@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Everything that wants a GPU, checked in at most 4 minutes and without a network. Writes
-# gpu_check.json and gpu_check.md into output/gpu_check, or where --output says. Arguments go to
-# benchmarks/gpu_check.py.
+# Checks everything that needs a GPU, in at most 4 minutes and without a network. It writes
+# gpu_check.json and gpu_check.md to output/gpu_check, or to the folder after --output. Arguments go
+# to benchmarks/gpu_check.py.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 python="${DETR_D2_VENV:-.venv}/bin/python"

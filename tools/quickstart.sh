@@ -9,7 +9,7 @@ tools/setup_env.sh
 python="${DETR_D2_VENV:-.venv}/bin/python"
 "$python" tools/train_net.py --config-file "$config" OUTPUT_DIR "$output" "$@"
 cp "$output/masks/pictures/shapes_panoptic_val.png" "$output/validation.png"
-# How it sees an image, and where it fails.
+# Two pages show how the model sees an image, and where it fails.
 model=(MODEL.WEIGHTS "$output/masks/model_final.pth")
 "$python" tools/explain.py --config-file "$config" --output "$output/explained" "${model[@]}"
 "$python" tools/train_net.py --config-file "$config" --eval-only --report OUTPUT_DIR "$output" \

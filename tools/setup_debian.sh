@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs from Debian's or Ubuntu's packages what pip can't bring. Needs root.
+# Installs packages of Debian or Ubuntu that pip doesn't have. Needs root.
 #
 #   tools/setup_debian.sh libraries    system libraries that OpenCV loads
 #   tools/setup_debian.sh browser      Chromium and its driver, with which tests open pages; without
@@ -32,7 +32,7 @@ case ${1-} in
 esac
 is_there && exit
 command -v apt-get >/dev/null ||
-  fail "this is no Debian or Ubuntu: install yourself what it calls ${packages[*]}"
+  fail "this is neither Debian nor Ubuntu: install yourself what they call ${packages[*]}"
 [[ $EUID == 0 ]] || fail "needs root: sudo tools/setup_debian.sh $1"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT

@@ -6,9 +6,9 @@
 #   tools/setup_env.sh lower-bounds    the same in the oldest versions that setup.py admits
 #
 # The environment is the folder .venv of the checkout, or the one that DETR_D2_VENV names (a relative
-# path starts at the checkout). PYTHON names the Python to make it with; without, the newest one that
-# works is taken. A call that finds everything in place returns at once; after an interruption the
-# next call starts afresh.
+# path starts at the checkout). PYTHON names the Python to make it with; without it, the newest one
+# that works is taken. A call that finds everything in place returns at once; after an interruption
+# the next call starts again from the beginning.
 set -euo pipefail
 
 # Tool versions: uv unpacks several packages at a time and shares them between environments through
@@ -42,8 +42,8 @@ log=$state/log.txt
 
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
 
-# The hash of all that the environment at a level ($1) depends on. The checkout's path is a part of
-# it since detr_d2 is installed as a link to the checkout.
+# Prints the hash of everything on which the environment at a level ($1) depends. The checkout's path
+# is a part of it, since detr_d2 is installed as a link to the checkout.
 fingerprint() {
   local files=("requirements/$1.txt" setup.py tools/setup_env.sh)
   [[ $1 != test ]] || files+=(requirements/runtime.txt)
@@ -52,7 +52,7 @@ import hashlib, sys
 print(hashlib.sha256(repr(sys.version_info[:2]).encode() + sys.stdin.buffer.read()).hexdigest())'
 }
 
-# Whether the environment is whole, perhaps outdated, and of a Python that will do, the one asked for.
+# Whether the environment is complete, even if outdated, and has a suitable Python, the one asked for.
 is_sound() {
   local version
   [[ ! -e $state/unfinished ]] && version=$(version_of "$venv_python") &&
@@ -69,7 +69,7 @@ is_current() {
 oldest="(3, 11)" newest="(3, 14)" pythons="3.11, 3.12, 3.13 or 3.14"
 [[ $level != lower-bounds ]] || newest=$oldest pythons=3.11 # newer ones have no wheels that old
 
-# Prints what rules a Python out, and nothing if it will do. Running it is the only proof: version
+# Prints why a Python can't be used, and nothing if it can. Only running it proves that: version
 # managers put commands on the path for Pythons that are not there.
 objection_to() {
   "$1" -c '
@@ -150,8 +150,8 @@ install_detectron2() {
   local folder=$state/download wheel sha256
   rm -rf "$folder"
   say "installing Detectron2"
-  # The wheel is tagged for Python 3.10 because of compiled operators that DETR has no use for, and
-  # that Detectron2 does without. The rest of it is Python, hence the new name.
+  # The wheel has a tag for Python 3.10, because of compiled operators that DETR does not use and
+  # Detectron2 can do without. The rest of it is pure Python, hence the new name.
   run "$venv_python" -m pip download --no-deps --only-binary=:all: --python-version 3.10 \
     --progress-bar off --dest "$folder" "sal-detectron2==$detectron2" || give_up "downloading Detectron2"
   wheel=$folder/sal_detectron2-$detectron2-py3-none-any.whl
@@ -159,13 +159,13 @@ install_detectron2() {
   sha256=$("$venv_python" -c 'import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' "$wheel")
   [[ $sha256 == "$detectron2_sha256" ]] ||
     fail "the wheel sal-detectron2 $detectron2 that the package index gave is not the one tested: its sha256 should be $detectron2_sha256 and is $sha256; check which index pip uses"
-  # Without what it declares, numpy < 2 for one: all that it imports is in requirements/.
+  # Without its declared dependencies, such as numpy < 2: requirements/ has all that it imports.
   install --no-deps "$wheel" || give_up "installing Detectron2"
   rm -r "$folder"
 }
 
-# Python compiles what it imports, once. An installer would compile all 14,000 files, most of which
-# nobody imports; and with PYTHONDONTWRITEBYTECODE set, every process would compile all anew.
+# Python compiles a file when it is first imported. An installer would compile all 14,000 files, and
+# most of them are never imported. With PYTHONDONTWRITEBYTECODE, every process would compile again.
 check_imports() {
   local modules="torch._dynamo, torchvision, torch.utils.tensorboard, scipy.optimize, cv2, panopticapi.evaluation, fvcore.nn, detectron2.engine, detectron2.evaluation, detectron2.utils.visualizer"
   [[ $level == runtime ]] || modules+=", pytest, hypothesis, timm, transformers.models.detr.modeling_detr"
@@ -212,7 +212,7 @@ install -r "requirements/$level.txt" || give_up "installing requirements/$level.
 install --no-deps -e . || give_up "installing detr_d2"
 say "importing them for the first time"
 check_imports
-case $level in # an environment of the oldest versions is no longer one of the tested ones, and back
+case $level in # an environment has either the oldest versions or the pinned ones
   lower-bounds) rm -f "$state"/{runtime,test} ;;
   *) rm -f "$state/lower-bounds" && fingerprint runtime >"$state/runtime" ;;
 esac

@@ -141,7 +141,7 @@ def _own_classes(description: Mapping, weights: StateDict) -> PanopticClasses | 
 
     Colours are decoration: where they make no sense, those that classes without any have.
     """
-    parts = [description.get(key) for key in ("class_names", "dataset_ids", "is_thing")]
+    parts: list[Any] = [description.get(key) for key in ("class_names", "dataset_ids", "is_thing")]
     num_classes = len(weights.get(f"{CLASS_HEAD}bias", ())) - 1
     for part, kind in zip(parts, (str, int, bool), strict=True):
         if not isinstance(part, list) or {type(value) for value in part} != {kind}:

@@ -31,7 +31,7 @@ class RowPlan:
         warning: what the user should know, or empty.
     """
 
-    rows: list[int | None]
+    rows: Sequence[int | None]
     reason: str = ""
     warning: str = ""
 
@@ -109,7 +109,7 @@ def plan_rows(
             return RowPlan(list(range(head.num_rows)), warning=warning)
     elif head.has_coco_ids:
         misfit = _not_coco(head, classes)
-        if not misfit:
+        if classes is not None and not misfit:
             return _rows_of_ids(head, classes)
     else:
         misfit = f"the file has {last} classes, MODEL.DETR.NUM_CLASSES is {num_classes}"

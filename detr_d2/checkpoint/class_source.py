@@ -42,8 +42,9 @@ def run_classes(cfg: CfgNode) -> PanopticClasses | None:
         classes = resolve_classes(cfg)
     else:
         classes = _classes_of_weights(cfg, names)
-    for name in absent if classes is not None else ():
-        lend(name, class_metadata(classes.categories()))
+    if classes is not None:
+        for name in absent:
+            lend(name, class_metadata(classes.categories()))
     return classes
 
 

@@ -5,7 +5,7 @@ Axes: K classes of the model, Q queries of the model, D its width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -186,7 +186,7 @@ def _take_rows(
     fitted: Fitted,
     model: Mapping[str, torch.Tensor],
     name: str,
-    rows: list[int | None],
+    rows: Sequence[int | None],
     reason: str,
 ) -> None:
     """Takes rows of a tensor; None is a row that keeps the model's initial values."""

@@ -13,8 +13,8 @@ from detectron2.config import CfgNode
 from detr_d2.checkpoint.checkpoint_errors import CheckpointError, brief
 
 # What all of torchvision's ResNets were made with, and all DETRs of others.
-OF_TORCHVISION = {"stride_in_1x1": False, "input_format": "RGB"}
-OF_DETR = {"position_temperature": 10000.0, "attention_softmax": "joint"}
+OF_TORCHVISION: dict[str, Any] = {"stride_in_1x1": False, "input_format": "RGB"}
+OF_DETR: dict[str, Any] = {"position_temperature": 10000.0, "attention_softmax": "joint"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class ModelSettings:
         """From the arguments that the reference's training saves; its softmax is always joint."""
         said = {} if args is None else {name: _plain(x) for name, x in vars(args).items()}
         dilation, position_embedding = said.get("dilation"), said.get("position_embedding")
-        positions = {"v2": "sine", "v3": "learned"}
+        positions: dict[str | None, str] = {"v2": "sine", "v3": "learned"}
         return cls(
             num_heads=said.get("nheads"),
             pre_norm=said.get("pre_norm"),

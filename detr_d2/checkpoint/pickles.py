@@ -9,7 +9,7 @@ import re
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from detr_d2.checkpoint.checkpoint_errors import CheckpointError, brief
 
@@ -46,13 +46,15 @@ def globals_of(path: Path) -> list[str]:
     return names
 
 
-def _names_in(file: BinaryIO) -> list[str]:
+def _names_in(file: IO[bytes]) -> list[str]:
     """The functions and classes in the next pickle of a file, by its opcodes alone."""
-    names, memo, texts = [], {}, [None, None]  # the last two texts are the halves of a name
+    names: list[str] = []
+    memo: dict[Any, str | None] = {}
+    texts: list[str | None] = [None, None]  # the last two are the halves of a name
     try:
         for opcode, argument, _ in pickletools.genops(file):
             if opcode.name in ("GLOBAL", "INST"):
-                names.append(argument.replace(" ", "."))
+                names.append(str(argument).replace(" ", "."))
             elif opcode.name == "STACK_GLOBAL":
                 names.append(f"{texts[-2]}.{texts[-1]}")
             elif opcode.name == "MEMOIZE" or opcode.name.endswith("PUT"):
@@ -134,7 +136,7 @@ def read_arrays(file: BinaryIO) -> Any:
     """
     for opcode, argument, position in pickletools.genops(file):
         # The unpickler makes room for as many, and damaged bytes may say billions.
-        if opcode.name.endswith("PUT") and argument > position:
+        if opcode.name.endswith("PUT") and int(argument or 0) > int(position or 0):
             raise ValueError("numbers that make no sense")
     file.seek(0)
     return _ArrayUnpickler(file, encoding="latin1").load()

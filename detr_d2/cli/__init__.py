@@ -1,8 +1,9 @@
-"""The commands ``detr-d2 <command>``, each a module; ``tools/*.py`` run the same code.
+"""The commands ``detr-d2 <command>``: each is a module, and ``tools/*.py`` run the same code.
 
-A command's module has its help as its docstring, ``add_arguments(parser)`` and ``run(args)``, which
-returns an exit status or None for 0. Where arguments depend on each other, ``check_arguments(args,
-parser)`` looks at them. What is heavy is imported by ``run``: until then, arguments may be wrong.
+The docstring of a module is the help of its command. ``add_arguments(parser)`` declares arguments,
+and ``run(args)`` returns an exit status, or None for 0. A module may have ``check_arguments(args,
+parser)``, which refuses arguments that don't go together. ``run`` imports heavy modules, so that
+wrong arguments are reported at once.
 """
 
 from detr_d2.cli.program import main, tool_main

@@ -1,9 +1,9 @@
-"""Looks for all that would break or bias training in a panoptic dataset.
+"""Looks for everything that would break or bias training in a panoptic dataset.
 
 detr-d2 check --config-file detr_panoptic.yaml --output report.json
 detr-d2 check --image-root FOLDER --panoptic-root FOLDER --panoptic-json FILE
 
-Reads every image and every panoptic PNG. The exit status is 1 where something would break.
+The command reads every image and every panoptic PNG. Its exit status is 1 if something would break.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from detr_d2.cli.shared import add_config_file, add_overrides
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the datasets, by a config or by their files."""
+    """Adds the datasets, which a config or their files tell."""
     add_config_file(parser, "check its DATASETS.TRAIN and TEST: ", required=False)
     parser.add_argument("--image-root", metavar="FOLDER")
     parser.add_argument("--panoptic-root", metavar="FOLDER")
@@ -26,13 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=os.cpu_count(),
         metavar="N",
-        help="processes that read images (default: the number of cores; 0: this one)",
+        help="processes that read images (default: the number of cores; 0: only this one)",
     )
     add_overrides(parser)
 
 
 def check_arguments(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Wants either a config or all three paths."""
+    """Requires either a config or all three paths."""
     paths = (args.image_root, args.panoptic_root, args.panoptic_json)
     if bool(args.config_file) == any(paths) or any(paths) != all(paths):
         parser.error("give --config-file, or --image-root, --panoptic-root and --panoptic-json")
@@ -41,12 +41,12 @@ def check_arguments(args: argparse.Namespace, parser: argparse.ArgumentParser) -
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints a report on each dataset; the status is 1 where something would break."""
+    """Prints a report on each dataset; the status is 1 if something would break."""
     from detr_d2.config import load_config
     from detr_d2.data.check import check_dataset, check_datasets, write_reports
     from detr_d2.data.image_file import ImageOptions
 
-    # Without a config, that of the project's own values.
+    # Without a file, the config has the default values.
     cfg = load_config(args.config_file, args.opts)
     if args.config_file:
         found = check_datasets(cfg, args.workers)

@@ -2,9 +2,9 @@
 
 detr-d2 convert SOURCE OUTPUT
 
-Nothing needs converting before it is used: MODEL.WEIGHTS takes all kinds as they are. This shows
-what is in a file, and writes it once and for all. SOURCE is a file, a folder of Hugging Face, or
-the URL of either.
+No file has to be converted before it is used: MODEL.WEIGHTS takes all kinds as they are. This
+command shows what is in a file, and writes it with this project's names. SOURCE is a file, a folder
+of Hugging Face, or the URL of either.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from detr_d2.cli.shared import show_log
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what is converted, to what, and for which classes."""
+    """Adds the source, the output, and the dataset whose classes are kept."""
     parser.add_argument("source", metavar="SOURCE")
-    parser.add_argument("output", metavar="OUTPUT", help="a .pth file that isn't there yet")
+    parser.add_argument("output", metavar="OUTPUT", help="a new .pth file")
     parser.add_argument(
         "--dataset",
         metavar="NAME",
         help="cut a class head by COCO's ids to the classes of this dataset, e.g. "
-        "coco_2017_val_panoptic; without, all rows are kept",
+        "coco_2017_val_panoptic; without it, all rows are kept",
     )
     parser.add_argument("--tensors", action="store_true", help="show every tensor, not modules")
 

@@ -16,7 +16,7 @@ import argparse
 from detr_d2.cli.shared import add_model, load_model_config
 
 VIEWS = {
-    "instance": "things alone",
+    "instance": "only things",
     "semantic": "classes, without instances",
     "boxes": "boxes of things",
     "masks": "one picture for each segment, in a grid (images)",
@@ -24,7 +24,7 @@ VIEWS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what is shown, how, and where it goes."""
+    """Adds the input, the view and the output."""
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--input", nargs="+", help="images and videos: files, folders or globs")
     source.add_argument("--webcam", nargs="?", const=0, type=int, metavar="N", help="default: 0")
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     view = parser.add_mutually_exclusive_group()
     for name, what in VIEWS.items():
         view.add_argument(f"--{name}", action="store_const", const=name, dest="view", help=what)
-    view.add_argument("--mask", type=int, metavar="ID", help="the segment of this id alone")
+    view.add_argument("--mask", type=int, metavar="ID", help="only the segment of this id")
     parser.add_argument(
         "--save-panoptic",
         action="store_true",
@@ -46,13 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check_arguments(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Asks for the output where something is to be written."""
+    """Requires the output if something is written."""
     if args.output is None and (args.input or args.save_panoptic):
         parser.error("--output is missing: the folder where pictures go")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predicts; the status is 1 where something was left out."""
+    """Predicts; the status is 1 if something was left out."""
     from detr_d2.apps.demo import DemoOptions, predict_files, predict_webcam
 
     options = DemoOptions(

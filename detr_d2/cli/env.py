@@ -1,8 +1,8 @@
-"""Lists versions, devices and the Detectron2 in use: what a report of a bug should have.
+"""Lists versions, devices and the Detectron2 in use, for reports of bugs.
 
 detr-d2 env
 
-Where Detectron2 is there, its own list follows. Of that, detectron2._C is not needed.
+If Detectron2 is installed, its own list follows. It may lack detectron2._C, which isn't needed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PACKAGES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds none."""
+    """Adds no arguments."""
 
 
 def run(args: argparse.Namespace) -> None:

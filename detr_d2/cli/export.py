@@ -1,4 +1,4 @@
-"""Exports a model to one file that other runtimes run, merging and all.
+"""Exports a model, with the merging of masks, to one file that other runtimes run.
 
 detr-d2 export --config-file detr_panoptic.yaml --output detr.onnx MODEL.WEIGHTS model.pth
 
@@ -23,19 +23,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         type=int,
         metavar=("H", "W"),
-        help="for runtimes that need one: the only size of images; without, any",
+        help="the only size of images, for runtimes that need one; without it, any size",
     )
     parser.add_argument(
         "--top-k",
         type=int,
         metavar="K",
-        help="make masks of the K best queries; without, of those that compete for pixels, or of "
-        "all (raw)",
+        help="make masks of the K best queries; without it, of those that compete for pixels, or "
+        "of all (raw)",
     )
     parser.add_argument(
         "--triton",
         metavar="FOLDER",
-        help="a model repository of Triton that gets the model and its config.pbtxt as well",
+        help="also write the model and its config.pbtxt to this model repository of Triton",
     )
     add_model(parser)
 

@@ -6,15 +6,16 @@ detr-d2 prepare cityscapes  FOLDER  OUTPUT --images FOLDER [--categories FILE]
 detr-d2 prepare labelme     FOLDER  OUTPUT [--images FOLDER] [--stuff LABEL ...] [--ignore ...]
 detr-d2 prepare split       JSON    OUTPUT [--val 0.1] [--seed 0]
 
-OUTPUT is a new folder. The first four write panoptic.json and panoptic/*.png into it, all of it or
-nothing; the last one panoptic_train.json and panoptic_val.json. Images stay where they are.
+OUTPUT is a new folder. The first four write panoptic.json and panoptic/*.png into it, completely or
+not at all. The last one writes panoptic_train.json and panoptic_val.json. Images stay where they
+are.
 
-Where annotations overlap, things lie on crowds, crowds on stuff; of two of the same kind the
-smaller lies on top, of two of the same size the one that is annotated first. Segments of which
-nothing is left visible are dropped and counted.
+Where annotations overlap, things lie on crowds, and crowds on stuff. Of two annotations of one
+kind, the smaller one lies on top; if both have the same size, the first one does. Segments without
+a visible pixel are dropped and counted.
 
 A file of categories is a JSON list as COCO has it, or a JSON with such a list as "categories":
-[{"id": 1, "name": "person", "isthing": 1, "color": [220, 20, 60]}, ...]; colours may be missing.
+[{"id": 1, "name": "person", "isthing": 1, "color": [220, 20, 60]}, ...]. Colours may be missing.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     def add(name: str, first: str, about: str) -> argparse.ArgumentParser:
         source = sources.add_parser(name, help=about, description=about)
         source.add_argument(first, metavar="JSON" if "json" in first else "FOLDER")
-        source.add_argument("output", metavar="OUTPUT", help="a folder that isn't there yet")
+        source.add_argument("output", metavar="OUTPUT", help="a new folder")
         return source
 
     instances = add("instances", "json_file", "COCO's instance JSON: polygons, RLEs, crowds")
@@ -39,23 +40,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     split = add("split", "panoptic_json", "a panoptic JSON, into training and validation")
 
     instances.add_argument(
-        "--semantic", metavar="FOLDER", help="semantic PNGs of the stuff, named as the images"
+        "--semantic", metavar="FOLDER", help="semantic PNGs of the stuff, named like the images"
     )
     for source in (semantic, cityscapes):
         source.add_argument("--images", required=True, metavar="FOLDER")
     for source in (instances, labelme):
         source.add_argument(
-            "--images", metavar="FOLDER", help="where they are not beside the JSON or JSONs"
+            "--images", metavar="FOLDER", help="needed if the images are not beside the JSON"
         )
         source.add_argument(
             "--background",
             metavar="NAME",
-            help="a new category of stuff for all that isn't annotated; without, that is void",
+            help="a new category of stuff for pixels without annotation; without it, they are void",
         )
     instances.add_argument(
         "--crowds-as-things",
         action="store_true",
-        help="crowds of things are single objects, as brush masks that a tool marks iscrowd",
+        help="read crowds of things as single objects, such as brush masks that are marked iscrowd",
     )
     instances.add_argument("--categories", metavar="FILE", help="instead of the JSON's own")
     semantic.add_argument("--categories", required=True, metavar="FILE")
@@ -63,13 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     labelme.add_argument(
         "--categories",
         metavar="FILE",
-        help="their names are the labels; without, labels are numbered as they appear",
+        help="their names are the labels; without it, labels are numbered as they appear",
     )
     for source in (instances, semantic):
         source.add_argument(
             "--mapping",
             metavar="FILE",
-            help='JSON {"pixel value": category id, or null for void}; without, pixels are ids',
+            help='JSON {"pixel value": category id, or null for void}; without it, pixels are ids',
         )
     for source, what in (
         (instances, "values of semantic pixels"),
@@ -85,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="ID",
-        help="categories of which each connected component is an instance",
+        help="categories whose connected components are instances",
     )
     semantic.add_argument(
         "--min-area",
@@ -112,10 +113,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         source.add_argument(
             "--png-suffix",
             default=png_suffix,
-            help="what names of PNGs have more than the images', before .png (%(default)r)",
+            help="the end of PNGs' names, before .png, that images' names lack (%(default)r)",
         )
         source.add_argument(
-            "--image-suffix", default=image_suffix, help="the same of images (%(default)r)"
+            "--image-suffix",
+            default=image_suffix,
+            help="the end of images' names that PNGs' names lack (%(default)r)",
         )
     for source in (instances, semantic, cityscapes, labelme):
         source.add_argument(
@@ -137,7 +140,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints what was made; the status is 1 where something was left out."""
+    """Prints what was made; the status is 1 if something was left out."""
     from detr_d2.data import prepare as preparation
 
     sources = {

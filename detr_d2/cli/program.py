@@ -1,4 +1,4 @@
-"""``detr-d2`` itself: which commands there are, and how each ends."""
+"""The program ``detr-d2``: its commands, their errors and their exit status."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ COMMANDS = {
     "check": "look for what is wrong with a dataset",
     "convert": "convert a checkpoint of any kind",
     "export": "write a model as one file for other runtimes",
-    "deploy": "predict with such a file, without PyTorch",
+    "deploy": "predict with an exported file, without PyTorch",
     "submit": "submit a training to a SLURM cluster",
     "env": "list versions and devices, for reports of bugs",
 }
-# What a shell expects of a program that Ctrl-C has ended.
+# The exit status that shells expect of a program that Ctrl-C has ended.
 INTERRUPTED = 130
 
 
@@ -75,7 +75,7 @@ def run_command(command: str, argv: Sequence[str], program: str) -> int:
     Args:
         command: its name.
         argv: its arguments.
-        program: what people have typed to run it.
+        program: what people typed to run it.
 
     Returns:
         The exit status.
@@ -92,7 +92,7 @@ def run_module(name: str, argv: Sequence[str], program: str) -> int:
     Args:
         name: of the module.
         argv: its arguments.
-        program: what people have typed to run it.
+        program: what people typed to run it.
 
     Returns:
         The exit status.
@@ -108,7 +108,7 @@ def run_module(name: str, argv: Sequence[str], program: str) -> int:
     except (ImportError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     except KeyError as error:
-        # Detectron2's catalogs say in a sentence what they lack. Another key is a fault of ours.
+        # Detectron2's catalogs raise it with a sentence. Any other one is a bug of ours.
         sentence = str(error.args[0]) if error.args else ""
         if " " not in sentence:
             raise

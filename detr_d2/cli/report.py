@@ -3,9 +3,9 @@
 detr-d2 report RUN [RUN2] --config-file FILE
 detr-d2 report RUN [RUN2] --dataset NAME
 
-RUN is a folder with predictions.json and predictions/, as evaluation writes it with
-MODEL.DETR.TEST.SAVE_PREDICTIONS True, or the OUTPUT_DIR that it was run with. The model itself
-gives a report that knows more: detr-d2 train --eval-only --report.
+RUN is a folder with predictions.json and predictions/, which evaluation writes with
+MODEL.DETR.TEST.SAVE_PREDICTIONS True, or the OUTPUT_DIR of that evaluation. With the model itself,
+detr-d2 train --eval-only --report writes a report that shows more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from detr_d2.cli.shared import add_config_file, show_log
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the runs, and what tells their dataset."""
+    """Adds the runs and their dataset."""
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="one or two")
     add_config_file(parser, "of the runs, tells the dataset and the threshold: ", required=False)
     parser.add_argument("--dataset", metavar="NAME", help="a registered dataset")
@@ -27,9 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check_arguments(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Wants one run or two, and a dataset."""
+    """Requires one run or two, and a dataset."""
     if len(args.runs) > 2:
-        parser.error("one RUN, or two")
+        parser.error("give one RUN, or two")
     if not (args.config_file or args.dataset):
         parser.error("name the dataset: --config-file FILE or --dataset NAME")
 
@@ -57,5 +57,8 @@ def run(args: argparse.Namespace) -> None:
             dataset = cfg.DATASETS.TEST[0]
     last = args.runs[-1]
     output = args.output or (last if last.is_dir() else last.parent)
-    options = {"score_thresh": score_thresh, "image_options": image_options}
-    print(report_on_saved(args.runs, dataset, output, **options))
+    print(
+        report_on_saved(
+            args.runs, dataset, output, score_thresh=score_thresh, image_options=image_options
+        )
+    )

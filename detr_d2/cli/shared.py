@@ -17,7 +17,7 @@ def add_config_file(
     Args:
         group: a parser or a group of arguments.
         what: the help's beginning, on what the file is for.
-        required: whether the command does nothing without.
+        required: whether the command needs it.
     """
     group.add_argument(
         "--config-file",
@@ -29,7 +29,7 @@ def add_config_file(
 
 
 def add_overrides(group: argparse._ActionsContainer) -> None:
-    """Adds ``opts``, which takes all that is left: keys of the config and their values."""
+    """Adds ``opts``, which takes all remaining arguments: keys of the config and their values."""
     group.add_argument(
         "opts",
         nargs=argparse.REMAINDER,
@@ -39,7 +39,7 @@ def add_overrides(group: argparse._ActionsContainer) -> None:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Adds what tells a trained model: its config, and at the end keys that change it."""
+    """Adds the arguments of a trained model: its config, and at the end keys that change it."""
     add_config_file(parser)
     add_overrides(parser)
 
@@ -52,7 +52,7 @@ def show_log() -> None:
 
 
 def load_model_config(args: argparse.Namespace) -> CfgNode:
-    """The config that ``add_model``'s arguments tell; the log is shown from here on.
+    """Loads the config that ``add_model``'s arguments name, after showing the log.
 
     Raises:
         FileNotFoundError, ValueError: as ``load_config``.

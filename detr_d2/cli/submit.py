@@ -2,8 +2,8 @@
 
 detr-d2 submit --nodes 2 --slurm partition=gpu --config-file detr_panoptic.yaml
 
-When its time is up, or others push it aside, the job is queued again and resumes. It needs
-pip install 'detr_d2[submit]'.
+When its time is up, or another job takes its place, the job is queued again and resumes. The
+command needs pip install 'detr_d2[submit]'.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ check_arguments = train.check_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what the cluster is asked for, and what a training takes."""
+    """Adds the options of the job, and those of a training."""
     job = parser.add_argument_group("the job")
     job.add_argument("--nodes", type=int, default=1, help="machines (default: 1)")
     job.add_argument("--processes", type=int, default=8, help="on each machine (default: 8)")
     job.add_argument("--gpus", type=int, help="on each machine (default: one for each process)")
     job.add_argument("--cpus", type=int, default=8, help="cores of each process (default: 8)")
-    job.add_argument("--hours", type=float, default=24, help="until it resumes (default: 24)")
+    job.add_argument(
+        "--hours", type=float, default=24, help="time until it is queued again (default: 24)"
+    )
     job.add_argument("--cluster", help="slurm (the default) or local: this machine")
     job.add_argument(
         "--slurm",
@@ -35,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Submits, and says where the job writes what it prints."""
+    """Submits the job, and prints where its output goes."""
     from detr_d2.engine.submission import submit
 
     job = submit(
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
         cluster=args.cluster,
         options=read_options(args.slurm),
     )
-    print(f"Job {job.job_id}. What it prints: {job.paths.stdout}")
+    print(f"Job {job.job_id}. Its output: {job.paths.stdout}")
 
 
 def read_options(texts: list[str]) -> dict[str, str]:

@@ -3,8 +3,8 @@
 detr-d2 train --config-file detr_panoptic.yaml
 detr-d2 train --config-file detr_panoptic.yaml --eval-only MODEL.WEIGHTS model.pth
 
-Runs the stages of SOLVER.STAGES one after the other: "boxes", then "masks". With --num-gpus it
-starts several processes; torchrun and SLURM's srun may start them instead.
+The command runs the stages of SOLVER.STAGES one after the other: "boxes", then "masks". With
+--num-gpus it starts several processes; torchrun and SLURM's srun may start them instead.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the newest checkpoint in OUTPUT_DIR, in whichever stage it is",
+        help="continue from the newest checkpoint in OUTPUT_DIR, whatever its stage",
     )
-    parser.add_argument("--eval-only", action="store_true", help="evaluate and don't train")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate, without training")
     parser.add_argument(
         "--stage",
-        help="run this stage alone: boxes, masks, or joint, which trains all of the model together",
+        help="run only this stage: boxes, masks, or joint, which trains the whole model together",
     )
     parser.add_argument(
         "--report",
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dist-url",
         default=f"tcp://127.0.0.1:{_port_of_user()}",
         metavar="URL",
-        help="where the processes meet, as torch.distributed takes it (default: %(default)s)",
+        help="where the processes meet, a URL for torch.distributed (default: %(default)s)",
     )
     add_overrides(parser)
 
@@ -67,6 +67,6 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _port_of_user() -> int:
-    """A free port, most likely, which two people on one machine don't share."""
+    """A port that is probably free, and that two people on one machine don't share."""
     user = os.getuid() if hasattr(os, "getuid") else 1
     return 2**15 + 2**14 + user % 2**14

@@ -2,7 +2,7 @@
 
 detr-d2 web --config-file detr_panoptic.yaml MODEL.WEIGHTS model.pth
 
-The page is served to this machine alone, at http://127.0.0.1:7860, until Ctrl-C. It needs
+The page is served only to this machine, at http://127.0.0.1:7860, until Ctrl-C. It needs
 pip install 'detr_d2[web]', but no network.
 """
 
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen at; anything but the default lets others in, without a password",
+        help="address to listen at; any but the default lets other machines in, without a password",
     )
     parser.add_argument("--port", type=int, default=7860, help="default: 7860")
     parser.add_argument(
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Serves the page until Ctrl-C."""
-    from detr_d2.apps.web import web_server as serve
+    from detr_d2.apps.web import serve
 
     cfg = load_model_config(args)
     serve(cfg, args.host, args.port, args.max_upload_mb)

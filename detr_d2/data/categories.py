@@ -33,8 +33,8 @@ class PanopticClasses:
         names: K names.
         dataset_ids: K category ids as the dataset's files have them.
         is_thing: K flags.
-        colors: K of red, green, blue in 0 … 255; one of our own where none is given, or none that
-            makes sense. Classes of other colours are the same classes.
+        colors: K colours, each red, green, blue in 0 … 255. A class whose colour is missing or
+            wrong gets a default one. Comparisons ignore colours.
     """
 
     names: tuple[str, ...]
@@ -51,7 +51,7 @@ class PanopticClasses:
 
     @cached_property
     def things(self) -> tuple[int, ...]:
-        """The n thing classes, by rising dataset id: the order in which COCO's API scores them."""
+        """The n thing classes, sorted by dataset id: COCO's API scores them in this order."""
         things = (k for k, is_thing in enumerate(self.is_thing) if is_thing)
         return tuple(sorted(things, key=lambda k: self.dataset_ids[k]))
 
@@ -101,7 +101,7 @@ class PanopticClasses:
         )
 
     def categories(self) -> list[dict[str, Any]]:
-        """As COCO lists them, of JSON's types: ``id``, ``name``, ``isthing`` (a bool), ``color``.
+        """COCO's ``categories`` in JSON's types: ``id``, ``name``, ``isthing`` (a bool), ``color``.
 
         The order is that of contiguous ids.
         """
@@ -113,27 +113,27 @@ class PanopticClasses:
         ]
 
     def metadata(self, name: str = "classes") -> Metadata:
-        """Detectron2's metadata of them, as of a dataset that isn't in the catalog."""
+        """Detectron2's metadata of these classes, for a dataset that isn't in the catalog."""
         return Metadata(name=name, **class_metadata(self.categories()))
 
 
 def default_color(class_id: int, is_thing: bool) -> Color:
-    """The colour of a class that has none: the same each time, far from its neighbours'."""
+    """A colour for a class that has none: always the same, and far from its neighbours'."""
     hue = (class_id + (0 if is_thing else 0.5)) * 0.618034 % 1  # spread evenly, however many
     red, green, blue = (round(255 * part) for part in colorsys.hls_to_rgb(hue, 0.55, 0.65))
     return red, green, blue
 
 
-def _entry(values: object, place: int) -> object:
-    """What a list has at a place; None where it isn't as long, or no list."""
+def _entry(values: Any, place: int) -> Any:
+    """The entry of a list at a place; None if the list is too short, or no list."""
     try:
         return values[place]
     except (TypeError, LookupError):
         return None
 
 
-def _color_of(value: object) -> Color | None:
-    """Three numbers as a colour; None where it is something else."""
+def _color_of(value: Any) -> Color | None:
+    """The colour that three numbers give; None for anything else."""
     try:
         red, green, blue = (min(max(round(float(part)), 0), 255) for part in value)
     except (TypeError, ValueError, OverflowError):
@@ -142,12 +142,12 @@ def _color_of(value: object) -> Color | None:
 
 
 def classes_of(dataset_name: str) -> PanopticClasses | None:
-    """The classes of a dataset; None where its metadata has none, as for unregistered names.
+    """The classes of a dataset; None if its metadata has none or the name isn't registered.
 
-    Those that somebody else lent to it don't count, see ``lent_classes``.
+    Lent classes don't count, see ``lent_classes``.
 
     Raises:
-        ValueError: they can't be resolved, see ``PanopticClasses.from_metadata``.
+        ValueError: the classes can't be resolved, see ``PanopticClasses.from_metadata``.
     """
     metadata = MetadataCatalog.get(dataset_name)
     maps = ("thing_dataset_id_to_contiguous_id", "stuff_dataset_id_to_contiguous_id")
@@ -181,16 +181,18 @@ def resolve_classes(cfg: CfgNode) -> PanopticClasses | None:
         _compare_number(num_classes, name)
     for name in dataset_names:
         others = classes_of(name)
-        if others is not None and (others.names, others.is_thing) != (
-            classes.names,
-            classes.is_thing,
-        ):
+        if classes and others and not _are_same(classes, others):
             raise ValueError(
                 f"Dataset {name!r} of DATASETS has other classes than those before it, or in "
                 f"another order, or other things: {', '.join(others.names)}; before it: "
                 f"{', '.join(classes.names)}."
             )
     return classes
+
+
+def _are_same(classes: PanopticClasses, others: PanopticClasses) -> bool:
+    """Whether names, their order and things agree; dataset ids may differ."""
+    return (classes.names, classes.is_thing) == (others.names, others.is_thing)
 
 
 def _why_unknown(dataset_names: Sequence[str]) -> str:
@@ -234,7 +236,7 @@ def first_classes(dataset_names: Sequence[str]) -> PanopticClasses | None:
 
 
 def thing_mask(classes: PanopticClasses | None, num_classes: int) -> torch.Tensor:
-    """Which classes are things; where no dataset tells the classes, all are.
+    """Which classes are things. If no dataset tells the classes, all are.
 
     Returns:
         K bool.

@@ -23,17 +23,16 @@ from detr_d2.data.panoptic_fields import is_crowd
 from detr_d2.data.panoptic_png import MAX_SEGMENT_ID, read_panoptic_png
 from detr_d2.data.segment_masks import SegmentMasks
 
-# Longest side of what a crop is taken from. The reference has no such limit, with which 20000×1
-# pixels would become 7 billion; photographs, up to a ratio of 1:13, don't reach it.
+# Longest side of an image that a crop is taken from. Without this limit, as in the reference, an
+# image of 20000×1 pixels would grow to 7 billion. Photographs of up to 1:13 don't reach it.
 MAX_SIZE_TO_CROP = 8000
 
 
 class DetrDatasetMapper:
-    """Reads an image and, to train, what is to be found in it.
+    """Reads an image and, for training, its targets.
 
-    These are the segments of a panoptic PNG, things and stuff alike, or where there is none the
-    annotated instances. Crowds and void are left out: they are no targets. So is what a crop
-    removes.
+    Targets are the segments of a panoptic PNG, both things and stuff, or the annotated instances
+    if there is no PNG. Crowds, void, and what a crop removes are no targets.
     """
 
     @configurable
@@ -47,9 +46,14 @@ class DetrDatasetMapper:
         with_masks: bool,
         image_options: ImageOptions = DEFAULT_OPTIONS,
     ) -> None:
-        """Takes whether to read the annotation, what to do to image and annotation, "RGB" or "BGR",
-        the number of classes K that annotations may have, whether instances need masks, and how
-        image files are to be understood.
+        """
+        Args:
+            is_train: whether annotations are read.
+            augmentations: of image and annotation.
+            image_format: "RGB" or "BGR".
+            num_classes: K; the classes of annotations are 0 … K-1.
+            with_masks: whether instances need masks.
+            image_options: how image files are to be understood.
         """
         self.is_train = is_train
         self.augmentations = T.AugmentationList(augmentations)
@@ -75,18 +79,18 @@ class DetrDatasetMapper:
         """Reads one image.
 
         Args:
-            dataset_dict: Detectron2's standard dict; to train with ``pan_seg_file_name`` and
-                ``segments_info``, or else with ``annotations``.
+            dataset_dict: Detectron2's standard dict. For training, it has ``pan_seg_file_name`` and
+                ``segments_info``, or else ``annotations``.
 
         Returns:
-            The dict with ``image``, a 3×H×W uint8 tensor, and to train ``instances`` with
-            ``gt_classes`` (contiguous), ``gt_boxes`` and ``gt_masks``: ``SegmentMasks`` of a
-            panoptic PNG, ``BitMasks`` of annotated instances, which may overlap and have them only
-            where the model needs them.
+            The dict with ``image``, a 3×H×W uint8 tensor. For training, it also has ``instances``
+            with ``gt_classes`` (contiguous), ``gt_boxes`` and ``gt_masks``. A panoptic PNG gives
+            ``SegmentMasks``. Annotated instances may overlap and give ``BitMasks``, if the model
+            needs masks.
 
         Raises:
-            FileNotFoundError, ValueError: a file is missing, damaged, without annotation or at odds
-                with it; the message names it.
+            FileNotFoundError, ValueError: a file is missing or damaged, or it has no annotation or
+                contradicts it; the message names the file.
         """
         result = dict(dataset_dict)
         image = read_image(result["file_name"], self.image_format, self.image_options)
@@ -118,7 +122,7 @@ class DetrDatasetMapper:
         return result
 
     def _check_size(self, image_dict: dict, image: np.ndarray) -> None:
-        """Compares an image with its dict, which gets the size where it lacks it."""
+        """Compares the size of an image with its dict. A dict without a size gets it."""
         try:
             detection_utils.check_image_size(image_dict, image)
         except detection_utils.SizeMismatchError as error:
@@ -155,17 +159,17 @@ def segment_label_map(ids: np.ndarray, segments_info: list[dict], path: str) -> 
     """Numbers the segments of a PNG by their place in ``segments_info``.
 
     Args:
-        ids: H×W segment ids, as the PNG's colours can be.
+        ids: H×W segment ids in 0 … ``MAX_SEGMENT_ID``.
         segments_info: T dicts with ``id``.
-        path: the PNG's, for messages.
+        path: of the PNG, for messages.
 
     Returns:
-        H×W: 0 for void, i + 1 for segment i; uint8, or float32 where more than 255 are needed,
-        which are the types that Detectron2 resizes by nearest pixels.
+        H×W labels: 0 for void, i + 1 for segment i. They are uint8, or float32 if there are more
+        than 255 segments: Detectron2 resizes these types by nearest pixels.
 
     Raises:
-        ValueError: the PNG has ids that no segment has, two segments have the same, or one has an
-            id that no colour holds.
+        ValueError: the PNG has ids that no segment has, two segments have one id, or an id does
+            not fit a colour.
     """
     counts = Counter(segment["id"] for segment in segments_info)
     repeated = [segment_id for segment_id, count in counts.items() if count > 1]
@@ -173,8 +177,8 @@ def segment_label_map(ids: np.ndarray, segments_info: list[dict], path: str) -> 
         raise ValueError(
             f"{path}: several segments of its annotation have the same id: {_some(repeated)}"
         )
-    # A table is the fastest way from an id to its label. It may be as long as this: the operating
-    # system makes only those of its zeros that are looked at.
+    # A table is the fastest way from an id to its label. Its length costs little, since the
+    # operating system makes only those pages of zeros that are used.
     label_of_id = np.zeros(
         MAX_SEGMENT_ID + 1, np.uint8 if len(segments_info) <= 255 else np.float32
     )
@@ -200,9 +204,9 @@ def _some(ids: list[int]) -> str:
 
 
 def _instances(label_map: np.ndarray, segments_info: list[dict]) -> Instances:
-    """Those of T segments that are no crowds and that the label map shows, at least in part."""
+    """The targets among T segments: no crowds, and with at least one pixel in the label map."""
     wanted = [i for i, segment in enumerate(segments_info) if not is_crowd(segment)]
-    # A copy, because a cropped map would be sent between processes with all that it was cut from.
+    # This is a copy: a cropped map would be sent between processes with the whole map behind it.
     dtype = np.uint8 if label_map.dtype == np.uint8 else np.int32
     label_map = np.array(label_map, dtype, order="C")
     instances = Instances(label_map.shape)
@@ -217,7 +221,7 @@ def _instances(label_map: np.ndarray, segments_info: list[dict]) -> Instances:
 
 
 class ResizeShortestEdge(T.ResizeShortestEdge):
-    """Detectron2's, which leaves at least one pixel of the shorter side of a very long image."""
+    """Detectron2's resize, but the shorter side of a very long image keeps at least one pixel."""
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
         resize = super().get_transform(image)
@@ -227,10 +231,11 @@ class ResizeShortestEdge(T.ResizeShortestEdge):
 
 
 def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
-    """The reference's augmentation (paper, appendix A.4), or the resize that tests use.
+    """The reference's augmentation (paper, appendix A.4), or only the resize of evaluation.
 
-    To train: flip half of the time; with ``INPUT.CROP_PROB`` resize and crop a random window; then
-    resize the shortest side to one of ``INPUT.MIN_SIZE_TRAIN``.
+    For training, an image is flipped half of the time. With the probability ``INPUT.CROP_PROB`` it
+    is resized and cropped to a random window. At last, its shortest side is resized to one of
+    ``INPUT.MIN_SIZE_TRAIN``.
     """
     if not is_train:
         return [ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)]

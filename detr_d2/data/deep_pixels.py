@@ -1,7 +1,7 @@
-"""Images of more than 8 bits a channel: which of their values is white.
+"""Images with more than 8 bits per channel, and which of their values is white.
 
-Files of 16 bits often hold fewer: X-rays, microscopes and cameras have 10, 12 or 14. Nothing in a
-PNG or TIFF says so, and no other image may decide what this one looks like: a setting tells it.
+Files of 16 bits often use fewer: X-rays, microscopes and cameras have 10, 12 or 14. A PNG or TIFF
+does not say how many, and the other images of a dataset must not decide it, so a setting tells it.
 
 Axes: H×W pixels.
 """
@@ -11,22 +11,23 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 # The range that all 16 bits have, and the largest value of 8 bits.
 FULL_RANGE, EIGHT_BITS = 65535, 255
-# What TIFFs of 12 bits have, which are unpacked as they are.
+# The largest value of TIFFs of 12 bits, which Pillow does not scale.
 _TWELVE_BITS = 4095
-# Formats that don't tell how many of 16 bits are used; of others Pillow scales what is.
+# Formats that don't say how many of 16 bits are used. For others, Pillow scales the values.
 _WITHOUT_RANGE = ("PNG", "TIFF")
 # Colours of 16 bits as Pillow names their storage, and the order of their two bytes.
 _DEEP_COLORS = re.compile("(RGB|RGBA|RGBX);16([BLN])")
 
 
 def scale_to_8_bits(values: np.ndarray, deep_range: int) -> np.ndarray:
-    """Makes 0 … ``deep_range`` to 0 … 255; what is above becomes 255. Of all 16 bits, the upper 8.
+    """Scales 0 … ``deep_range`` to 0 … 255; larger values become 255. 16 bits keep the upper 8.
 
     Args:
         values: uint16, of any shape.
@@ -34,14 +35,15 @@ def scale_to_8_bits(values: np.ndarray, deep_range: int) -> np.ndarray:
     """
     if deep_range == FULL_RANGE:
         return (values >> 8).astype(np.uint8)
-    # Of 2ⁿ - 1 this, too, takes the upper 8 of n bits.
+    # For 2ⁿ - 1, this also keeps the upper 8 of n bits.
     scaled = np.minimum(values, deep_range).astype(np.uint32) * (EIGHT_BITS + 1)
     return (scaled // (deep_range + 1)).astype(np.uint8)
 
 
 def storage_of(image: Image.Image) -> str:
-    """How pixels are stored, in Pillow's words; of an image that isn't decoded yet."""
-    arguments = image.tile[0][3] if getattr(image, "tile", None) else ""
+    """How the pixels of an image that isn't decoded yet are stored, in Pillow's words."""
+    tiles = getattr(image, "tile", None)  # only images that come from files have it
+    arguments = tiles[0][3] if tiles else ""
     first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return first if isinstance(first, str) else ""
 
@@ -51,9 +53,9 @@ def to_8_bits(
     kind: str | None,
     storage: str,
     deep_range: int,
-    decode_anew: Callable[[Callable[[Image.Image], None]], Image.Image],
+    decode_anew: Callable[[Callable[[ImageFile.ImageFile], None]], Image.Image],
 ) -> tuple[Image.Image, int | None]:
-    """Scales an image of 16 bits; gives others as they are.
+    """Scales an image of 16 bits to 8; other images stay as they are.
 
     Args:
         image: decoded.
@@ -63,12 +65,13 @@ def to_8_bits(
         decode_anew: opens the same file, calls its argument on it and decodes it.
 
     Returns:
-        The image, and the largest value of one of 16 bits, or what it is at most.
+        The image, and the largest value of an image of 16 bits, or an upper bound of that value;
+        None for other images.
 
     Raises:
-        ValueError: the range of the values, or all of their bits, can't be known.
+        ValueError: the range of the values is unknown, or not all of their bits can be read.
     """
-    # 16-bit grey, in old Pillows and of PPM files, is held in 32 bits.
+    # Old Pillows hold 16-bit grey in 32 bits; new ones do so for PPM files.
     if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM")):
         values = np.asarray(image).astype(np.uint16)
         if kind not in _WITHOUT_RANGE:
@@ -77,26 +80,26 @@ def to_8_bits(
             return Image.fromarray(scale_to_8_bits(values, _TWELVE_BITS)), None
         return Image.fromarray(scale_to_8_bits(values, deep_range)), int(values.max())
     if image.mode in ("I", "F"):
-        raise ValueError("pixels of 32 bits, whose range nothing tells: save it with 8 or 16 bits")
+        raise ValueError("its pixels have 32 bits of unknown range: save it with 8 or 16 bits")
     if kind not in _WITHOUT_RANGE or ";16" not in storage:
         return image, None
-    # Of colours Pillow gives the upper of two bytes.
+    # For colours, Pillow gives the upper of two bytes.
     channels = min(3, len(image.getbands()))
     upper = np.asarray(image)[..., :channels]
     if deep_range == FULL_RANGE:
         return image, int(upper.max()) << 8 | 0xFF
     if _DEEP_COLORS.fullmatch(storage) is None:
         raise ValueError(
-            f"pixels of 16 bits of a kind ({storage}) to which INPUT.DEEP_RANGE {deep_range} can't "
-            "be applied: save it as grey or RGB"
+            f"INPUT.DEEP_RANGE {deep_range} can't be applied to pixels of 16 bits of this kind "
+            f"({storage}): save it as grey or RGB"
         )
     lower = np.asarray(decode_anew(_exchange_bytes))[..., :channels]
     values = upper.astype(np.uint16) << 8 | lower
     return Image.fromarray(scale_to_8_bits(values, deep_range)), int(values.max())
 
 
-def _exchange_bytes(image: Image.Image) -> None:
-    """Has the lower of two bytes taken for the upper one, by the other order of bytes."""
+def _exchange_bytes(image: ImageFile.ImageFile) -> None:
+    """Changes the order of bytes, so that Pillow gives the lower of two bytes."""
     native = "L" if sys.byteorder == "little" else "B"
 
     def other(argument: object) -> object:
@@ -106,10 +109,10 @@ def _exchange_bytes(image: Image.Image) -> None:
         order = found[2].replace("N", native)
         return f"{found[1]};16{'B' if order == 'L' else 'L'}"
 
-    def changed(tile: tuple) -> tuple:
+    def changed(tile: Any) -> Any:
         arguments = tile[3]
         new = tuple(map(other, arguments)) if isinstance(arguments, tuple) else other(arguments)
-        # Named in new Pillows, and plain in old ones.
+        # Tiles are named tuples in new Pillows, and plain tuples in old ones.
         return tile._replace(args=new) if hasattr(tile, "_replace") else (*tile[:3], new)
 
     image.tile = [changed(tile) for tile in image.tile]

@@ -1,28 +1,28 @@
-"""Names of files and folders that are made of what people call their datasets."""
+"""Names of files and folders, made from the names that people give to datasets."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 
-# Of a name's readable part, in bytes of UTF-8: file systems take 255, suffixes among them.
+# Longest readable part of a name, in bytes of UTF-8. File systems take 255, with suffixes.
 MAX_LENGTH = 100
-# What is added to names that had to be changed. Others mustn't look as if they had been.
+# The end of names that had to be changed. A name that already ends so has to be changed, too.
 _HASH = re.compile(r"-[0-9a-f]{8}")
 
 
 def file_name_of(name: str) -> str:
-    """A name of a file or folder for the name of a dataset, always the same one.
+    """The name of a dataset's file or folder; the same dataset always gets the same name.
 
-    A name of letters, digits, ``_``, ``-`` and dots, none of them first or last, stays as it is. In
-    others, ``_`` stands for the rest, and a hash of the name keeps them apart: ``pets/val``,
-    ``pets val`` and ``pets_val`` are three.
+    A name of letters, digits, ``_``, ``-`` and dots stays as it is, unless a dot is first or last.
+    In others, ``_`` replaces all other characters, and a hash of the name keeps them apart:
+    ``pets/val``, ``pets val`` and ``pets_val`` get three names.
 
     Args:
         name: any text, also ``..`` or an absolute path.
 
     Returns:
-        One part of a path, without a suffix, that never leaves the folder it is put in.
+        One part of a path, without a suffix. It never leads out of its folder.
     """
     readable = re.sub(r"[^\w.-]+", "_", name)
     readable = readable.encode()[:MAX_LENGTH].decode(errors="ignore").strip(".")

@@ -1,4 +1,4 @@
-"""From a file name that an annotation holds to the file on the disk."""
+"""Finding the file that an annotation names."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 def find_below(root: str | Path, file_name: str, named_by: str | Path) -> str:
     """The path of a file in a folder or below it.
 
-    Where there is no file of just this name, a backslash stands for "/", as Windows writes it, and
-    letters with accents may be composed or not, as macOS and others disagree.
+    If no file has exactly this name, a backslash counts as "/", as on Windows, and a letter with an
+    accent may be one character or two, as systems disagree on that.
 
     Args:
         root: the folder.
@@ -19,10 +19,10 @@ def find_below(root: str | Path, file_name: str, named_by: str | Path) -> str:
         named_by: the file that holds the name, for messages.
 
     Returns:
-        The path as the disk has it; where nothing is found, the one that was named.
+        The path on the disk, or the named path if nothing is found.
 
     Raises:
-        ValueError: the name leads elsewhere.
+        ValueError: the name leads out of the folder.
     """
     path = PurePosixPath(file_name.replace("\\", "/"))
     if not path.parts or path.is_absolute() or ".." in path.parts:
@@ -30,7 +30,7 @@ def find_below(root: str | Path, file_name: str, named_by: str | Path) -> str:
             f"{named_by}: the file name {file_name!r} leaves its folder {root}. File names must be "
             "relative to the folder of images or of panoptic PNGs, without '..'."
         )
-    # Most names have no twin, so that the disk needn't be asked, once for each of many images.
+    # Most names have only one spelling. Then the disk needn't be asked for each of many images.
     is_plain = file_name.isascii() and "\\" not in file_name
     found = file_name if is_plain else name_on_disk(root, file_name)
     return os.path.join(root, file_name if found is None else found)
@@ -40,12 +40,12 @@ def name_on_disk(folder: str | Path, file_name: str) -> str | None:
     """The name of a file as the disk has it.
 
     Args:
-        folder: that the name starts from.
+        folder: where the name starts.
         file_name: relative, unchecked. Backslashes and accents may be written as in ``find_below``.
 
     Returns:
-        The name itself where there is such a file, else that of the file that is meant; None where
-        none is there, or the name leaves the folder.
+        The name itself if there is such a file, else the spelling that is on the disk. None if no
+        file is there, or the name leads out of the folder.
     """
     path = PurePosixPath(file_name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts:

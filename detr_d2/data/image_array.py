@@ -1,4 +1,4 @@
-"""Images that callers give as arrays: what is taken, and what is refused instead of guessed.
+"""Images that callers give as arrays: which are accepted, and which are refused.
 
 Axes: H×W pixels.
 """
@@ -11,19 +11,18 @@ from detr_d2.data.deep_pixels import FULL_RANGE, scale_to_8_bits
 
 
 def to_uint8_colors(image: np.ndarray, deep_range: int = FULL_RANGE) -> np.ndarray:
-    """Makes an image of three channels of 8 bits.
+    """Converts an image to three channels of 8 bits.
 
-    Taken are pixels of one channel (grey: H×W or H×W×1), three, or four, of which the last,
-    transparency, is dropped, in the range 0 … 255 of whatever type; uint16 in 0 … ``deep_range``.
-    Refused is what may mean several things: floating-point numbers in 0 … 1 and uint16 in 0 … 255,
-    which as they stand would be black.
+    An image has one channel (grey), three or four. The fourth one (transparency) is ignored. Values
+    are in 0 … 255, of any type, or uint16 in 0 … ``deep_range``. Images that would be nearly black
+    are refused: floating-point numbers in 0 … 1, and uint16 in 0 … 255.
 
     Args:
         image: H×W, H×W×1, H×W×3 or H×W×4.
-        deep_range: of uint16, see ``scale_to_8_bits``; the upper 8 of 16 bits by default.
+        deep_range: of uint16, see ``scale_to_8_bits``. By default, 16 bits keep the upper 8.
 
     Returns:
-        H×W×3 uint8; the image itself where it is that.
+        H×W×3 uint8; the image itself if it is that already.
 
     Raises:
         ValueError: it is no image of this kind; the message says what to change.

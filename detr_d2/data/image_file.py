@@ -1,4 +1,4 @@
-"""Reading image files: the one place that opens what others wrote as pictures.
+"""Reading image files: only this module opens pictures that others wrote.
 
 Axes: H×W pixels.
 """
@@ -15,24 +15,25 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 
 from detr_d2.data.deep_pixels import FULL_RANGE, storage_of, to_8_bits
 from detr_d2.data.image_names import how_to_read, image_formats
 
 try:
     from detectron2.utils.file_io import PathManager
-except ImportError:  # as where exported models predict; files are local there
+except ImportError:  # an exported model predicts, from local files
     PathManager = None
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
-# Larger images are refused by their headers, before any memory is taken: 0.4 GB as RGB.
+# The header of a larger image is enough to refuse it. So many pixels are 0.4 GB as RGB.
 MAX_IMAGE_PIXELS = 2**27
-# Brands in the header of HEIF and AVIF files, by their beginnings, with Pillow's names of these.
+# How brands in headers of HEIF and AVIF files begin, with Pillow's names of the formats.
 _BRANDS = {b"avi": "AVIF", b"hei": "HEIF", b"hev": "HEIF", b"mif1": "HEIF", b"msf1": "HEIF"}
-# What makes an image upright, by its EXIF tag.
+# What turns an image upright, by its EXIF tag. Images with the tag 1 are stored upright.
+_STORED_UPRIGHT = 1
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -44,7 +45,7 @@ _UPRIGHT = {
 }
 _EXCHANGES_SIDES = {_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)}
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
-# From there back to what is stored.
+# What undoes each of these.
 _BACK = {turn: turn for turn in _UPRIGHT.values()} | {
     Image.Transpose.ROTATE_270: Image.Transpose.ROTATE_90,
     Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270,
@@ -56,8 +57,8 @@ class ImageOptions:
     """How image files are to be understood, where they don't say so themselves.
 
     Attributes:
-        deep_range: the largest value of PNGs and TIFFs of 16 bits, which becomes 255, as do larger
-            ones; see ``INPUT.DEEP_RANGE``.
+        deep_range: the value that becomes 255 in PNGs and TIFFs of 16 bits. So do larger values;
+            see ``INPUT.DEEP_RANGE``.
         ignore_exif: leave images as they are stored, instead of turning them upright by their EXIF
             tag; see ``INPUT.IGNORE_EXIF``.
     """
@@ -67,7 +68,7 @@ class ImageOptions:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> ImageOptions:
-        """Takes the keys of ``INPUT``."""
+        """Reads ``INPUT.DEEP_RANGE`` and ``INPUT.IGNORE_EXIF``."""
         return cls(deep_range=cfg.INPUT.DEEP_RANGE, ignore_exif=cfg.INPUT.IGNORE_EXIF)
 
 
@@ -79,14 +80,14 @@ def read_image(
 ) -> np.ndarray:
     """Reads an image as Detectron2's ``read_image`` does, upright by its EXIF tag.
 
-    Grey, palette, CMYK and 1-bit images become colours, transparency is dropped, an animation is
-    its first frame. Of 16 bits the upper 8 are taken, where Detectron2 would clip grey to white;
-    the options know files with fewer bits.
+    Grey, palette, CMYK and 1-bit images become colours. Transparency is ignored. An animation gives
+    its first frame. 16 bits keep the upper 8, where Detectron2 would clip grey to white. The
+    options may say that fewer bits are used.
 
     Args:
         path: a file of one of ``image_formats()`` with at most ``MAX_IMAGE_PIXELS`` pixels.
         image_format: "RGB" or "BGR".
-        options: see there.
+        options: how the file is to be understood.
 
     Returns:
         H×W×3 uint8.
@@ -102,30 +103,33 @@ def read_image(
 def read_measured(
     path: str | Path, options: ImageOptions = DEFAULT_OPTIONS
 ) -> tuple[np.ndarray, int | None]:
-    """Reads an image as ``read_image`` does, in RGB, and says how much of 16 bits it uses.
+    """Reads an image as ``read_image`` does, in RGB, and measures how much of 16 bits it uses.
 
     Returns:
-        H×W×3 uint8, and the largest value of a PNG or TIFF of 16 bits (of colours, what it is at
-        most); None for other images.
+        H×W×3 uint8, and the largest value of a PNG or TIFF of 16 bits (for colours, an upper
+        bound); None for other images.
 
     Raises:
         FileNotFoundError, ValueError: see ``read_image``.
     """
 
-    def decode_anew(prepare: Callable[[Image.Image], None]) -> Image.Image:
+    def decode_anew(prepare: Callable[[ImageFile.ImageFile], None]) -> Image.Image:
         with open_image(path, "an image") as image:
             prepare(image)
             image.load()
             return image
 
     with open_image(path, "an image") as image:
-        # What decoding and turning lose.
+        # Decoding and turning lose these.
         kind, storage, stored_turn = image.format, storage_of(image), _turn_of_tiff(image)
-        # Before the EXIF tags: asking for these hides errors, and Pillow turns TIFFs on loading.
+        # This comes before EXIF tags are read: reading them hides errors, and loading turns TIFFs.
         image.load()
-        turn = _BACK.get(stored_turn) if options.ignore_exif else _turn_of(image)
-        image, highest = to_8_bits(image, kind, storage, options.deep_range, decode_anew)
-        upright = image if turn is None else image.transpose(turn)
+        if options.ignore_exif:
+            turn = None if stored_turn is None else _BACK[stored_turn]
+        else:
+            turn = _turn_of(image)
+        scaled, highest = to_8_bits(image, kind, storage, options.deep_range, decode_anew)
+        upright = scaled if turn is None else scaled.transpose(turn)
         return np.asarray(upright.convert("RGB")), highest
 
 
@@ -137,7 +141,7 @@ def read_sizes(path: str | Path) -> tuple[tuple[int, int], tuple[int, int]]:
     """
     with open_image(path, "an image") as image:
         turn = _turn_of(image)
-        # Some Pillows give the size of TIFFs as it is after decoding, which turns them.
+        # Some Pillows give the size that a TIFF has after decoding, which turns it.
         tags = getattr(image, "tag_v2", {})
         stored = tags.get(_TIFF_HEIGHT, image.height), tags.get(_TIFF_WIDTH, image.width)
         return stored, (stored[::-1] if turn in _EXCHANGES_SIDES else stored)
@@ -146,13 +150,13 @@ def read_sizes(path: str | Path) -> tuple[tuple[int, int], tuple[int, int]]:
 def explain_size(
     path: str | Path, size: tuple[int, int], expected: tuple[int, int], options: ImageOptions
 ) -> str:
-    """Says where a size is another than an annotation's by EXIF's turn alone; else nothing.
+    """Explains a size that differs from an annotation's only by EXIF's turn; "" for other sizes.
 
     Args:
         path: of an image that can be read.
         size: its height and width, as read with the options.
         expected: the annotation's.
-        options: see there.
+        options: how the file is to be understood.
     """
     if size == expected or size != tuple(expected[::-1]):
         return ""
@@ -171,16 +175,16 @@ def explain_size(
 
 
 @contextmanager
-def open_image(path: str | Path, what: str) -> Iterator[Image.Image]:
-    """Opens an image of a sane size, not yet decoded, and gives errors the file's name.
+def open_image(path: str | Path, what: str) -> Iterator[ImageFile.ImageFile]:
+    """Opens an image of an allowed size without decoding it. Errors name the file.
 
     Args:
         path: of the file.
-        what: the image is to be, for messages: "an image".
+        what: what the file should be, for messages: "an image".
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: instead of whatever else opening it raises, or the block that uses it.
+        ValueError: in place of any other error of opening it or of the block that uses it.
     """
     try:
         if os.path.exists(path) and not os.path.isfile(path):
@@ -189,7 +193,7 @@ def open_image(path: str | Path, what: str) -> Iterator[Image.Image]:
             yield image
     except FileNotFoundError:
         raise
-    # Damaged files make decoders raise nearly everything.
+    # Damaged files make decoders raise errors of nearly all types.
     except Exception as error:
         raise ValueError(
             f"{path}: cannot be read as {what} ({str(error) or type(error).__name__}). "
@@ -206,7 +210,7 @@ def decode_image(data: bytes) -> Image.Image:
     try:
         image = _open_checked(io.BytesIO(data))
         image.load()
-    # Damaged files make decoders raise nearly everything.
+    # Damaged files make decoders raise errors of nearly all types.
     except Exception as error:
         raise ValueError(str(error) or type(error).__name__) from error
     return image
@@ -216,7 +220,7 @@ def _open_binary(path: str | Path) -> IO[bytes]:
     return open(path, "rb") if PathManager is None else PathManager.open(str(path), "rb")
 
 
-def _open_checked(file) -> Image.Image:
+def _open_checked(file: IO[bytes]) -> ImageFile.ImageFile:
     too_large = f"more than the {MAX_IMAGE_PIXELS:,} pixels that are allowed"
     try:
         with warnings.catch_warnings():
@@ -240,7 +244,7 @@ def _why_unidentified(file: IO[bytes]) -> str:
     header = file.read(12)
     if not header:
         return "the file is empty"
-    if header[4:8] == b"ftyp":  # also of files that are named .jpg all the same
+    if header[4:8] == b"ftyp":  # HEIF or AVIF, even if the file is named .jpg
         for brand, name in _BRANDS.items():
             if header[8:].startswith(brand) and how_to_read(name):
                 return how_to_read(name)
@@ -248,14 +252,14 @@ def _why_unidentified(file: IO[bytes]) -> str:
 
 
 def _turn_of(image: Image.Image) -> Image.Transpose | None:
-    """What makes an image upright; ``ImageOps.exif_transpose`` fails on damaged tags."""
+    """What turns an image upright; ``ImageOps.exif_transpose`` fails on damaged tags."""
     try:
-        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
-    except Exception:  # damaged tags make Pillow raise nearly everything
+        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, _STORED_UPRIGHT))
+    except Exception:  # damaged tags make Pillow raise errors of nearly all types
         return None
 
 
 def _turn_of_tiff(image: Image.Image) -> Image.Transpose | None:
     """How Pillow turns a TIFF while it decodes it."""
     tags = getattr(image, "tag_v2", {})
-    return _UPRIGHT.get(tags.get(ExifTags.Base.Orientation))
+    return _UPRIGHT.get(tags.get(ExifTags.Base.Orientation, _STORED_UPRIGHT))

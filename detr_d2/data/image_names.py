@@ -1,4 +1,4 @@
-"""Which names are those of images and videos: the one list of endings, and what a folder holds."""
+"""Names of images and videos: the only list of their endings, and the files of a folder."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-# Pillow's formats that are tried, whatever a file's ending, and the endings of each. Pillow knows
-# more formats, for some of which it starts programs.
+# Pillow's formats that are tried for files of any ending, and the endings of each. Pillow knows
+# more formats, but it starts other programs for some of them.
 _ENDINGS = {
     "BMP": (".bmp",),
     "GIF": (".gif",),
@@ -23,7 +23,7 @@ _ENDINGS = {
     "TIFF": (".tif", ".tiff"),
     "WEBP": (".webp",),
 }
-# Those that not every installation reads, and what brings them.
+# Formats that not every installation reads, and how to get them.
 _OPTIONAL_ENDINGS = {
     "AVIF": (".avif", ".avifs"),
     "HEIF": (".heic", ".heif", ".hif", ".heics", ".heifs"),
@@ -41,16 +41,16 @@ _OTHER_ENDINGS = frozenset(
     ".ras .rgb .sgi .tga .wbmp .xbm .xpm "
     ".asf .f4v .h264 .h265 .hevc .m2v .mpe .mxf .rm .rmvb .vob .y4m .yuv".split()
 )
-# What archives made by macOS bring along: files of the same names that are no images.
+# Archives made by macOS have this folder: its files are named like images, but are none.
 HIDDEN_FOLDERS = frozenset({"__MACOSX"})
-# Names of files that a message gives.
+# How many names of files a message shows.
 _SHOWN = 3
 
 
 @cache
 def image_formats() -> tuple[str, ...]:
     """Pillow's names of the formats that are read in this installation."""
-    # A plugin that people may have; no part of the package needs it.
+    # People may have this plugin; no part of the package needs it.
     with suppress(ImportError):
         import_module("pillow_heif").register_heif_opener()
     Image.init()
@@ -59,28 +59,28 @@ def image_formats() -> tuple[str, ...]:
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """Endings of image files that are read, with the dot, in small letters."""
+    """Endings of image files that are read, with the dot, in lower case."""
     endings = _ENDINGS | _OPTIONAL_ENDINGS
     return frozenset(ending for name in image_formats() for ending in endings[name])
 
 
 def why_unread(path: str | Path) -> str:
-    """What to do about a file whose format, by its ending, isn't read here; else nothing."""
+    """What to do about a file whose ending is of a format that isn't read here; else ""."""
     return _why_unread({Path(path).suffix.lower()})
 
 
 def how_to_read(image_format: str) -> str:
-    """What makes "AVIF" or "HEIF" files readable, for messages; nothing where they are."""
+    """What makes "AVIF" or "HEIF" files readable, for messages; "" if they are readable."""
     if image_format in image_formats():
         return ""
     return f"{image_format} isn't read here: convert it to JPEG, or {_BRINGS[image_format]}"
 
 
 def visible_files(folder: str | Path) -> list[Path]:
-    """All files in a folder and below, sorted, but for hidden ones and those in hidden folders.
+    """All files in a folder and below, sorted, without hidden files and hidden folders.
 
-    Hidden are names that begin with a dot, such as the ``._a.jpg`` of macOS and Jupyter's
-    ``.ipynb_checkpoints``, and ``__MACOSX``. The folder itself may have any name.
+    A name is hidden if it begins with a dot, such as the ``._a.jpg`` of macOS and Jupyter's
+    ``.ipynb_checkpoints``, or is ``__MACOSX``. The folder itself may have any name.
     """
     found = []
     for at, folders, names in os.walk(folder):
@@ -90,14 +90,14 @@ def visible_files(folder: str | Path) -> list[Path]:
 
 
 def describe_left_out(files: Iterable[Path], taken: Collection[str]) -> str:
-    """Says which files look like images or videos and aren't taken.
+    """Lists the files that look like images or videos and are not taken.
 
     Args:
-        files: all that there are.
-        taken: the endings that are.
+        files: all that are there.
+        taken: endings of the files that are taken.
 
     Returns:
-        One line with counts, first names and what to do; nothing where no file is left out.
+        One line with counts, first names and what to do; "" if no file is left out.
     """
     known = image_suffixes().union(VIDEO_SUFFIXES, _OTHER_ENDINGS, *_OPTIONAL_ENDINGS.values())
     left: dict[str, list[str]] = {}

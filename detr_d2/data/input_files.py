@@ -1,4 +1,4 @@
-"""Which files are meant by the names of files, folders and globs, and the names of pictures."""
+"""Finding the images that files, folders and globs name, and names for pictures of them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 def find_images(inputs: Sequence[str]) -> list[Path]:
     """Expands files, folders (with all below them) and globs to image files, in order.
 
-    A file that is named itself is taken whatever its suffix, also where it doesn't exist: reading
-    it then says so. Hidden files and folders are passed over. Images and videos that a folder or
-    glob has, and that aren't taken, are logged in one line.
+    A file that is named itself is always taken, whatever its suffix. A missing one is an error when
+    it is read. Hidden files and folders are left out. The log has one line on the images and videos
+    of a folder or glob that are not taken.
 
     Raises:
         FileNotFoundError: a folder or glob holds no image.
@@ -43,7 +43,7 @@ def find_pictures(inputs: Sequence[str]) -> tuple[list[Path], list[Path]]:
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """A name for each file, without suffix; those that are taken, in whatever case, get numbers."""
+    """A different name for each file, without suffix, also where case makes no difference."""
     names: list[str] = []
     taken: set[str] = set()
     for path in paths:
@@ -78,7 +78,7 @@ def _find(inputs: Sequence[str], suffixes: Collection[str], what: str) -> list[P
 
 
 def _expand(pattern: str) -> list[Path]:
-    """What matches a glob, which leaves out names with a dot by itself."""
+    """The files that match a glob. A glob leaves out names that begin with a dot."""
     matches = (Path(match) for match in sorted(glob.glob(pattern, recursive=True)))
     unwanted = HIDDEN_FOLDERS.difference(Path(pattern).parts)
     return [path for path in matches if unwanted.isdisjoint(path.parts)]

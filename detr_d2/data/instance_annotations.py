@@ -1,6 +1,6 @@
-"""Instance annotation in Detectron2's dicts, COCO's for example, to what a model is trained on.
+"""From instance annotations in Detectron2's dicts, such as COCO's, to targets of training.
 
-Axes: T instances of an image; H×W its pixels, H'×W' those that augmentation leaves.
+Axes: T instances of an image; H×W its pixels, H'×W' those after augmentation.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ def read_annotated_instances(
     num_classes: int,
     with_masks: bool,
 ) -> Instances:
-    """Reads annotation and moves it as its image was moved.
+    """Reads annotations and transforms them like their image.
 
-    Crowds are left out: they are no targets. So are instances of whose box a crop leaves nothing.
-    Boxes are the annotated ones, clipped to the image, and not those of what a crop leaves of the
-    masks.
+    Crowds are left out, as they are no targets, and so are instances whose box lies outside the
+    crop. Boxes are the annotated ones, clipped to the image; cropped masks don't change them.
 
     Args:
         image_dict: ``file_name``, for messages, ``height`` and ``width``.
@@ -79,8 +78,8 @@ def annotation_mask(
 ) -> np.ndarray:
     """The pixels of an instance.
 
-    Augmentation moves pixels and not polygons, whose cropping would need another package, and
-    masks are then made as those of panoptic PNGs and those of the reference are.
+    Augmentation transforms pixels and not polygons: cropping polygons would need another package,
+    and the masks of panoptic PNGs and of the reference are made so, too.
 
     Args:
         segmentation: polygons, or COCO's compressed RLE.

@@ -1,8 +1,8 @@
-"""Classes on loan in Detectron2's catalog: of datasets that aren't there, told by somebody else.
+"""Classes that are lent to datasets in Detectron2's catalog whose files are missing.
 
-Detectron2's ``DefaultPredictor`` and its visualizers look the classes of a model up by the name of
-a dataset. Where that dataset can't be had, they find there what is lent here. It counts for nothing
-where the dataset itself is asked for, and makes room for it as soon as it comes.
+Detectron2's ``DefaultPredictor`` and its visualizers look up the classes of a model by the name of
+a dataset. If its files are missing, they find the classes that were lent to it here. Lent classes
+are never taken for the dataset's own, which replace them as soon as the files are read.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Mapping
 
 from detectron2.data import MetadataCatalog
 
-# The metadata's own list of what is on loan in it.
+# The key of the metadata that lists the lent keys.
 LENT = "lent_keys"
 
 
 def lend(name: str, values: Mapping[str, object]) -> None:
-    """Fills in what a dataset's metadata lacks; what was on loan before goes back first.
+    """Adds the keys that a dataset's metadata lacks. An earlier loan is taken back first.
 
-    Whoever holds the metadata of an earlier loan keeps it as it is.
+    Metadata objects of an earlier loan stay as they are.
     """
     if all(MetadataCatalog.get(name).get(key) == value for key, value in values.items()):
         return
@@ -29,12 +29,12 @@ def lend(name: str, values: Mapping[str, object]) -> None:
 
 
 def is_on_loan(name: str) -> bool:
-    """Whether a dataset's metadata has its classes from somebody else."""
+    """Whether the classes in a dataset's metadata are lent."""
     return MetadataCatalog.get(name).get(LENT) is not None
 
 
 def take_back(name: str) -> None:
-    """Makes a dataset's metadata what it is without a loan."""
+    """Removes the lent keys from a dataset's metadata."""
     if not is_on_loan(name):
         return
     values = MetadataCatalog.get(name).as_dict()

@@ -1,4 +1,4 @@
-"""Data loaders. Training draws can be repeated exactly, from any iteration on."""
+"""Data loaders. The draws of a training can be repeated exactly, from any iteration on."""
 
 from __future__ import annotations
 
@@ -24,22 +24,27 @@ from detr_d2.data.skipped_images import SkippedImages
 class RepeatableSampler(Sampler):
     """An endless stream of draws, reshuffled at each pass over the data.
 
-    The stream depends on the seed alone: not on the number of processes, who take its items in
-    turn, and not on where it starts.
+    The stream depends only on the seed. It is the same for any start, and for any number of
+    processes, which take its items in turn.
     """
 
     def __init__(self, size: int, seed: int, start: int = 0) -> None:
-        """Takes the number of images, the seed, and how many draws of all processes to skip."""
+        """
+        Args:
+            size: number of images.
+            seed: of the order.
+            start: how many draws of all processes together are skipped.
+        """
         self.size = size
         self.seed = seed
         self.start = start
-        # Known here, and not in a worker process, where the sampler is iterated.
+        # Both are unknown in worker processes, which may iterate the sampler.
         self.rank, self.num_processes = comm.get_rank(), comm.get_world_size()
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        """Gives (index of the image, number of the draw)."""
+        """Yields (index of the image, number of the draw)."""
         mine = itertools.count(self.start + self.rank, self.num_processes)
-        order, order_pass = None, -1
+        order, order_pass = torch.empty(0), -1
         for draw in mine:
             data_pass, place = divmod(draw, self.size)
             if data_pass != order_pass:
@@ -49,7 +54,7 @@ class RepeatableSampler(Sampler):
 
 
 class RepeatableDataset(Dataset):
-    """Maps draws of a ``RepeatableSampler``, augmenting each by a seed of its own.
+    """Maps draws of a ``RepeatableSampler``. Each draw is augmented with a seed of its own.
 
     A draw whose image can't be used is replaced by another image, which the seed and the number of
     the draw decide.
@@ -62,8 +67,12 @@ class RepeatableDataset(Dataset):
         seed: int,
         skipped: SkippedImages | None = None,
     ) -> None:
-        """Takes the images, what maps them, the seed, and what counts those that are skipped: None
-        skips none, and the mapper's errors come through.
+        """
+        Args:
+            dicts: of the images.
+            mapper: reads an image and augments it.
+            seed: of all draws.
+            skipped: counts skipped images. None: no image is skipped, and errors are raised.
         """
         self.dicts = DatasetFromList(list(dicts), copy=False)
         self.mapper = mapper
@@ -84,14 +93,14 @@ class RepeatableDataset(Dataset):
                 return self._map(index, seed)
             except (OSError, ValueError) as error:
                 self.skipped.add(index, self.dicts[index]["file_name"], error)
-            # This comes to an end, since some images must not be skipped.
+            # The loop ends, because only a share of all images may be skipped.
             index = int(replacements.integers(len(self)))
 
     def _map(self, index: int, seed: int) -> dict:
         # Augmentations draw from these global generators.
         np.random.seed(seed % 2**32)
         random.seed(seed)
-        # Without workers this is the generator of the model's dropout, too: it gets its state back.
+        # Without workers, dropout draws from this generator, too, so its state is restored.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return self.mapper(self.dicts[index])
@@ -101,9 +110,9 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> Iterable[list[dict]
     """An endless loader over ``DATASETS.TRAIN``.
 
     Args:
-        cfg: the whole config; ``SEED`` fixes order and augmentation (a negative one draws a seed),
-            ``DATALOADER.ON_ERROR`` and ``MAX_SKIPPED`` what becomes of images that can't be used.
-        start_iter: number of batches that a run before this one has already taken.
+        cfg: the whole config. ``SEED`` fixes order and augmentation; if it is negative, a seed is
+            drawn. ``DATALOADER.ON_ERROR`` and ``MAX_SKIPPED`` are about images that can't be used.
+        start_iter: number of batches that an earlier part of the run has used.
 
     Raises:
         KeyError, FileNotFoundError, ValueError: see ``get_dataset_dicts`` and ``require_targets``.
@@ -120,7 +129,7 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> Iterable[list[dict]
         RepeatableSampler(len(dicts), seed, start_iter * cfg.SOLVER.IMS_PER_BATCH),
         cfg.SOLVER.IMS_PER_BATCH,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
-        # Else the loader would start with a draw from the generator of the model's dropout.
+        # Without it, the loader would draw a seed from the generator of the model's dropout.
         seed=seed,
     )
     return _with_worker_context(loader)
@@ -129,14 +138,14 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> Iterable[list[dict]
 def build_test_loader(
     cfg: CfgNode, dataset_name: str, *, dataset_dicts: list[dict] | None = None
 ) -> Iterable[list[dict]]:
-    """A loader that goes over a dataset once, one image at a time, shared out over processes.
+    """A loader that reads a dataset once, one image at a time. Processes share the images.
 
     Args:
         cfg: the whole config.
         dataset_name: a registered dataset.
-        dataset_dicts: its dicts, where they have been read already. The loader takes a copy.
+        dataset_dicts: its dicts, if they have been read already; the loader copies them.
     """
-    mapper = DetrDatasetMapper(cfg, is_train=False)  # registers what the config names
+    mapper = DetrDatasetMapper(cfg, is_train=False)  # this registers the datasets of the config
     loader = build_detection_test_loader(
         get_dataset_dicts([dataset_name]) if dataset_dicts is None else dataset_dicts,
         mapper=mapper,

@@ -1,4 +1,4 @@
-"""Panoptic PNGs whose ids aren't those of the annotation: what has probably been done to them."""
+"""The likely reason why the ids of a panoptic PNG differ from those of its annotation."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from detr_d2.data.panoptic_png import read_panoptic_png
 
 # Formats that change colours, always or by a setting.
 LOSSY_FORMATS = ("JPEG", "JPEG2000", "WEBP")
-# So many times as many ids as segments come of mixed colours, and not of forgotten segments.
+# More unknown ids than so many times the segments: colours were mixed, not segments forgotten.
 MIXED = 4
-# The least number of strange ids that counts as many.
+# Up to so many unknown ids say nothing about mixed colours.
 MANY = 20
 
 
@@ -26,7 +26,7 @@ def why_ids_differ(path: str | Path, known: Iterable[int]) -> str:
         known: the ids of the annotation's segments.
 
     Returns:
-        A sentence with a blank before it; "" where nothing tells, or no id is strange.
+        A sentence that begins with a space; "" if the reason is unknown, or no id is.
     """
     try:
         present = np.unique(read_panoptic_png(path))
@@ -41,17 +41,18 @@ def why_ids_differ(path: str | Path, known: Iterable[int]) -> str:
     red, green, blue = present & 255, present >> 8 & 255, present >> 16
     if np.isin(blue | green << 8 | red << 16, known).all():
         return (
-            " All ids fit after swapping red and blue: it was written as BGR. cv2.imwrite takes "
-            "colours in this order, image[:, :, ::-1]."
+            " All ids fit after swapping red and blue: it was written as BGR. cv2.imwrite expects "
+            "BGR, so give it image[:, :, ::-1]."
         )
     if file_format in LOSSY_FORMATS:
         return (
-            f" The file is a {file_format}, whatever its name, whose compression changes colours "
-            "and with them ids: save real PNGs."
+            f" Whatever its name, the file is a {file_format}, whose compression changes colours "
+            "and so ids: save real PNGs."
         )
     if num_strange > max(MIXED * len(known), MANY):
         return (
-            f" It has {num_strange} such ids for {len(known)} segments: its colours were mixed, as "
-            "JPEG or another lossy format does before it is saved as PNG, or resizing that smooths."
+            f" It has {num_strange} such ids for {len(known)} segments: its colours were mixed, "
+            "perhaps by JPEG or another lossy format before it was saved as PNG, or by a resizing "
+            "that smooths."
         )
     return ""

@@ -1,6 +1,6 @@
-"""Registered datasets: their dicts, and what is wrong where there are none.
+"""Registered datasets: their dicts, and clear errors if these can't be read.
 
-Their dicts come from Detectron2's catalog, where instance datasets are found just as well.
+The dicts come from Detectron2's catalog, which has instance datasets, too.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def get_dataset_dicts(names: Sequence[str]) -> list[dict]:
 
     Raises:
         KeyError: a name isn't registered.
-        FileNotFoundError: a dataset's files are missing; says where they were looked for.
+        FileNotFoundError: a dataset's files are missing; the message says where they should be.
         ValueError: there are no images, or a dataset's annotation contradicts itself.
     """
     dicts = []
@@ -45,8 +45,8 @@ def get_dataset_dicts(names: Sequence[str]) -> list[dict]:
                 _missing_files_message(name, error.filename or error)
             ) from error
         except AssertionError as error:
-            # Detectron2's panoptic reader asserts that the first image and PNG exist, the one of
-            # instances that the annotation makes sense.
+            # Detectron2's panoptic reader asserts that the first image and PNG exist. Its reader of
+            # instances asserts that the annotation makes sense.
             if MetadataCatalog.get(name).get("panoptic_json") is None:
                 raise ValueError(f"Dataset {name!r} cannot be read: {error}") from error
             raise FileNotFoundError(_missing_files_message(name, error)) from error
@@ -56,7 +56,7 @@ def get_dataset_dicts(names: Sequence[str]) -> list[dict]:
 
 
 def _with_crowds_as_asked(name: str, records: list[dict]) -> list[dict]:
-    """Crowds of things are single objects where the config says so, see ``register_from_config``.
+    """Reads crowds of things as single objects if the config said so to ``register_from_config``.
 
     Instances without panoptic annotation stay as they are.
     """
@@ -73,11 +73,11 @@ def _with_crowds_as_asked(name: str, records: list[dict]) -> list[dict]:
 
 
 def require_datasets(names: Sequence[str]) -> None:
-    """Fails at once where a dataset is missing, before anything slow has begun.
+    """Raises an error if a dataset is missing, before anything slow begins.
 
-    Embedded datasets are written if they aren't there yet: by the first process, for all of a
-    machine. Datasets whose classes only their files tell are read, so that models can be checked
-    against them.
+    Missing embedded datasets are written: on each machine, the first process does it for all. A
+    dataset whose classes are known only from its files is read, so that models can be compared with
+    it.
 
     Raises:
         KeyError, FileNotFoundError, ValueError: see ``get_dataset_dicts``.
@@ -101,7 +101,7 @@ def _require_dataset(name: str) -> None:
 
 
 def _missing_files_message(name: str, what: object) -> str:
-    """Takes the file or folder that is missing, or what Detectron2 says of an empty folder."""
+    """A message on a missing file or folder, or on what Detectron2 says of an empty folder."""
     root = os.environ.get("DETECTRON2_DATASETS") or "unset, so ./datasets"
     reason = str(what)
     if not reason.startswith("No images"):
@@ -122,7 +122,7 @@ def load_panoptic_dataset(
 
     Args:
         dataset_name: a registered dataset.
-        dataset_dicts: its dicts, where they have been read already.
+        dataset_dicts: its dicts, if they have been read already.
 
     Raises:
         KeyError: no dataset is registered under that name.
@@ -131,7 +131,7 @@ def load_panoptic_dataset(
             annotation, or a segment's class is out of range.
     """
     records = get_dataset_dicts([dataset_name]) if dataset_dicts is None else dataset_dicts
-    # After loading: some datasets fill in their metadata then.
+    # This comes after loading, because some datasets fill in their metadata then.
     classes = PanopticClasses.from_metadata(MetadataCatalog.get(dataset_name))
     for record in records:
         annotated_by = record.get("pan_seg_file_name") or record.get("file_name")

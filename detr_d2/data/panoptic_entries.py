@@ -1,6 +1,6 @@
-"""The lists of a panoptic JSON, read entry by entry, and what they contradict each other in.
+"""Reads the lists of a panoptic JSON entry by entry, and finds their problems.
 
-Training and evaluation stop at the first problem; a check collects all of them. Both read here.
+Training and evaluation stop at the first problem; a check collects all. Both use this module.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from detr_d2.file_io import quoted, read_json
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that a file can't be used with.
+    """A reason why a file can't be used.
 
     Attributes:
         kind: one of the kinds of findings that a check knows.
-        message: the file, the list, the entry and what is wrong.
+        message: names the file, the list and the entry, and says what is wrong.
     """
 
     kind: str
@@ -39,7 +39,7 @@ class Problem:
 
 
 def read_panoptic_lists(path: str | Path) -> dict:
-    """Reads a file with the three lists that a panoptic JSON has; their entries aren't looked at.
+    """Reads a file with the three lists of a panoptic JSON. Their entries are not checked.
 
     Raises:
         ValueError: it is no JSON, or no panoptic one.
@@ -52,7 +52,7 @@ def read_panoptic_lists(path: str | Path) -> dict:
     if isinstance(first, dict) and "segments_info" not in first and "category_id" in first:
         raise ValueError(
             f"{path} annotates instances, not panoptic segments: its annotations have no "
-            "'segments_info'. detr-d2 prepare makes panoptic PNGs and their JSON of it."
+            "'segments_info'. detr-d2 prepare makes panoptic PNGs and a panoptic JSON of it."
         )
     return content
 
@@ -61,7 +61,7 @@ Tell = Callable[[Problem], None]
 
 
 def stop(problem: Problem) -> None:
-    """What those who can't go on do with a problem.
+    """Stops at a problem. Who can go on collects problems instead.
 
     Raises:
         ValueError: always, with its message.
@@ -75,7 +75,7 @@ class AnnotatedImage:
 
     Attributes:
         image_id: a number, or a text in files that have such ids.
-        file_name, png_name: the paths of its files, as the disk has them.
+        file_name, png_name: the paths of its files on the disk.
         height, width: of the image, by the JSON.
         segments: the JSON's dicts, whose ``id``, ``category_id`` and ``iscrowd`` are ints.
     """
@@ -89,10 +89,15 @@ class AnnotatedImage:
 
 
 class PanopticEntries:
-    """Goes through the lists of a panoptic JSON. What has a problem is told of and left out."""
+    """Goes through the lists of a panoptic JSON. Entries with problems are told and left out."""
 
     def __init__(self, content: dict, where: str | Path, tell: Tell = stop) -> None:
-        """Takes the parsed file, its name for messages, and what hears of problems."""
+        """
+        Args:
+            content: the parsed file.
+            where: its name, for messages.
+            tell: is called with each problem.
+        """
         self._content, self._where, self._tell = content, where, tell
         self._image_id = image_id_reader(
             entry.get(key)
@@ -102,10 +107,10 @@ class PanopticEntries:
         )
 
     def categories(self) -> list[dict]:
-        """The categories that make sense, with ``isthing`` as a bool and ids and names once each.
+        """The valid categories, with ``isthing`` as a bool. No id or name occurs twice.
 
-        Of several with the same name those that no segment has are left out: exports have such, as
-        a root of the others.
+        Of several categories with one name, those without segments are left out: some tools export
+        such a category as the root of the others.
         """
         if not self._content["categories"]:
             self._problem("malformed_entry", "the list 'categories' is empty.")
@@ -113,13 +118,13 @@ class PanopticEntries:
         return read_categories_list(kept, self._where, self._tell)
 
     def unused_namesakes(self) -> list[dict]:
-        """The categories that are left out since another one has their name and is used."""
+        """The categories that are left out because another one has their name and is used."""
         return self._without_unused_namesakes()[1]
 
     def _without_unused_namesakes(self) -> tuple[list, list[dict]]:
         given = self._content["categories"]
         names = [c["name"] for c in given if isinstance(c, dict) and isinstance(c.get("name"), str)]
-        if len(set(names)) == len(names):  # as in all but a few files: segments needn't be read
+        if len(set(names)) == len(names):  # nearly always; then segments needn't be read
             return given, []
         return without_unused_namesakes(given, self._used_category_ids())
 
@@ -130,7 +135,7 @@ class PanopticEntries:
         return {whole_number(s.get("category_id")) for s in segments if isinstance(s, dict)}
 
     def images(self, image_root: str | Path) -> dict[int | str, dict]:
-        """The images by id, with ``path``, that of the file."""
+        """The images by id; ``path`` is that of the file."""
         fields = {**image_fields(self._image_id), **SIZE_FIELDS}
         images: dict[int | str, dict] = {}
         for image in self._entries("images", fields, image_root):
@@ -146,10 +151,10 @@ class PanopticEntries:
         panoptic_root: str | Path,
         category_ids: Collection[int],
     ) -> Iterator[AnnotatedImage]:
-        """The images that have an annotation, in the order of these.
+        """The images that have an annotation, in the order of the annotations.
 
         Args:
-            images: see there.
+            images: as ``images()`` gives them.
             panoptic_root: the folder that the PNGs' file names start from.
             category_ids: of the dataset.
         """
@@ -202,7 +207,7 @@ class PanopticEntries:
             yield segment
 
     def _entries(self, name: str, fields: dict, root: str | Path) -> Iterator[dict]:
-        """The entries of a list that make sense, each with the ``path`` of its file."""
+        """The valid entries of a list, each with the ``path`` of its file."""
         for place, entry in enumerate(self._content[name]):
             where = f"{self._where}: an {name[:-1]} ({name}[{place}])"
             try:
@@ -218,17 +223,17 @@ class PanopticEntries:
 def without_unused_namesakes(
     categories: list, used: Collection[int | None]
 ) -> tuple[list, list[dict]]:
-    """Leaves out categories that have the name of another and that nothing is annotated with.
+    """Leaves out categories that have the name of another and that no annotation uses.
 
-    Such is the root that some tools write in front of the classes. Where nothing is annotated with
-    any of them, that one is kept whose ``supercategory`` is the name, or else the last.
+    Some tools write such a category in front of the classes, as their root. If annotations use none
+    of several namesakes, the one whose ``supercategory`` is the name stays, or else the last one.
 
     Args:
         categories: as a file has them, unchecked.
-        used: ids of categories that annotations have.
+        used: the category ids of annotations.
 
     Returns:
-        Those that stay, and those that are left out.
+        The categories that stay, and those that are left out.
     """
     by_name: dict[str, list[dict]] = {}
     for category in categories:
@@ -244,7 +249,7 @@ def without_unused_namesakes(
 
 
 def read_crowds_as_things(segments: Sequence[dict], things: Collection[int]) -> list[dict]:
-    """Reads crowds of things as single objects, for files whose tool marks masks as crowds.
+    """Reads crowds of things as single objects, for files of tools that mark masks as crowds.
 
     Args:
         segments: an image's, with ``category_id`` and ``iscrowd``; they aren't changed.
@@ -263,13 +268,13 @@ def read_categories_list(
     *,
     isthing: bool | None = None,
 ) -> list[dict]:
-    """COCO's ``categories``, each as it is with its fields as they are read.
+    """Reads COCO's ``categories``. Fields that are not read stay as they are.
 
     Args:
         given: as a file has them; they aren't changed.
         where: the file, for messages.
-        tell: what hears of problems.
-        isthing: what categories are that don't say it; None: they have to.
+        tell: is called with each problem.
+        isthing: the value for categories without ``isthing``; None: it must be there.
     """
     read: list[dict] = []
     for place, entry in enumerate(given):

@@ -1,6 +1,6 @@
-"""The fields of a panoptic JSON: what each may hold, and the value that it is read as.
+"""The fields of a panoptic JSON: which values each may have, and how they are read.
 
-Everything that reads such a file asks here, so that nobody reads a field otherwise than others do.
+Everything that reads such a file uses this module, so that a field means the same everywhere.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from typing import Any, NamedTuple
 from detr_d2.data.panoptic_png import MAX_SEGMENT_ID
 from detr_d2.file_io import quoted
 
-# Larger numbers don't fit the arrays that ids are kept in. No file means them.
+# Larger numbers don't fit the arrays of ids. No dataset needs them.
 _MAX_NUMBER = 2**63 - 1
-# Floats beyond it don't have all whole numbers.
+# Above this, floats can't represent every whole number.
 _MAX_FLOAT = 2**53
 
 
 class Field(NamedTuple):
-    """A field of an entry: what reads it and what it must be, for messages.
+    """A field of an entry: how it is read, and what it must be, in words for messages.
 
-    ``read`` gives None for what it can't read. A missing field has the value ``default``; without
-    a default it has to be there.
+    ``read`` returns None for a wrong value. A missing field has the value ``default``; without a
+    default it must be there.
     """
 
     read: Callable[[Any], Any]
@@ -30,7 +30,7 @@ class Field(NamedTuple):
 
 
 def whole_number(value: object) -> int | None:
-    """The whole number that a value stands for, also as a float or as digits in text, or None."""
+    """The whole number that a value means, also as a float or as digits in a text; else None."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
@@ -43,7 +43,7 @@ def whole_number(value: object) -> int | None:
 
 
 def flag(value: object) -> bool | None:
-    """The truth that a value stands for: 0, 1, false or true, also as text; or None."""
+    """The bool that a value means: false, true, or 0 or 1, also as a text; else None."""
     if isinstance(value, bool):
         return value
     number = whole_number(value)
@@ -51,7 +51,7 @@ def flag(value: object) -> bool | None:
 
 
 def is_crowd(segment: dict) -> bool:
-    """Whether a segment is a crowd, by its ``iscrowd``; one that doesn't say so is none.
+    """Whether a segment is a crowd. Without ``iscrowd``, it is none.
 
     Raises:
         ValueError: ``iscrowd`` is neither 0, 1, false nor true.
@@ -66,7 +66,7 @@ def is_crowd(segment: dict) -> bool:
 
 
 def image_id(value: object) -> int | str | None:
-    """The id of an image, read on its own: a whole number, or a text that isn't just digits."""
+    """The id of one image: a whole number, or a text that isn't just digits; else None."""
     number = whole_number(value)
     if isinstance(value, str) and str(number) != value:  # "007" may be another image than "7"
         return value
@@ -74,13 +74,13 @@ def image_id(value: object) -> int | str | None:
 
 
 def image_id_reader(ids: Iterable[object]) -> Callable[[object], int | str | None]:
-    """How image ids are read: as numbers where all of a file are that, and else as texts.
+    """Chooses how the image ids of a file are read: as numbers if all are numbers, else as texts.
 
-    Ids of both types would not be found again, since NumPy makes texts of all of them. "007" is a
-    text, since "7" may be another image's.
+    If both types were mixed, ids would not be found again: NumPy makes texts of all of them. "007"
+    is a text, since "7" may be another image.
 
     Args:
-        ids: all that the file has, whatever they are.
+        ids: all ids of the file, unchecked.
     """
     texts = (given for given in ids if isinstance(given, str))
     if all(whole_number(given) is not None and str(int(given)) == given for given in texts):
@@ -96,7 +96,7 @@ def image_id_reader(ids: Iterable[object]) -> Callable[[object], int | str | Non
 
 
 def color(value: object) -> list[int] | None:
-    """Red, green and blue in 0 … 255, given as such or as "#2080c0"; None for all else."""
+    """Red, green and blue in 0 … 255, given as numbers or as "#2080c0"; None for anything else."""
     if isinstance(value, str) and len(value) == 7 and value[0] == "#":
         try:
             return list(bytes.fromhex(value[1:]))
@@ -104,8 +104,8 @@ def color(value: object) -> list[int] | None:
             return None
     if not isinstance(value, (list, tuple)) or len(value) != 3:
         return None
-    numbers = [whole_number(part) for part in value]
-    return numbers if all(n is not None and 0 <= n <= 255 for n in numbers) else None
+    numbers = [n for n in map(whole_number, value) if n is not None and 0 <= n <= 255]
+    return numbers if len(numbers) == 3 else None
 
 
 def _text(value: object) -> str | None:
@@ -145,12 +145,12 @@ SEGMENT_FIELDS = {
 
 
 def isthing_field(default: bool | None) -> dict[str, Field]:
-    """``isthing``, with what categories are that don't say it; None: they have to."""
+    """The field ``isthing``, and its value where it is missing; None: it must be there."""
     return {"isthing": Field(flag, "1 or true for things, 0 or false for stuff", default)}
 
 
 def image_fields(read_id: Callable[[object], int | str | None]) -> dict[str, Field]:
-    """The fields of an image, but for its size; ``read_id`` is the file's ``image_id_reader``."""
+    """The fields of an image without its size; ``read_id`` is the file's ``image_id_reader``."""
     return {"id": _image_id(read_id), "file_name": _FILE_NAME}
 
 
@@ -172,11 +172,11 @@ def read_fields(entry: object, fields: dict[str, Field], where: str) -> dict:
 
     Args:
         entry: as the file has it; it isn't changed.
-        fields: that are looked at.
+        fields: that are read.
         where: the file, the list and the place in it, for messages.
 
     Returns:
-        All there is of the entry, with the values that its fields are read as.
+        A copy of the entry, with the values that were read.
 
     Raises:
         ValueError: it is no dict, or a field is missing or wrong; the message names the field.

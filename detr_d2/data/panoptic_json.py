@@ -22,8 +22,8 @@ from detr_d2.file_io import quoted
 
 logger = logging.getLogger(__name__)
 
-# Contents that were read for their categories and wait for their images to be asked for, with the
-# state of the file: a dataset is registered and read without parsing it twice.
+# Parsed files whose categories were read and whose images were not, with the state of the file. So
+# a file is parsed only once to register and to read a dataset.
 _waiting: dict[str, tuple[tuple[int, int], dict]] = {}
 
 
@@ -39,7 +39,7 @@ def set_panoptic_metadata(name: str, categories: Iterable[dict], **more: object)
 
 
 def class_metadata(categories: Sequence[dict]) -> dict[str, object]:
-    """What Detectron2's panoptic metadata says of classes.
+    """The part of Detectron2's panoptic metadata that describes classes.
 
     Args:
         categories: COCO's, with colours, in the order of contiguous ids.
@@ -61,22 +61,24 @@ def class_metadata(categories: Sequence[dict]) -> dict[str, object]:
 
 
 def read_categories(panoptic_json: str | Path) -> list[dict]:
-    """Reads the categories alone.
+    """Reads only the categories.
 
     Returns:
-        For each category ``id``, ``name``, ``isthing`` (a bool) and ``color`` (three of 0 … 255;
-        where the file has none, one that no other category has, the same each time).
+        For each category ``id``, ``name``, ``isthing`` (a bool) and ``color``: three numbers in
+        0 … 255. If the file has none, one is added that no other category has; it is always the
+        same.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no panoptic JSON; a category lacks something, has a value that makes no
-            sense, or has the id or name of another.
+        ValueError: it is no panoptic JSON; a category lacks something, has a wrong value, or has
+            the id or name of another.
     """
     entries = PanopticEntries(_content(panoptic_json), panoptic_json)
     unused = [category.get("id") for category in entries.unused_namesakes()]
     if unused:
         logger.warning(
-            "%s: categories that no segment has and whose names others have are left out: %s",
+            "%s: these categories are left out, as no segment uses them and others have their "
+            "names: %s",
             panoptic_json,
             quoted(unused),
         )
@@ -88,16 +90,16 @@ def read_categories(panoptic_json: str | Path) -> list[dict]:
 def complete_categories(
     categories: Sequence[object], where: str | Path, *, isthing: bool | None = None
 ) -> list[dict]:
-    """Checks COCO's ``categories`` and adds what they don't say.
+    """Checks COCO's ``categories`` and adds what is missing.
 
     Args:
         categories: as a file has them; they aren't changed.
         where: the file, for messages.
-        isthing: what categories are that don't say it; None: they have to.
+        isthing: the value for categories without ``isthing``; None: it must be there.
 
     Returns:
-        All there is of each category, with ``isthing`` as a bool and a ``color`` (three of
-        0 … 255; a made one is no other category's, and the same each time).
+        Copies of the categories, with ``isthing`` as a bool and with ``color``: three numbers in
+        0 … 255. An added colour is always the same, and no other category has it.
 
     Raises:
         ValueError: a category lacks something or has the id or name of another.
@@ -106,7 +108,7 @@ def complete_categories(
 
 
 def colored_categories(categories: Sequence[dict]) -> list[dict]:
-    """Categories with a ``color`` each; decoration is no reason to refuse what has an odd one."""
+    """Categories with a ``color`` each. A wrong one is replaced: it is only decoration."""
     colors = [color(category.get("color")) for category in categories]
     used = {tuple(given) for given in colors if given}
     fresh = (made for made in _distinct_colors() if made not in used)
@@ -136,7 +138,7 @@ def read_panoptic_json(
             category, has the id of another, or has a file name that leaves its folder.
     """
     content = _content(panoptic_json)
-    _waiting.pop(str(panoptic_json), None)  # not kept, since annotations of many images are large
+    _waiting.pop(str(panoptic_json), None)  # the annotations of many images are large
     things = metadata.thing_dataset_id_to_contiguous_id
     contiguous = {**metadata.stuff_dataset_id_to_contiguous_id, **things}
     entries = PanopticEntries(content, panoptic_json)
@@ -170,7 +172,7 @@ def read_panoptic_json(
 
 
 def _distinct_colors() -> Iterable[tuple[int, int, int]]:
-    """Colours without end, neighbours far apart: hues a golden section from one to the next."""
+    """Colours without end. Hues advance by the golden section, so that neighbours differ."""
     for i in itertools.count():
         red, green, blue = colorsys.hsv_to_rgb(i * 0.618034 % 1, 0.9 - i % 3 * 0.25, 0.95)
         yield round(255 * red), round(255 * green), round(255 * blue)

@@ -26,7 +26,7 @@ def read_panoptic_png(path: str | Path) -> np.ndarray:
     """Reads the segment ids of a panoptic PNG.
 
     Args:
-        path: an RGB image without loss (PNG), no larger than ``read_image`` takes.
+        path: a lossless RGB image (PNG) of at most ``MAX_IMAGE_PIXELS`` pixels.
 
     Returns:
         H×W int32 array of segment ids, 0 for void.
@@ -41,7 +41,7 @@ def read_panoptic_png(path: str | Path) -> np.ndarray:
                 "it has to store segment ids in its colours, RGB, and this file has mode "
                 f"{image.mode!r}: was it saved as a grey or palette image?"
             )
-        # Four bytes a pixel, the last of them alpha or a filler, are one integer.
+        # The four bytes of a pixel are one integer. The last byte is alpha or a filler.
         pixels = image.tobytes("raw", "RGBX" if image.mode == "RGB" else "RGBA")
         height, width = image.height, image.width
     return np.frombuffer(pixels, "<i4").reshape(height, width) & MAX_SEGMENT_ID
@@ -51,17 +51,17 @@ def write_panoptic_png(ids: np.ndarray, path: str | Path) -> None:
     """Writes segment ids (H×W integers in 0 … 2²⁴−1) as a panoptic PNG.
 
     Raises:
-        OSError: it can't be written; names the file.
+        OSError: it can't be written; the message names the file.
         ValueError: an id does not fit the 24 bits of the format.
     """
     if ids.size and (ids.min() < 0 or ids.max() > MAX_SEGMENT_ID):
         raise ValueError(
             f"{path}: segment ids must lie in 0 … {MAX_SEGMENT_ID}, got {ids.min()} … {ids.max()}"
         )
-    # Of four bytes of an integer the lowest three are a colour.
+    # The lowest three of the four bytes of an integer are a colour.
     colors = np.ascontiguousarray(ids, "<u4").view(np.uint8).reshape(*ids.shape, 4)[:, :, :3]
     try:
         Image.fromarray(colors).save(path, "PNG")
-    except OSError as error:  # that a disk is full, the system says without the file's name
+    except OSError as error:  # the system's message on a full disk does not name the file
         reason = error.strerror or str(error)
         raise OSError(error.errno, f"can't be written: {reason}", str(path)) from error

@@ -1,4 +1,4 @@
-"""Pictures for people, on the disk.
+"""Writing pictures for people.
 
 Axes: H×W pixels.
 """
@@ -12,7 +12,7 @@ from PIL import Image
 
 from detr_d2.file_io import written_whole
 
-# Of PNG, in 0 … 9. Higher ones take several times as long and save a few percent.
+# Level of PNG's compression, in 0 … 9. Higher ones take much longer and save a few percent.
 COMPRESSION = 2
 
 
@@ -24,7 +24,7 @@ def write_picture(picture: np.ndarray, path: str | Path) -> None:
         path: of the file, in a folder that exists.
 
     Raises:
-        OSError: it can't be written; names the file.
+        OSError: it can't be written; the message names the file.
     """
     with written_whole(path) as file:
         Image.fromarray(picture).save(file, "PNG", compress_level=COMPRESSION)

@@ -24,8 +24,8 @@ def register_panoptic(
     """Registers a dataset in COCO's panoptic format with Detectron2.
 
     Everything is derived from the JSON: names, colours, things and stuff, contiguous ids. Its
-    categories are read at once, its images and annotations when they are first asked for. Nothing
-    happens where the same is registered already.
+    categories are read at once, its images and annotations when they are first needed. To register
+    the same dataset again changes nothing.
 
     Args:
         name: for ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
@@ -37,7 +37,7 @@ def register_panoptic(
         The metadata.
 
     Raises:
-        FileNotFoundError: there is no such JSON. Folders are looked for before they are used.
+        FileNotFoundError: there is no such JSON. Missing folders are errors when they are used.
         ValueError: the JSON isn't panoptic or its categories make no sense, or another dataset has
             the name.
     """
@@ -50,13 +50,13 @@ def register_panoptic(
 
 
 def register_from_config(cfg: CfgNode) -> None:
-    """Registers the datasets of ``DATASETS.PANOPTIC``, those that aren't yet.
+    """Registers those datasets of ``DATASETS.PANOPTIC`` that are not registered yet.
 
-    The metadata of all that the config names get ``crowds_as_things``, which says how their dicts
-    are read, whoever has registered them.
+    The metadata of all datasets of the config get ``crowds_as_things``, which says how their dicts
+    are read.
 
-    One whose JSON is missing is registered without classes, and is an error only when it is read:
-    a model predicts also where the images it was trained on are not.
+    A dataset whose JSON is missing is registered without classes. Only reading it is an error,
+    because a model also predicts on machines that lack the data it was trained on.
 
     Raises:
         ValueError: see ``register_panoptic``.
@@ -74,7 +74,7 @@ def register_from_config(cfg: CfgNode) -> None:
 
 
 def _paths(image_root: str | Path, panoptic_root: str | Path, panoptic_json: str | Path) -> dict:
-    """By the names that Detectron2's metadata has for them."""
+    """The paths under the keys that Detectron2's metadata has for them."""
     return {
         "image_root": os.fspath(image_root),
         "panoptic_root": os.fspath(panoptic_root),
@@ -107,7 +107,7 @@ def _describe(name: str, panoptic_json: str) -> None:
     known = MetadataCatalog.get(name).get("thing_classes")
     try:
         set_panoptic_metadata(name, categories)
-    except AssertionError as error:  # what Detectron2 raises for other values than before
+    except AssertionError as error:  # Detectron2 raises it for values that have changed
         raise ValueError(
             f"The categories of {panoptic_json} are no longer those that dataset {name!r} was "
             "registered with. Start a new process."

@@ -1,4 +1,4 @@
-"""Making sure that a training has anything to learn from, before it begins."""
+"""Making sure, before a training begins, that it has something to learn from."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from detr_d2.data.panoptic_png import read_panoptic_png
 
 
 def require_targets(dicts: Sequence[dict], names: Sequence[str]) -> None:
-    """Refuses datasets none of whose images has a target.
+    """Refuses datasets without any target.
 
-    PNGs are read until one has a segment that is listed, which the first one has in all but very
-    odd datasets.
+    PNGs are read until one shows a listed segment. In nearly all datasets, the first one does.
 
     Args:
         dicts: of all images.
         names: of their datasets, for messages.
 
     Raises:
-        ValueError: there is none; says how many images are empty, crowds or void.
+        ValueError: there is none; the message counts images that are empty, crowds or void.
     """
     candidates = [record for record in dicts if _targets(record)]
     if any(_has_target_pixels(record) for record in candidates):
@@ -60,5 +59,5 @@ def _has_target_pixels(record: dict) -> bool:
     try:
         ids = read_panoptic_png(record["pan_seg_file_name"])
     except (OSError, ValueError):
-        return True  # reading it to train says what is wrong, or skips it
+        return True  # training reads it again, and then raises the error or skips the image
     return bool(np.isin(ids, [segment["id"] for segment in _targets(record)]).any())

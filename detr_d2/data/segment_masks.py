@@ -1,4 +1,4 @@
-"""Masks of segments that do not overlap, as those of a panoptic picture: one label map for all.
+"""Masks of segments that do not overlap, such as those of a panoptic PNG, as one label map.
 
 Axes: T segments; H×W pixels, H'×W' those of a padded picture.
 """
@@ -15,18 +15,22 @@ from scipy.ndimage import find_objects
 class SegmentMasks(BitMasks):
     """T masks in H·W numbers, where ``BitMasks`` has T·H·W.
 
-    It is a ``BitMasks`` for all that takes one, of which it makes ``tensor`` when asked for it. All
-    else works on the label map. Selections share it.
+    It can be used in place of ``BitMasks``: ``tensor`` is made when it is read. Everything else
+    works on the label map, which selections share.
 
     Attributes:
         label_map: H×W uint8, or another type of integers; 0 where there is no segment.
-        labels: T of the same type: segment i has the pixels of ``labels[i]``. The map may have more
-            labels than these.
+        labels: T numbers of the same type: the pixels of segment i have the label ``labels[i]``.
+            The map may have more labels than these.
         image_size: (H, W).
     """
 
     def __init__(self, label_map: torch.Tensor, labels: torch.Tensor) -> None:
-        """Takes H×W integers and T integers from 1 on, which fit the map's type."""
+        """
+        Args:
+            label_map: H×W integers.
+            labels: T integers from 1 on, which fit the type of the map.
+        """
         self.label_map = label_map
         self.labels = labels.to(label_map)
         self.image_size = label_map.shape
@@ -39,8 +43,8 @@ class SegmentMasks(BitMasks):
         return masks
 
     def write_to(self, masks: torch.Tensor) -> None:
-        """Makes the masks in memory that is there: T×H'×W' bools, of which it sets those within
-        the picture and leaves those right of it and below.
+        """Writes the masks into T×H'×W' bools. The padding right of the picture and below it keeps
+        its values.
         """
         height, width = self.image_size
         torch.eq(self.label_map, self.labels[:, None, None], out=masks[:, :height, :width])

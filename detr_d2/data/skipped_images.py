@@ -1,4 +1,4 @@
-"""Training images that can't be used: what becomes of them, and how many may be left out."""
+"""Training images that can't be used and are skipped, up to a share of the dataset."""
 
 from __future__ import annotations
 
@@ -12,21 +12,25 @@ logger = logging.getLogger(__name__)
 class SkippedImages:
     """Counts the images of a dataset that training skips, and stops it beyond a stated share.
 
-    All worker processes of a loader count together, in memory that they share; each training
-    process of a distributed run counts for itself the images that it has met.
+    All worker processes of a loader count together, in shared memory. Each training process of a
+    distributed run counts only the images that it has met.
     """
 
     def __init__(self, num_images: int, max_share: float) -> None:
-        """Takes the size of the dataset, and the share of it that may be skipped, in [0, 1)."""
+        """
+        Args:
+            num_images: size of the dataset.
+            max_share: the share of it that may be skipped, in [0, 1).
+        """
         self.max_share = max_share
-        # One flag an image, and not a counter: two workers may set flags at the same time.
+        # One flag per image, and no counter: two workers may write at the same time.
         self.flags = torch.zeros(num_images, dtype=torch.bool).share_memory_()
 
     def add(self, index: int, file_name: str, error: Exception) -> None:
-        """Notes an image, and logs it with its file's name and the count, once per image.
+        """Counts an image and logs its file name, only once for each image.
 
         Raises:
-            ValueError: more are skipped than may be.
+            ValueError: more images are skipped than allowed.
         """
         if self.flags[index]:
             return

@@ -106,7 +106,7 @@ class PanopticEvaluator(DatasetEvaluator):
                 ids, segments_info = read_panoptic_output(output)
                 matching = truth.match(ids, segments_info, len(self._classes.names))
                 if self._save_dir is not None:
-                    self._save(image_id, ids, segments_info)
+                    self._save(self._save_dir, image_id, ids, segments_info)
             self._stats += PanopticStats.of_matching(matching)
             self._evaluated.append(image_id)
 
@@ -147,13 +147,15 @@ class PanopticEvaluator(DatasetEvaluator):
         log_panoptic_quality(stats, self._classes, self._dataset_name)
         return OrderedDict(panoptic_seg=panoptic_figures(stats, self._classes))
 
-    def _save(self, image_id: Any, ids: np.ndarray, segments_info: list[dict]) -> None:
+    def _save(
+        self, folder: Path, image_id: Any, ids: np.ndarray, segments_info: list[dict]
+    ) -> None:
         # The place makes the name unique. The id is there for people, reduced to characters that
         # are safe in a file name.
         readable = re.sub(r"[^A-Za-z0-9_-]+", "_", str(image_id))[:64]
         name = f"{self._place[image_id]:07d}_{readable}.png"
         self._saved.append(
-            save_prediction(self._save_dir, name, image_id, ids, segments_info, self._categories)
+            save_prediction(folder, name, image_id, ids, segments_info, self._categories)
         )
 
 

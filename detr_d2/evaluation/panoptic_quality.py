@@ -144,8 +144,8 @@ def group_quality(stats: PanopticStats, members: np.ndarray | None = None) -> Gr
     if count == 0:
         return GroupQuality(np.nan, np.nan, np.nan, 0)
     quality = class_quality(stats)
-    means = (float(values[chosen].mean()) for values in (quality.pq, quality.sq, quality.rq))
-    return GroupQuality(*means, count)
+    pq, sq, rq = (float(part[chosen].mean()) for part in (quality.pq, quality.sq, quality.rq))
+    return GroupQuality(pq, sq, rq, count)
 
 
 def group_qualities(stats: PanopticStats, is_thing: Sequence[bool]) -> dict[str, GroupQuality]:

@@ -35,9 +35,9 @@ class Segments:
         ValueError: lengths differ, an id occurs twice, or values are not integers.
     """
 
-    ids: np.ndarray | Sequence[int]
-    classes: np.ndarray | Sequence[int]
-    is_crowd: np.ndarray | Sequence[bool] | None = None
+    ids: np.ndarray
+    classes: np.ndarray
+    is_crowd: np.ndarray = None  # type: ignore[assignment]  # __post_init__ puts an array there
 
     def __post_init__(self) -> None:
         ids = _to_int64(self.ids, "segment ids")
@@ -57,9 +57,9 @@ class Segments:
     def from_info(cls, segments_info: Sequence[dict]) -> Segments:
         """Reads Detectron2's ``segments_info``, with contiguous ``category_id``."""
         return cls(
-            ids=[segment["id"] for segment in segments_info],
-            classes=[segment["category_id"] for segment in segments_info],
-            is_crowd=[is_crowd(segment) for segment in segments_info],
+            ids=np.array([segment["id"] for segment in segments_info]),
+            classes=np.array([segment["category_id"] for segment in segments_info]),
+            is_crowd=np.array([is_crowd(segment) for segment in segments_info]),
         )
 
 
@@ -122,12 +122,12 @@ class SegmentMatching:
     @cached_property
     def is_found(self) -> np.ndarray:
         """(G,) bool: the annotated segment has a match."""
-        return self.matches.any(axis=1)
+        return np.asarray(self.matches.any(axis=1))
 
     @cached_property
     def is_true_positive(self) -> np.ndarray:
         """(P,) bool: the predicted segment has a match."""
-        return self.matches.any(axis=0)
+        return np.asarray(self.matches.any(axis=0))
 
     @cached_property
     def is_false_negative(self) -> np.ndarray:

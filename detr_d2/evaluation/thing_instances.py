@@ -53,7 +53,9 @@ def write_thing_instances(
         ValueError: segments_info lacks an id of the PNG, or see ``load_panoptic_dataset``.
     """
     records, classes = load_panoptic_dataset(dataset_name, dataset_dicts)
-    images, annotations, num_empty = [], [], 0
+    images: list[dict] = []
+    annotations: list[dict] = []
+    num_empty = 0
     for record in records:
         ids = read_panoptic_png(PathManager.get_local_path(record["pan_seg_file_name"]))
         rles = encode_segments(ids)

@@ -183,4 +183,4 @@ def test_arguments_are_needed(arguments, run, capsys):
 
 def test_help_tells_the_rule(run, capsys):
     assert run("--help") == 0
-    assert "smaller lies on top" in capsys.readouterr().out
+    assert "smaller one lies on top" in capsys.readouterr().out

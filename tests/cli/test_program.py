@@ -140,7 +140,7 @@ def test_ctrl_c_ends_with_the_status_that_shells_expect(failing):
 def test_stages_in_the_help_are_those_there_are(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["train", "--help"])
-    (shown,) = re.findall(r"--stage STAGE +run this stage alone: ([^-]*)", capsys.readouterr().out)
+    (shown,) = re.findall(r"--stage STAGE +run only this stage: ([^-]*)", capsys.readouterr().out)
     assert [word for word in re.findall(r"\w+", shown) if word in STAGES] == list(STAGES)
 
 

@@ -215,7 +215,9 @@ def test_too_large_images_are_refused_before_they_are_decoded(tmp_path, monkeypa
 @pytest.mark.parametrize("mode", ["F", "I"])
 def test_pixels_without_a_range_are_refused(tmp_path, mode):
     Image.new(mode, (3, 4)).save(tmp_path / "x.tif")
-    with pytest.raises(ValueError, match=r"x\.tif: .*pixels of 32 bits.*save it with 8 or 16 bits"):
+    with pytest.raises(
+        ValueError, match=r"x\.tif: .*pixels have 32 bits.*save it with 8 or 16 bits"
+    ):
         read_image(tmp_path / "x.tif", "RGB")
 
 

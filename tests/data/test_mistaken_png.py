@@ -49,7 +49,7 @@ def smoothed(path):
     ("change", "said"),
     [
         (bgr, "fit after swapping red and blue: it was written as BGR"),
-        (jpeg, "is a JPEG, whatever its name"),
+        (jpeg, "Whatever its name, the file is a JPEG"),
         (webp, "is a WEBP"),
         (once_jpeg, "colours were mixed"),
         (smoothed, "colours were mixed"),

@@ -124,7 +124,7 @@ def test_of_categories_with_one_name_the_unused_is_left_out(
     root, dogs = {"id": 0, "name": "cat", "isthing": 1}, {"id": 1, "name": "dog", "isthing": 1}
     path = write(tmp_path, content(categories=[root, dogs, *categories]))
     assert read_categories(path) == categories
-    assert "whose names others have are left out: [0, 1]" in caplog.text
+    assert "others have their names: [0, 1]" in caplog.text
 
 
 @pytest.mark.parametrize("none", [[], [5]])

@@ -93,7 +93,7 @@ def test_the_command_takes_a_training_and_what_the_cluster_is_asked_for(
     monkeypatch.setattr(Training, "__init__", lambda self, args: submitted.append(vars(args)))
     assert run_cli("submit", *own, *of_training) == 0
     assert vars(parse_arguments("train", of_training)).items() <= submitted[0].items()
-    assert f"What it prints: {tmp_path / 'output' / 'jobs'}" in capsys.readouterr().out
+    assert f"Its output: {tmp_path / 'output' / 'jobs'}" in capsys.readouterr().out
 
 
 def test_without_submitit_the_extra_is_named(run_cli, monkeypatch, config):

@@ -88,7 +88,7 @@ def test_failures_are_told_with_the_end_of_the_log(system: System):
 def test_other_systems_are_told_what_is_meant(system: System):
     status, said, _ = system.run("libraries")
     assert status == 1
-    assert "no Debian or Ubuntu" in said and "libgl1" in said
+    assert "neither Debian nor Ubuntu" in said and "libgl1" in said
 
 
 @pytest.mark.parametrize("arguments", [[], ["everything"]])

@@ -1,6 +1,6 @@
-"""The JSON on its own: what it contradicts itself in, before any picture is read.
+"""Checks the JSON alone, before any picture is read.
 
-It is read as training and evaluation read it, who stop at the first problem; this goes through all.
+It is read as in training and evaluation. They stop at the first problem, and this finds all.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class AnnotationCheck:
         panoptic_json: the file, for messages.
         image_root, panoptic_root: where file names start.
         num_queries: of the model.
-        known_ids: categories of the dataset as it is registered; None: those of the JSON.
-        categories: those that make sense, by id.
+        known_ids: category ids of the registered dataset; None: those of the JSON.
+        categories: the valid ones, by id.
         crowds_as_things: see ``read_crowds_as_things``.
     """
 
@@ -42,7 +42,7 @@ class AnnotationCheck:
     crowds_as_things: bool = False
 
     def check(self, content: dict, add: Callable[[Finding], None]) -> list[AnnotatedImage]:
-        """Tells ``add`` what is wrong, and gives the images whose files can be looked at."""
+        """Calls ``add`` with each finding, and returns the images whose files can be checked."""
 
         def tell(problem: Problem) -> None:
             message = problem.message.removeprefix(f"{self.panoptic_json}: ")
@@ -51,17 +51,16 @@ class AnnotationCheck:
         entries = PanopticEntries(content, self.panoptic_json, tell)
         for category in entries.categories():
             self.categories.setdefault(category["id"], category)
-        if self.known_ids is None:
-            self.known_ids = self.categories.keys()
+        known_ids = self.categories.keys() if self.known_ids is None else self.known_ids
         images = entries.images(self.image_root)
-        tasks = list(entries.annotated_images(images, self.panoptic_root, self.known_ids))
+        tasks = list(entries.annotated_images(images, self.panoptic_root, known_ids))
         if self.crowds_as_things:
             things = {i for i, category in self.categories.items() if category["isthing"]}
             tasks = [
                 replace(task, segments=read_crowds_as_things(task.segments, things))
                 for task in tasks
             ]
-        for finding in self._check_read(entries, images, tasks):
+        for finding in self._check_read(entries, images, tasks, known_ids):
             add(finding)
         return tasks
 
@@ -70,6 +69,7 @@ class AnnotationCheck:
         entries: PanopticEntries,
         images: dict[int | str, dict],
         tasks: Sequence[AnnotatedImage],
+        known_ids: Collection[int],
     ) -> Iterator[Finding]:
         for category in entries.unused_namesakes():
             yield self._finding("unused_namesake", category)
@@ -84,7 +84,7 @@ class AnnotationCheck:
         for task in tasks:
             yield from self._check_segments(task)
         segments = (segment for task in tasks for segment in task.segments)
-        for category_id in set(self.known_ids) - {segment["category_id"] for segment in segments}:
+        for category_id in set(known_ids) - {segment["category_id"] for segment in segments}:
             name = self.categories.get(category_id, {}).get("name")
             yield self._finding("class_without_examples", name)
         yield from label_findings(self.panoptic_json, self.categories, tasks)

@@ -1,4 +1,4 @@
-"""What a check found, with the dataset's figures: for people as tables, for programs as JSON."""
+"""Findings of a check and figures of the dataset: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from detr_d2.data.check.image_checks import TINY_AREA, FilesResult
 from detr_d2.data.panoptic_entries import AnnotatedImage
 from detr_d2.file_io import write_json_atomically
 
-# Findings of a kind that the table shows; the JSON has more.
+# How many findings of a kind the table shows; the JSON has more.
 SHOWN_EXAMPLES = 3
 
 
 @dataclass
 class Spread:
-    """Number, sum and extremes of values that are not kept."""
+    """Number, sum and extremes of values."""
 
     count: int = 0
     total: int = 0
@@ -41,7 +41,7 @@ class Spread:
 
 @dataclass
 class ClassFigures:
-    """Of a class: the areas of its segments, how many are tiny, in how many images it is."""
+    """Figures of a class: areas of its segments, number of tiny ones, and number of its images."""
 
     areas: Spread = field(default_factory=Spread)
     num_tiny: int = 0
@@ -77,7 +77,7 @@ class CheckReport:
         return bool(self.findings.of_severity(BREAKS))
 
     def add(self, task: AnnotatedImage, result: FilesResult) -> None:
-        """Takes in an image and what its files have shown."""
+        """Adds an image and the result of checking its files."""
         for finding in result.findings:
             self.findings.add(finding)
         self.heights.add(task.height)
@@ -93,7 +93,7 @@ class CheckReport:
             self.classes[category_id].num_images += 1
 
     def to_dict(self) -> dict:
-        """All of it as JSON can hold it."""
+        """The whole report in types of JSON."""
         return {
             "dataset": self.name,
             "breaks": self.breaks,

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Collection, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Collection, Iterator
 from functools import partial
 
 from detectron2.config import CfgNode
@@ -17,16 +14,13 @@ from tqdm import tqdm
 from detr_d2.data.categories import classes_of
 from detr_d2.data.check.annotation_checks import AnnotationCheck
 from detr_d2.data.check.check_report import CheckReport
-from detr_d2.data.check.image_checks import FilesResult, check_files
+from detr_d2.data.check.image_checks import check_files
 from detr_d2.data.check.label_checks import pixel_findings
 from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions
 from detr_d2.data.panoptic_dataset import get_dataset_dicts
-from detr_d2.data.panoptic_entries import AnnotatedImage, read_panoptic_lists
-from detr_d2.data.processes import worker_context
+from detr_d2.data.panoptic_entries import read_panoptic_lists
+from detr_d2.data.processes import map_in_processes
 from detr_d2.data.register import register_from_config
-
-# Images that wait at a process, so that memory doesn't grow with the dataset.
-IMAGES_PER_PROCESS = 8
 
 
 def check_dataset(
@@ -49,11 +43,11 @@ def check_dataset(
         panoptic_json: the annotation, in COCO's format.
         num_queries: of the model, which can find no more segments than that.
         name: of the dataset, for the report.
-        known_ids: category ids of the dataset as it is registered; None: those of the JSON.
-        crowds_as_things: whether crowds of things are read as single objects, as
-            ``DATASETS.CROWDS_AS_THINGS`` has it.
+        known_ids: category ids of the registered dataset; None: those of the JSON.
+        crowds_as_things: whether crowds of things are read as single objects, see
+            ``DATASETS.CROWDS_AS_THINGS``.
         image_options: how image files are to be understood.
-        workers: processes; 0: this one alone.
+        workers: number of processes; 0: only this one.
 
     Raises:
         FileNotFoundError: the JSON or a folder is missing.
@@ -75,8 +69,8 @@ def check_dataset(
     content = read_panoptic_lists(PathManager.get_local_path(panoptic_json))
     tasks = check.check(content, report.findings.add)
     report.categories = check.categories
-    results = _in_order(tasks, workers, image_options)
-    # No bar where the output is no terminal, but a file.
+    results = map_in_processes(partial(check_files, options=image_options), tasks, workers)
+    # There is no bar if the output is a file and no terminal.
     bar = tqdm(results, total=len(tasks), unit="image", disable=None)
     for task, result in zip(tasks, bar, strict=True):
         report.add(task, result)
@@ -111,7 +105,7 @@ def _keywords_of(name: str) -> dict:
         get_dataset_dicts([name])  # writes the embedded datasets, and says what is missing
         panoptic_json = metadata.get("panoptic_json")
     if panoptic_json is None:
-        raise ValueError(f"Dataset {name!r} has no panoptic annotation: only such can be checked.")
+        raise ValueError(f"Dataset {name!r} has no panoptic annotation and can't be checked.")
     classes = classes_of(name)
     return {
         "name": name,
@@ -121,25 +115,3 @@ def _keywords_of(name: str) -> dict:
         "crowds_as_things": bool(metadata.get("crowds_as_things")),
         "known_ids": classes and classes.dataset_ids,
     }
-
-
-def _in_order(
-    tasks: Iterable[AnnotatedImage], workers: int, image_options: ImageOptions = DEFAULT_OPTIONS
-) -> Iterator[FilesResult]:
-    check = partial(check_files, options=image_options)
-    if workers == 0:
-        yield from map(check, tasks)
-        return
-    waiting: deque = deque()
-    with ProcessPoolExecutor(workers, worker_context()) as pool:
-        try:
-            for task in tasks:
-                waiting.append(pool.submit(check, task))
-                if len(waiting) >= IMAGES_PER_PROCESS * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise ChildProcessError(
-                "A process that reads images died, perhaps for lack of memory. Try fewer --workers."
-            ) from error

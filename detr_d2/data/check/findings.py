@@ -6,18 +6,18 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 BREAKS, BIASES = "breaks", "biases"
-# Findings of a kind that are kept with their words; of all others only the number is.
+# How many findings of a kind are kept. All are counted.
 MAX_EXAMPLES = 100
 
-# Kind of fault: whether training or evaluation stops ("breaks") or gets worse unnoticed ("biases"),
-# and what it is, in a few words.
+# Kinds of faults. Each either stops training or evaluation ("breaks") or makes results worse
+# without notice ("biases"), and has a short description.
 KINDS = {
     "malformed_entry": (BREAKS, "entries of the JSON that lack something, or make no sense"),
     "isthing_not_boolean": (BREAKS, "categories whose isthing is neither 0, 1, false nor true"),
     "duplicate_category": (BREAKS, "categories with the id or name of another"),
     "duplicate_image_id": (BREAKS, "images with the id of another"),
     "duplicate_annotation": (BREAKS, "images that are annotated twice"),
-    "no_target": (BREAKS, "datasets without anything to learn from: training refuses to begin"),
+    "no_target": (BREAKS, "datasets with nothing to learn from: training refuses to begin"),
     "no_annotated_image": (BREAKS, "datasets without any annotated image"),
     "annotation_without_image": (BREAKS, "annotations of images that the JSON lacks"),
     "duplicate_segment_id": (BREAKS, "segments with the id of another in their image"),
@@ -36,11 +36,11 @@ KINDS = {
     "image_without_annotation": (BIASES, "images without annotation: they are left out"),
     "empty_image": (BIASES, "images without any segment"),
     "all_void": (BIASES, "panoptic PNGs that are void all over"),
-    "unused_namesake": (BIASES, "categories left out: another has their name, no segment has them"),
+    "unused_namesake": (BIASES, "categories left out: another has the name, no segment uses them"),
     "class_without_examples": (BIASES, "classes without any segment to learn from"),
-    "class_of_crowds_alone": (BIASES, "classes all of whose segments are crowds"),
+    "class_of_crowds_alone": (BIASES, "classes whose segments are all crowds"),
     "stuff_in_parts": (BIASES, "datasets with several segments of a stuff class in an image"),
-    "void_background": (BIASES, "datasets of things alone, on a background that is void"),
+    "void_background": (BIASES, "datasets of things only, with a void background"),
     "too_many_segments": (BIASES, "images with more segments than queries, which can't find all"),
     "tiny_segment": (BIASES, "segments of so few pixels that none is predicted"),
 }
@@ -48,7 +48,13 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """A fault: its kind, a key of ``KINDS``; where it is; and what exactly, for people."""
+    """A fault of a dataset.
+
+    Attributes:
+        kind: a key of ``KINDS``.
+        where: the file.
+        what: details, for people.
+    """
 
     kind: str
     where: str
@@ -57,7 +63,7 @@ class Finding:
 
 @dataclass
 class Findings:
-    """All faults, in bounded memory.
+    """All findings of a check, in bounded memory.
 
     Attributes:
         counts: of each kind.

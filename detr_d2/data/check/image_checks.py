@@ -1,4 +1,4 @@
-"""The files of one image, beside what the JSON says of them.
+"""Compares the files of one image with the JSON.
 
 Axes: S segments of the JSON; H×W pixels.
 """
@@ -18,13 +18,13 @@ from detr_d2.data.panoptic_entries import AnnotatedImage
 from detr_d2.data.panoptic_png import read_panoptic_png
 from detr_d2.file_io import quoted
 
-# Segments of at most so many pixels: the default of MODEL.DETR.TEST.MIN_AREA drops them.
+# Tiny segments have at most so many pixels: the default MODEL.DETR.TEST.MIN_AREA drops them.
 TINY_AREA = 4
 # Pixels by which a box may be off: some tools count its last row and column, some don't.
 BOX_TOLERANCE = 1
 
-# Images of 16 bits are dark where their largest value times this is inside the range: with 14 bits
-# of 16 they are four times too dark.
+# An image of 16 bits is dark if even this many times its largest value is inside the range: with 14
+# of 16 bits, it is four times too dark.
 FAR_BELOW = 4
 # Bits that cameras and scanners use.
 DEPTHS = (8, 10, 12, 14, 16)
@@ -36,7 +36,7 @@ class FilesResult:
 
     Attributes:
         findings: what is wrong.
-        areas: pixels of each segment that has any, with its category, crowds left out.
+        areas: (category, number of pixels) of each segment that has pixels and is no crowd.
         void_pixels, pixels: of the PNG; zeros where it can't be read.
     """
 
@@ -78,8 +78,8 @@ def check_files(task: AnnotatedImage, options: ImageOptions = DEFAULT_OPTIONS) -
 
 
 def _check_range(path: str, highest: int | None, deep_range: int) -> Iterator[Finding]:
-    """Compares the largest value of an image of 16 bits, None for others, with the range."""
-    if not highest:  # nor does another range make anything of an image that is black all over
+    """Compares the largest value of an image of 16 bits (None for others) with the range."""
+    if not highest:  # for an image that is all black, no range is better
         return
     said = f"its largest value is {highest} of {deep_range}"
     if highest > deep_range:
@@ -101,7 +101,7 @@ def _size_finding(
 def _check_pixels(ids: np.ndarray, task: AnnotatedImage, result: FilesResult) -> Iterator[Finding]:
     """Compares H×W segment ids with the S segments of the JSON."""
     places = sorted(range(len(task.segments)), key=lambda i: task.segments[i]["id"])
-    # A last id that no pixel has makes every search end inside the list.
+    # No pixel has the last id, so that every search ends inside the list.
     known = np.array([*(task.segments[i]["id"] for i in places), 2**24], np.int32)
     labels = np.searchsorted(known, ids)
     unknown = known[labels] != ids
@@ -109,7 +109,7 @@ def _check_pixels(ids: np.ndarray, task: AnnotatedImage, result: FilesResult) ->
     areas = np.bincount(labels.ravel(), minlength=len(known))
     result.pixels, result.void_pixels = ids.size, int((ids == 0).sum())
     if result.void_pixels == ids.size:
-        if task.segments:  # else the image has been found to be empty
+        if task.segments:  # otherwise the image is known to be empty
             yield Finding("all_void", task.png_name, f"{len(task.segments)} segments by the JSON")
         return
     strangers = np.unique(ids[unknown & (ids != 0)])
@@ -131,7 +131,7 @@ def _check_pixels(ids: np.ndarray, task: AnnotatedImage, result: FilesResult) ->
 def _check_segment(
     segment: dict, area: int, box: tuple[slice, slice], path: str
 ) -> Iterator[Finding]:
-    # What lacks one, or has one that isn't a number, is none the worse: nothing reads them.
+    # An area that is missing or no number does no harm: nothing reads it.
     said = segment.get("area")
     if isinstance(said, (int, float)) and said != area:
         yield Finding("wrong_area", path, f"{quoted(segment)} has {area} pixels")
@@ -144,7 +144,7 @@ def _check_segment(
 
 
 def _boxes_agree(said: object, true_box: tuple[int, ...]) -> bool:
-    """Compares XYWH boxes: of the JSON, where it has one, and of the pixels."""
+    """Whether the XYWH box of the JSON, if it has one, agrees with that of the pixels."""
     if not isinstance(said, list) or len(said) != 4:
         return True
     if not all(isinstance(number, (int, float)) for number in said):

@@ -1,4 +1,4 @@
-"""Labels that are right by the format, but cost training or evaluation something."""
+"""Finds labels that are valid but make training or evaluation worse."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from detr_d2.file_io import quoted
 def label_findings(
     where: str, categories: Mapping[int, dict], tasks: Sequence[AnnotatedImage]
 ) -> Iterator[Finding]:
-    """What the JSON's labels cost.
+    """Finds such labels in the JSON.
 
     Args:
         where: the JSON, for messages.
-        categories: those that make sense, by id.
+        categories: the valid ones, by id.
         tasks: the annotated images.
     """
     crowds: Counter[int] = Counter()
@@ -61,7 +61,7 @@ def label_findings(
 
 
 def pixel_findings(where: str, report: CheckReport) -> Iterator[Finding]:
-    """What the labels cost by the pixels of all images.
+    """Finds such labels by the pixels of all images.
 
     Args:
         where: the JSON, for messages.
@@ -69,7 +69,7 @@ def pixel_findings(where: str, report: CheckReport) -> Iterator[Finding]:
     """
     if not report.pixels:
         return
-    # What breaks otherwise may be the reason, and is to be mended first.
+    # Other findings that break may be the reason, and must be corrected first.
     if not report.breaks and not any(figures.areas.count for figures in report.classes.values()):
         what = f"{report.heights.count} images, all of them without segments, of crowds or void"
         yield Finding("no_target", where, what)

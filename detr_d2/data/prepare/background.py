@@ -1,4 +1,4 @@
-"""What lies behind all that is annotated: void, or stuff that is called the background.
+"""What lies behind all annotations: void, or stuff that is called the background.
 
 Axes: H×W pixels.
 """
@@ -14,7 +14,7 @@ from detr_d2.data.prepare.category_list import complete_categories
 from detr_d2.data.prepare.prepared_segments import Segmentation, uniform
 
 REMEDY = "--background NAME makes them stuff of that name, so that they count."
-_VOID_KEPT = "images kept their void, since annotations of theirs were left out"
+_VOID_KEPT = "images kept their void, since some of their annotations were left out"
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Background:
     def below(
         self, height: int, width: int, problems: Sequence[str], counts: Counter[str]
     ) -> Segmentation:
-        """H×W pixels of it; void where annotations were left out, as these may be anywhere.
+        """H×W pixels of background, or of void if annotations were left out, which may be anywhere.
 
         Args:
             height, width: of the image.
             problems: the annotations that were left out.
-            counts: gets images that keep their void.
+            counts: images that keep their void are added here.
         """
         if self.category_id is not None and problems:
             counts[_VOID_KEPT] += 1
@@ -45,10 +45,10 @@ class Background:
 def with_background(
     categories: list[dict], name: str | None, where: str | Path
 ) -> tuple[list[dict], Background]:
-    """Adds a category of stuff with a new id to complete ones; none without a name.
+    """Adds a category of stuff with a new id to complete ones, if there is a name.
 
     Raises:
-        PreparationError: another has that name.
+        PreparationError: another category has that name.
     """
     if name is None:
         return categories, Background(None)

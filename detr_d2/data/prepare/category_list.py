@@ -1,4 +1,4 @@
-"""COCO's ``categories`` list: read, checked, and completed with what it doesn't say."""
+"""COCO's ``categories`` list: read, checked, and completed with what is missing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def listed_categories(path: str | Path) -> Any:
-    """What a file has as categories, unchecked: itself, or those of any of COCO's JSONs.
+    """The unchecked categories of a file, which is a list of them or any of COCO's JSONs.
 
     Raises:
         OSError, PreparationError: it cannot be read.
@@ -51,13 +51,13 @@ def complete_categories(
 ) -> list[dict]:
     """Checks categories and adds colours and ``isthing``, as 0 or 1.
 
-    Ids may be written as 1.0 or "1". Spaces at the ends of a name go, unless another category has
-    that name. Colours may be written as "#2080c0"; others are made up, as they refuse nothing.
+    Ids may be written as 1.0 or "1". Spaces at the ends of a name are removed, unless another
+    category then has the same name. Colours may be written as "#2080c0"; wrong ones are replaced.
 
     Args:
         categories: as a file has them: a list of dicts with at least ``id`` and ``name``.
         where: the file, for messages.
-        isthing: what categories are that don't say it; None: they have to.
+        isthing: the value for categories without ``isthing``; None: it must be there.
 
     Returns:
         New dicts in the same order.
@@ -89,7 +89,7 @@ def things_of(categories: list[dict]) -> dict[int, bool]:
 
 
 def _stripped(categories: list) -> list:
-    """New entries whose names have no spaces at their ends, unless another has the name then."""
+    """New entries without spaces at the ends of names, unless two names would become equal."""
     entries = [entry for entry in categories if isinstance(entry, dict)]
     names = Counter(e["name"].strip() for e in entries if isinstance(e.get("name"), str))
     return [
@@ -103,7 +103,7 @@ def _stripped(categories: list) -> list:
 
 
 def renaming_notes(given: list[dict], complete: list[dict]) -> list[str]:
-    """A note for each category whose name has changed, as it had spaces at its ends."""
+    """A note for each category whose name has lost spaces at its ends."""
     return [
         f"category {after['id']}: {quoted(before['name'])} is called {quoted(after['name'])} from "
         "here on"
@@ -112,12 +112,12 @@ def renaming_notes(given: list[dict], complete: list[dict]) -> list[str]:
     ]
 
 
-def without_unused_twins(categories: Any, used: Collection[int]) -> tuple[Any, list[str]]:
-    """The categories less those of ``without_unused_namesakes``, and a note for each of these.
+def without_unused_twins(categories: Any, used: Collection[int | None]) -> tuple[Any, list[str]]:
+    """Applies ``without_unused_namesakes``, and gives a note for each category left out.
 
     Args:
         categories: as a file has them, unchecked.
-        used: ids of categories that annotations have.
+        used: the category ids of annotations.
     """
     if not isinstance(categories, list):
         return categories, []

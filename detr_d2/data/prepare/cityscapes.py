@@ -1,7 +1,7 @@
 """Source: label images as Cityscapes has them (``*_instanceIds.png``).
 
-A pixel of an instance is category·1000 + number of the instance. Pixels below 1000 are the category
-itself: stuff, or things that nobody told apart, which are a crowd.
+A pixel of an instance is category·1000 + number of the instance. A pixel below 1000 is the category
+itself: stuff, or a crowd of things that nobody separated.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ def prepare_cityscapes(
     """Writes a panoptic dataset from PNGs whose pixels are category·1000 + instance.
 
     Args:
-        folder: PNGs (or TIFFs, which have room for 32 bits) in it and below.
+        folder: has PNGs (or TIFFs, which have room for 32 bits), also in sub-folders.
         output: the folder to make.
-        images: a folder.
-        categories: a file that also says which are things, see ``read_categories``; without, the
-            19 of Cityscapes, and its other labels are void.
+        images: the folder of images.
+        categories: a file that also says which are things, see ``read_categories``; without it, the
+            19 of Cityscapes, whose other labels are void.
         ignore: ids of categories, known or not, that are void.
-        png_suffix, image_suffix: what the PNGs' and the images' names have before the ending and
-            the others' don't.
+        png_suffix, image_suffix: the part before the ending in which the names of PNGs and images
+            differ.
         ignore_exif: take images as they are stored, not turned upright by their EXIF tags.
         skip_errors, workers: see ``write_panoptic``.
 
@@ -80,7 +80,7 @@ class CityscapesImage(PairedImage):
     """An image and its PNG.
 
     Attributes:
-        void: ids of categories that are.
+        void: ids of categories that are void.
     """
 
     void: frozenset[int]

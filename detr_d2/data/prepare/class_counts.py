@@ -1,4 +1,4 @@
-"""How often each class occurs, and which classes are called nearly the same."""
+"""How often each class occurs, and which classes have nearly the same name."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from detr_d2.file_io import quoted
 
 @dataclass(frozen=True)
 class ClassCount:
-    """What a dataset has of a class.
+    """How often a class occurs in a dataset.
 
     Attributes:
         name, isthing: of the class.
         segments: of all kinds.
         crowds: how many of them are crowds.
-        images: that have at least one segment.
+        images: how many have at least one segment.
     """
 
     name: str

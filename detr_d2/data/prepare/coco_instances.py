@@ -1,4 +1,4 @@
-"""Source: COCO's instance JSON, with or without semantic PNGs for what lies behind.
+"""Source: COCO's instance JSON, with or without semantic PNGs of what lies behind.
 
 Axes: H×W pixels.
 """
@@ -57,19 +57,19 @@ def prepare_instances(
     """Writes a panoptic dataset from COCO's instance JSON.
 
     Args:
-        json_file: polygons, RLEs, crowds.
+        json_file: has polygons, RLEs and crowds.
         output: the folder to make.
-        images: a folder, where it is not the JSON's own. It is looked into for sizes that the JSON
-            doesn't tell, and for what files with odd names are really called.
-        semantic: a folder of PNGs, named and sorted into sub-folders as the images. Their things
-            are void where no annotation tells one from another.
-        categories: a file, see ``read_categories``; without, those of the JSON. Things where it
-            doesn't say otherwise.
-        mapping, ignore: what pixels of the semantic PNGs are, see ``read_pixel_categories``.
-        crowds_as_things: what is annotated as a crowd of things is a single object, as where tools
-            mark all that is drawn with a brush as crowds.
-        background: name of a category of stuff for all that isn't annotated. Images of which an
-            annotation is left out keep their void, as it may be there.
+        images: the folder of images; by default, that of the JSON. Sizes that the JSON lacks, and
+            the right spelling of file names, are looked up there.
+        semantic: a folder of PNGs with the names and sub-folders of the images. Their pixels of
+            things are void, as they don't separate one thing from another.
+        categories: a file, see ``read_categories``; without it, those of the JSON. Categories
+            without ``isthing`` are things.
+        mapping, ignore: the meaning of pixels in semantic PNGs, see ``read_pixel_categories``.
+        crowds_as_things: read crowds of things as single objects. Some tools mark everything that
+            is drawn with a brush as a crowd.
+        background: name of a category of stuff for all pixels without annotation. An image keeps
+            its void if one of its annotations is left out, which may be there.
         ignore_exif: take images as they are stored, not turned upright by their EXIF tags.
         skip_errors, workers: see ``write_panoptic``.
 
@@ -94,7 +94,7 @@ def prepare_instances(
     behind = None
     if semantic is not None:
         category_of = read_pixel_categories(known, where, mapping, ignore)
-        # Which of several things a pixel belongs to, a semantic PNG can't tell.
+        # A semantic PNG can't tell which of several things a pixel belongs to.
         things = {category["id"] for category in known if category["isthing"]}
         void = {value: None for value, category in category_of.items() if category in things}
         behind = SemanticFolder(Path(semantic), {**category_of, **void})
@@ -122,7 +122,7 @@ def prepare_instances(
 
 
 def _lists_of(content: Any, keys: Iterable[str], where: str | Path) -> list[list[dict]]:
-    lists = [content.get(key) if isinstance(content, dict) else None for key in keys]
+    lists: list[Any] = [content.get(key) if isinstance(content, dict) else None for key in keys]
     for key, entries in zip(keys, lists, strict=True):
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise PreparationError(f"{where}: no instance JSON of COCO, it has no list of {key}")
@@ -135,7 +135,7 @@ def _lists_of(content: Any, keys: Iterable[str], where: str | Path) -> list[list
 def _by_image(
     annotations: list[dict], images: list[dict], where: str | Path
 ) -> tuple[dict[int | str, list[dict]], list[str]]:
-    """The annotations of each image, by its id, and a problem for each that is of no image."""
+    """The annotations of each image, by its id, and a problem for each one without an image."""
     of_image: dict[int | str, list[dict]] = {image["id"]: [] for image in images}
     problems = []
     for annotation in annotations:
@@ -176,13 +176,13 @@ class InstancesImage:
     """An image and its annotations.
 
     Attributes:
-        json_file: where they are from.
+        json_file: the file of the annotations.
         image: COCO's description.
         annotations: COCO's, of this image.
-        behind: what is seen where no annotation is.
-        folder: of the image, for its size.
+        behind: semantic PNGs, which are seen where no annotation is.
+        folder: where the image is, for its size.
         crowds_as_things, ignore_exif: see ``prepare_instances``.
-        background: what is seen instead where there is no ``behind``.
+        background: what is seen instead if there is no ``behind``.
     """
 
     json_file: str
@@ -195,7 +195,7 @@ class InstancesImage:
     ignore_exif: bool = False
 
     def segmentation(self, is_thing: Mapping[int, bool]) -> Segmentation:
-        """The annotations on top of one another, and of the stuff."""
+        """The annotations, which lie on top of each other and of what is behind."""
         height, width = self._size()
         regions, problems, encoded = [], [], 0
         counts: Counter[str] = Counter()
@@ -235,7 +235,7 @@ class InstancesImage:
     def _region(
         self, annotation: dict, is_thing: Mapping[int, bool], height: int, width: int
     ) -> tuple[Region, int]:
-        """The pixels of an annotation, and how many parts of it were too small to be any."""
+        """The pixels of an annotation, and how many of its parts were dropped as too small."""
         category_id = whole_number(annotation.get("category_id"))
         if category_id not in is_thing:
             raise PreparationError(f"there is no category {quoted(annotation.get('category_id'))}")
@@ -250,5 +250,5 @@ class InstancesImage:
 
 
 def _file_name(folder: Path, file_name: Any) -> Any:
-    """What a file is really called; what is no name is left to be refused."""
+    """The spelling of a name on the disk. What is no text stays, and is refused later."""
     return found_name(folder, file_name) if isinstance(file_name, str) else file_name

@@ -1,4 +1,4 @@
-"""How many annotations of things are crowds, and what that costs."""
+"""Notes on annotations of things that are crowds."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from detr_d2.file_io import quoted
 
 
 def crowd_notes(annotations: Iterable[dict], categories: Iterable[dict]) -> list[str]:
-    """Notes for a report: none where no annotation of a thing is a crowd.
+    """Notes for a report; there is none if no annotation of a thing is a crowd.
 
     Args:
         annotations: COCO's of instances, unchecked.
         categories: complete.
     """
     names = {c["id"]: c["name"] for c in categories if c["isthing"]}
-    all_of, crowds_of = Counter(), Counter()
+    all_of: Counter[int] = Counter()
+    crowds_of: Counter[int] = Counter()
     for annotation in annotations:
         category_id = whole_number(annotation.get("category_id"))
-        if category_id in names:
+        if category_id is not None and category_id in names:
             all_of[category_id] += 1
             crowds_of[category_id] += flag(annotation.get("iscrowd", 0)) is True
     if not crowds_of.total():
@@ -31,7 +32,7 @@ def crowd_notes(annotations: Iterable[dict], categories: Iterable[dict]) -> list
         notes.append(
             f"All annotations of {', '.join(map(quoted, only_crowds))} are crowds: those of an "
             "image become one segment, from which nothing is learned and which PQ ignores. If they "
-            "are single objects, as where a tool marks all that is drawn with a brush, "
-            "--crowds-as-things makes them that."
+            "are single objects, since some tools mark all that is drawn with a brush, use "
+            "--crowds-as-things."
         )
     return notes

@@ -27,7 +27,7 @@ def split_panoptic(
         panoptic_json: COCO's panoptic JSON.
         output: a folder for both.
         val: share of images for validation, above 0 and below 1; neither part is left empty.
-        seed: of the draw. The same one splits the same images alike, in whatever order they are.
+        seed: of the draw. The same seed splits the same images alike, however they are ordered.
 
     Raises:
         FileExistsError: one of the files is there.
@@ -42,7 +42,7 @@ def split_panoptic(
         raise PreparationError(f"the share for validation has to lie between 0 and 1, not {val}")
     content = read_json(panoptic_json)
     ids = _image_ids(content, panoptic_json)
-    # Sorted by what they are called, as numbers and texts don't compare.
+    # Sorted by their text, as numbers and texts can't be compared.
     drawn = sorted(ids, key=repr)
     random.Random(seed).shuffle(drawn)
     num_val = min(max(round(val * len(ids)), 1), len(ids) - 1)
@@ -56,13 +56,13 @@ def split_panoptic(
 
 
 def _image_ids(content: Any, where: str | Path) -> set:
-    """The ids of all images, each annotated at most once.
+    """The ids of all images, after checking that each is annotated at most once.
 
     Raises:
-        PreparationError: so it is not.
+        PreparationError: the JSON is wrong, or has fewer than two images.
     """
     keys = ("images", "annotations", "categories")
-    lists = [content.get(key) if isinstance(content, dict) else None for key in keys]
+    lists: list[Any] = [content.get(key) if isinstance(content, dict) else None for key in keys]
     if not all(isinstance(entries, list) for entries in lists):
         raise PreparationError(f"{where}: no panoptic JSON, it needs {', '.join(keys)}")
     images, annotations, categories = lists
@@ -85,7 +85,7 @@ def _image_ids(content: Any, where: str | Path) -> set:
             seen.add(image_id)
     if annotated - ids:
         some = quoted(next(iter(annotated - ids)))
-        raise PreparationError(f"{where}: image {some} is annotated, and isn't there")
+        raise PreparationError(f"{where}: image {some} is annotated, but not listed")
     if len(ids) < 2:
         raise PreparationError(f"{where}: {len(ids)} images can't be split")
     return ids
@@ -136,7 +136,7 @@ def _report(
 
 
 def _plain(annotation: dict) -> dict:
-    """What is counted of an annotation, in plain numbers."""
+    """The values of an annotation that are counted, as plain numbers."""
     return {
         "segments_info": [
             {

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,22 +18,22 @@ from detr_d2.data.prepare.class_counts import count_classes, near_twins
 from detr_d2.data.prepare.prepared_segments import Segmentation, segment_ids, segments_info
 from detr_d2.data.prepare.problems import PreparationError, PreparationReport
 from detr_d2.data.prepare.source_files import check_file_name, png_name
-from detr_d2.data.processes import worker_context
-from detr_d2.file_io import quoted, write_json_atomically
+from detr_d2.data.processes import map_in_processes
+from detr_d2.file_io import folder_written_whole, quoted, write_json_atomically
 
 
 class AnnotatedImage(Protocol):
-    """An image and what a source says of it. Goes to other processes."""
+    """An image and its annotation by a source. It can be sent to other processes."""
 
     @property
     def image(self) -> dict:
         """COCO's ``id`` and ``file_name``, unchecked, and whatever else is known."""
 
     def segmentation(self, is_thing: Mapping[int, bool]) -> Segmentation:
-        """The segments; annotations that are wrong are among its problems.
+        """The segments. Wrong annotations are left out and listed as problems.
 
         Raises:
-            PreparationError: there is no using the image at all.
+            PreparationError: the image can't be used at all.
         """
 
 
@@ -48,9 +44,9 @@ class Source:
     Attributes:
         categories: COCO's, complete.
         images: all of them.
-        problems: what was wrong before any image was looked at.
+        problems: those that were found before any image was read.
         notes: for the report.
-        void_remedy: a sentence on what makes void pixels count, where all categories are things.
+        void_remedy: for datasets of things only: a sentence on how void pixels can count.
     """
 
     categories: list[dict]
@@ -62,7 +58,7 @@ class Source:
 
 @dataclass
 class _Outcome:
-    """An image as it goes into the JSON, or None, its void pixels, and what was wrong with it."""
+    """The entries of an image for the JSON (None if it is left out), its counts and problems."""
 
     image: dict | None = None
     annotation: dict | None = None
@@ -75,7 +71,7 @@ class _Outcome:
 def write_panoptic(
     source: Source, output: str | Path, *, skip_errors: bool = False, workers: int = 1
 ) -> PreparationReport:
-    """Writes a dataset that is seen under its name when it is complete.
+    """Writes a dataset. Its folder gets its name when it is complete.
 
     Args:
         source: what is to be written.
@@ -91,7 +87,8 @@ def write_panoptic(
     """
     report, void = PreparationReport(), 0
     content: dict[str, list] = {"images": [], "annotations": [], "categories": source.categories}
-    with _complete_or_gone(Path(output)) as folder:
+    _refuse_what_is_there(Path(output))
+    with folder_written_whole(output) as folder:
         _note_problems(source.problems, report, skip_errors)
         (folder / "panoptic").mkdir()
         outcomes = _outcomes(source, folder / "panoptic", workers)
@@ -121,7 +118,7 @@ def write_panoptic(
 
 
 def _void_note(source: Source, images: Sequence[dict], void: int) -> list[str]:
-    """What void pixels mean where no category is stuff."""
+    """A note on void pixels in datasets without stuff."""
     if not void or not all(category["isthing"] for category in source.categories):
         return []
     share = void / sum(image["height"] * image["width"] for image in images)
@@ -132,23 +129,10 @@ def _void_note(source: Source, images: Sequence[dict], void: int) -> list[str]:
     ]
 
 
-@contextmanager
-def _complete_or_gone(output: Path) -> Iterator[Path]:
-    """A folder that gets its name at the end, and is removed where the end isn't reached."""
-    if output.is_symlink() or output.exists() and not (output.is_dir() and _is_empty(output)):
+def _refuse_what_is_there(output: Path) -> None:
+    is_empty = output.is_dir() and next(output.iterdir(), None) is None
+    if output.is_symlink() or output.exists() and not is_empty:
         raise FileExistsError(f"{output} is there already; it is left as it is.")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
-        yield unfinished
-        unfinished.chmod(0o755)
-        unfinished.rename(output)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _is_empty(folder: Path) -> bool:
-    return next(folder.iterdir(), None) is None
 
 
 def _note_problems(problems: Sequence[str], report: PreparationReport, skip_errors: bool) -> None:
@@ -157,8 +141,8 @@ def _note_problems(problems: Sequence[str], report: PreparationReport, skip_erro
     report.left_out.extend(problems)
 
 
-def _outcomes(source: Source, folder: Path, workers: int) -> Iterator[_Outcome]:
-    """Writes the PNGs; yields in the images' order."""
+def _outcomes(source: Source, folder: Path, workers: int) -> Generator[_Outcome]:
+    """Writes the PNGs, and gives the outcomes in the order of the images."""
     write = partial(
         _write_image,
         folder=folder,
@@ -166,33 +150,24 @@ def _outcomes(source: Source, folder: Path, workers: int) -> Iterator[_Outcome]:
         colors={category["id"]: tuple(category["color"]) for category in source.categories},
     )
     named = _with_png_names(source.images)
-    if workers <= 1:
-        yield from map(write, named)
-        return
-    try:
-        with ProcessPoolExecutor(workers, worker_context()) as pool:
-            yield from pool.map(write, named, chunksize=8)
-    except BrokenProcessPool as error:
-        raise ChildProcessError(
-            "A worker process died, perhaps for want of memory. Fewer --workers need less."
-        ) from error
+    return map_in_processes(write, named, workers if workers > 1 else 0)
 
 
 def _with_png_names(
     images: Iterable[AnnotatedImage],
 ) -> Iterator[tuple[AnnotatedImage, str | PreparationError]]:
-    """Each image with the name of its PNG, or with what forbids to write it."""
+    """Each image with the name of its PNG, or with the error that forbids to write it."""
     image_ids: set[int | str] = set()
     file_names: set[str] = set()
     png_names: set[str] = set()
     for annotated in images:
         try:
-            image_id, file_name = annotated.image.get("id"), annotated.image.get("file_name")
+            image_id = annotated.image.get("id")
             if not isinstance(image_id, int | str):
                 raise PreparationError(f"the image id {quoted(image_id)} is no number or text")
-            check_file_name(file_name)
+            file_name = check_file_name(annotated.image.get("file_name"))
             if image_id in image_ids or file_name in file_names:
-                raise PreparationError(f"{quoted(file_name)}: its name or id is another's as well")
+                raise PreparationError(f"{quoted(file_name)}: another image has its name or id")
         except PreparationError as error:
             yield annotated, error
             continue

@@ -41,14 +41,14 @@ def prepare_labelme(
     """Writes a panoptic dataset from LabelMe's JSONs.
 
     Args:
-        folder: JSONs in it and below. The image of each is the one of the same name.
+        folder: has JSONs, also in sub-folders. A JSON has the name of its image.
         output: the folder to make.
-        images: a folder, where it is not the same; sub-folders are.
-        categories: a file whose names are the labels, see ``read_categories``; without, labels are
-            categories in order of first appearance, from id 1 on.
+        images: the folder of images, if it is another one. It has the same sub-folders.
+        categories: a file whose names are the labels, see ``read_categories``; without it, labels
+            become categories in the order in which they appear, from id 1 on.
         stuff: labels that are stuff. Others are things, unless ``categories`` says otherwise.
-        ignore: labels whose shapes are void, and lie on what is larger.
-        background: name of a category of stuff for all that has no shape, see
+        ignore: labels whose shapes are void. They cover what is larger.
+        background: name of a category of stuff for all pixels without a shape, see
             ``prepare_instances``.
         ignore_exif: take images as they are stored, not turned upright by their EXIF tags.
         skip_errors, workers: see ``write_panoptic``.
@@ -65,9 +65,9 @@ def prepare_labelme(
         except PreparationError as error:
             problems.append(str(error))
     if problems and not skip_errors:
-        raise PreparationError(problems[0])  # before the lack of labels that it may cause
-    labels = [shape.get("label") for shapes in shapes_of.values() for shape in shapes[1]]
-    labels = [label for label in labels if isinstance(label, str) and label.strip()]
+        raise PreparationError(problems[0])  # it may be the reason why labels are missing
+    given = (shape.get("label") for _, shapes in shapes_of.values() for shape in shapes)
+    labels = [label for label in given if isinstance(label, str) and label.strip()]
     ignored = set(ignore)
     known = _label_categories(
         [label for label in labels if not _is_in(label, ignored)], categories, set(stuff), folder
@@ -106,13 +106,13 @@ def _label_categories(
     unknown = stuff - {category["name"] for category in known}
     if unknown:
         raise PreparationError(
-            f"{categories or folder}: {quoted(min(unknown))} is to be stuff, and isn't there"
+            f"{categories or folder}: {quoted(min(unknown))} is to be stuff, but is no label"
         )
     return [{**c, "isthing": int(c["isthing"] and c["name"] not in stuff)} for c in known]
 
 
 def _is_in(label: str, labels: Container[str]) -> bool:
-    """Whether a label is one of some, with spaces at its ends or without."""
+    """Whether a label is among others, with spaces at its ends or without."""
     return label in labels or label.strip() in labels
 
 
@@ -136,7 +136,7 @@ def _label_notes(
     categories: list[dict],
     ignored: set[str],
 ) -> list[str]:
-    """What of the labels may not be as it was meant."""
+    """Notes on labels that may not be what was meant."""
     names = {category["name"] for category in categories}
     counts = Counter(labels)
     notes = []
@@ -144,7 +144,7 @@ def _label_notes(
         if category_id is not None and label not in names:
             notes.append(f"{counts[label]} shapes of {quoted(label)} are {quoted(label.strip())}")
     for label in sorted(ignored - {label.strip() for label in labels} - set(labels)):
-        notes.append(f"{quoted(label)} is to be ignored, and no shape is called so")
+        notes.append(f"{quoted(label)} is to be ignored, but no shape has this label")
     marked = [quoted(n) for n in sorted(names) if len(n) > 1 and n[0] == n[-1] == "_"]
     if marked:
         notes.append(
@@ -154,13 +154,13 @@ def _label_notes(
 
 
 def read_shapes(path: Path) -> tuple[tuple[Any, Any], list[dict]]:
-    """Reads a JSON of LabelMe, and forgets the image that may be in it.
+    """Reads a JSON of LabelMe, without the image that it may hold.
 
     Returns:
-        Height and width, None where it doesn't tell, and the shapes, unchecked.
+        Height and width, which may be None, and the unchecked shapes.
 
     Raises:
-        PreparationError: it is none of LabelMe's.
+        PreparationError: it is no JSON of LabelMe.
     """
     content = read_json(path)
     shapes = content.get("shapes") if isinstance(content, dict) else None
@@ -176,7 +176,7 @@ class LabelMeImage(PairedImage):
     Attributes:
         size: height and width as the JSON has them, or None.
         shapes: LabelMe's.
-        category_ids: by label; None: its shapes are void.
+        category_ids: by label; None if its shapes are void.
         background: what is seen where no shape is.
     """
 
@@ -186,7 +186,7 @@ class LabelMeImage(PairedImage):
     background: Background
 
     def segmentation(self, is_thing: Mapping[int, bool]) -> Segmentation:
-        """The shapes on top of one another; those of one group and label are one instance."""
+        """The shapes, on top of each other. Those of one group and label are one instance."""
         height, width = image_size(self.image_path, self.ignore_exif)
         if self.size[0] not in (None, height) or self.size[1] not in (None, width):
             reason = explain_turn(self.image_path, tuple(self.size), self.ignore_exif)

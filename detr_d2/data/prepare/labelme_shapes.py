@@ -22,10 +22,10 @@ _POINTS = {"polygon": (None,), "rectangle": (2, 4), "rotation": (4,), "circle": 
 
 
 def shape_rle(shape: dict, height: int, width: int) -> dict:
-    """A shape that has an area as an RLE of the image's size.
+    """Converts a shape with an area to an RLE of the image's size.
 
-    A rectangle has two corners that face each other, or four; one that is turned (``rotation``) has
-    four. A ``mask`` has the corners of its box, and a PNG of the box's size in base64.
+    A rectangle has two opposite corners, or four. A turned rectangle (``rotation``) has four. A
+    ``mask`` has the corners of its box, and a PNG of the box's size in base64.
 
     Raises:
         PreparationError: it is of another type, or its points or its mask are wrong.
@@ -44,7 +44,7 @@ def shape_rle(shape: dict, height: int, width: int) -> dict:
     if kind == "mask":
         return _encoded(_mask_in_box(shape.get("mask"), points, height, width))
     if kind == "circle":
-        return _encoded(_disk(*points, height, width))
+        return _encoded(_disk(points[0], points[1], height, width))
     if kind == "rectangle" and len(points) == 2:
         (left, top), (right, bottom) = points.tolist()
         return polygons_rle([[left, top, right, top, right, bottom, left, bottom]], height, width)
@@ -56,7 +56,7 @@ def _encoded(inside: np.ndarray) -> dict:
 
 
 def _disk(center: np.ndarray, edge: np.ndarray, height: int, width: int) -> np.ndarray:
-    """H×W bool: pixels whose middles are as near to the centre as the edge is, or nearer."""
+    """H×W bool: pixels whose middles are no further from the centre than the edge is."""
     y = np.arange(height)[:, None] + 0.5 - center[1]
     x = np.arange(width) + 0.5 - center[0]
     return x**2 + y**2 <= np.square(edge - center).sum()
@@ -65,8 +65,8 @@ def _disk(center: np.ndarray, edge: np.ndarray, height: int, width: int) -> np.n
 def _mask_in_box(encoded: Any, corners: np.ndarray, height: int, width: int) -> np.ndarray:
     """H×W bool of a mask whose box has these corners.
 
-    LabelMe counts the last row and column of the box, but not of each box that it makes itself, so
-    that a mask may be one pixel larger than its corners are apart, or not.
+    LabelMe counts the last row and column of most boxes, but not of all that it makes itself. So a
+    mask may be one pixel larger than the distance of its corners, or not.
     """
     mask = _decoded_mask(encoded)
     left, top = np.round(corners.min(axis=0)).astype(int)
@@ -91,7 +91,7 @@ def _decoded_mask(encoded: Any) -> np.ndarray:
         raise PreparationError("its type is mask, and it has no mask: a PNG in base64")
     try:
         image = decode_image(base64.b64decode(encoded, validate=True))
-        # Numbers as they are, of whatever depth; of colours the brightness, whatever the opacity.
+        # Numbers of any depth stay as they are. Colours become brightness; opacity is ignored.
         values = np.asarray(image if len(image.getbands()) == 1 else image.convert("L"))
     except (ValueError, binascii.Error) as error:
         raise PreparationError(f"its mask is no PNG in base64 ({error})") from error

@@ -1,8 +1,8 @@
-"""What an image's pixels belong to: segments that don't overlap.
+"""The segments of an image, which don't overlap.
 
-Where annotations overlap, the rule is: things lie on crowds, crowds on stuff; of two of the same
-kind the smaller lies on top, of two of the same size the one that is annotated first. What is
-annotated as void lies on all stuff and on all things that are larger, and on crowds. Crowds of one
+Where annotations overlap, this rule decides: things lie on crowds, and crowds on stuff. Of two
+annotations of one kind, the smaller one lies on top; if both have the same size, the first one
+does. Void annotations lie on larger stuff, on larger things, and on all crowds. Crowds of one
 category are one segment, and so is all stuff of one category, as COCO's metric expects.
 
 Axes: H×W pixels.
@@ -21,9 +21,9 @@ from scipy import ndimage
 from detr_d2.data.panoptic_png import MAX_SEGMENT_ID, id_of_color
 from detr_d2.data.prepare.problems import PreparationError
 
-# Of one image: far more than anyone annotates, and few enough for all that is made of each.
+# The most segments of one image: far more than anyone annotates, and few enough to work with.
 MAX_SEGMENTS = 65_535
-# Between the ids of segments of one category. Odd, so that all ids come before one comes again.
+# Step between ids of one category. It is odd, so that all ids come before one repeats.
 _ID_STEP = 0x0B1D17
 _COMPONENTS = "connected components of things were found"
 _CRUMBS = {
@@ -34,7 +34,7 @@ _CRUMBS = {
 
 @dataclass(frozen=True)
 class PreparedSegment:
-    """Which segment: things that are not crowds are told apart by a number, ``instance``."""
+    """A segment. The number ``instance`` distinguishes things that are not crowds."""
 
     category_id: int
     iscrowd: bool = False
@@ -46,11 +46,11 @@ class Segmentation:
     """An image's segments.
 
     Attributes:
-        labels: H×W integers; k + 1 is the k-th segment, 0 void.
-        segments: none without a pixel.
-        hidden: how many others had none and were dropped.
-        problems: annotations that were wrong and are not in it.
-        counts: how often something was done to annotations, by what it was; for the report.
+        labels: H×W integers: 0 for void, k + 1 for ``segments[k]``.
+        segments: each has at least one pixel.
+        hidden: how many others had no visible pixel and were dropped.
+        problems: wrong annotations, which were left out.
+        counts: what was done to annotations, and how often; for the report.
     """
 
     labels: np.ndarray
@@ -153,7 +153,7 @@ def by_regions(
     Args:
         regions: in the order of annotation.
         is_thing: by category id.
-        below: what is seen where no region is; all void, or stuff. It is meant to be covered, and
+        below: what is seen where no region is: void or stuff. If regions cover it completely, it
             doesn't count as hidden.
         problems, counts: of the result.
     """
@@ -196,16 +196,17 @@ def _check_count(count: int) -> None:
 def segment_ids(
     segments: Iterable[PreparedSegment], colors: Mapping[int, tuple[int, int, int]]
 ) -> list[int]:
-    """Ids that show as the category's colour in the PNG, or near it, and are never 0 or the same.
+    """Different ids above 0 whose colour in the PNG is the category's, or near it.
 
-    panopticapi's IdGenerator draws them at random, and searches forever where a colour has no free
+    panopticapi's IdGenerator draws ids at random, and searches forever if a colour has no free
     neighbour.
 
     Args:
         segments: of one image.
         colors: red, green and blue, 0 … 255, by category id.
     """
-    taken, next_ids, ids = {0}, {}, []
+    taken, ids = {0}, []
+    next_ids: dict[int, int] = {}
     for segment in segments:
         category = segment.category_id
         candidate = next_ids.get(category, id_of_color(colors[category]))

@@ -1,4 +1,4 @@
-"""What goes wrong with data that is to be prepared, and how much of it."""
+"""Errors in data that is prepared, and the report on a preparation."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ class PreparationReport:
         images: images written.
         segments: segments written, of all kinds.
         crowds: how many of them are crowds.
-        hidden: annotated segments of which others left no pixel visible, or that had none; not
-            written.
-        counts: how often something else was done to annotations, by what it was.
+        hidden: annotated segments without a visible pixel, which were not written.
+        counts: what else was done to annotations, and how often.
         classes: how often each class occurs.
         left_out: a line for each image or annotation that was wrong and therefore left out.
         notes: what else is worth knowing.

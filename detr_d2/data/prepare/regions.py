@@ -1,7 +1,9 @@
-"""Polygons and run-length encodings, checked before pycocotools' C code sees them.
+"""Polygons and run-length encodings, checked before pycocotools' C code reads them.
 
-That code trusts what it is given: it allocates as much as an outline is long, and leaves memory as
-it found it where run lengths end before the picture does. Axes: H×W pixels; points are (x, y).
+That code checks nothing: it allocates memory for the whole length of an outline, and if run lengths
+end before the picture, the rest of the picture is uninitialised memory.
+
+Axes: H×W pixels; points are (x, y).
 """
 
 from __future__ import annotations
@@ -14,14 +16,14 @@ from pycocotools import mask as coco_mask
 from detr_d2.data.prepare.problems import PreparationError
 from detr_d2.file_io import quoted
 
-# Of one annotation, in pixels: some 80 bytes each while it is drawn.
+# Longest outline of one annotation, in pixels: drawing takes some 80 bytes for each.
 MAX_OUTLINE = 2_000_000
-# Of all regions of an image, in bytes. A few points may draw an outline that goes to and fro.
+# Largest size of all regions of an image, in bytes. A few points can draw a very long outline.
 MAX_ENCODED = 2**28
 
 
 def region_rle(segmentation: Any, height: int, width: int) -> dict:
-    """COCO's ``segmentation`` of an annotation as a compressed RLE.
+    """Converts COCO's ``segmentation`` of an annotation to a compressed RLE.
 
     Args:
         segmentation: a list of polygons ``[x0, y0, x1, y1, …]``, or an RLE with its ``size`` and
@@ -42,13 +44,13 @@ def region_rle(segmentation: Any, height: int, width: int) -> dict:
 
 
 def whole_polygons(segmentation: Any) -> tuple[Any, int]:
-    """COCO's ``segmentation`` in its usual form, where it is of polygons.
+    """Brings the polygons of COCO's ``segmentation`` into their usual form.
 
-    One polygon may stand in the place of the list of them, flat or as pairs.
+    A single polygon may be given without a list around it, flat or as pairs.
 
     Returns:
-        It without polygons of fewer than three points, where there are others, and how many were
-        left out.
+        The segmentation without polygons of fewer than three points, and how many were left out. If
+        all polygons have so few points, they all stay.
 
     Raises:
         PreparationError: a polygon has no points.
@@ -85,7 +87,7 @@ def check_points(points: np.ndarray, height: int, width: int) -> None:
     """Refuses N×2 points that are not finite, or lie further outside than the image is long.
 
     Raises:
-        PreparationError: so it is.
+        PreparationError: one of them is.
     """
     reach = max(height, width)
     inside = (points >= -reach) & (points <= np.array([width, height]) + reach)
@@ -97,10 +99,10 @@ def check_points(points: np.ndarray, height: int, width: int) -> None:
 
 
 def check_encoded(before: int, rle: dict) -> int:
-    """Bytes of an image's regions, from those before this one to those with it.
+    """Adds the size of a region to that of the image's regions before it, in bytes.
 
     Raises:
-        PreparationError: these are more than ``MAX_ENCODED``.
+        PreparationError: the sum is above ``MAX_ENCODED``.
     """
     if before + len(rle["counts"]) > MAX_ENCODED:
         raise PreparationError(f"the image's regions need more than {MAX_ENCODED} bytes")
@@ -108,7 +110,7 @@ def check_encoded(before: int, rle: dict) -> int:
 
 
 def as_points(numbers: Any) -> np.ndarray:
-    """N×2 float64 of what a JSON has in their place, flat or in pairs.
+    """Converts points of a JSON, flat or in pairs, to N×2 float64.
 
     Raises:
         PreparationError: these are no points.
@@ -142,7 +144,7 @@ def _checked_rle(rle: dict, height: int, width: int) -> dict:
             f"its RLE has the size {quoted(size)}, the image [height, width] is {[height, width]}"
         )
     runs = _runs_of_text(counts) if isinstance(counts, str) else _runs_of_numbers(counts)
-    # Sums of runs that are each at most the picture cannot overflow.
+    # No run is longer than the picture, so that the sum cannot overflow.
     if not ((runs >= 0) & (runs <= height * width)).all() or runs.sum() != height * width:
         raise PreparationError(
             f"the run lengths of its RLE don't add up to the image's {height * width} pixels"
@@ -171,7 +173,7 @@ def _runs_of_text(text: str) -> np.ndarray:
     places = np.arange(len(digits)) - np.repeat(starts, lengths)
     runs = np.add.reduceat((digits & 31) << 5 * places, starts)
     runs -= np.where(digits[ends] & 16, 1 << 5 * lengths, 0)  # two's complement
-    # From the fourth on, each says by how much it differs from the last but one.
+    # From the fourth on, each number is the difference from the run two places before.
     runs[1::2] = runs[1::2].cumsum()
     runs[2::2] = runs[2::2].cumsum()
     return runs

@@ -1,6 +1,6 @@
 """Source: semantic label images, whose pixels are classes.
 
-They tell stuff, and things only where those don't touch one another.
+They show stuff, but separate things only if these don't touch each other.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from detr_d2.data.prepare.source_images import explain_turn, image_size, read_la
 
 # What components that are too small become.
 CRUMBS = ("void", "crowd")
-# Components of fewer pixels are seldom things that somebody saw.
+# Components of fewer pixels are rarely real things.
 _TINY = 5
 _UNDECIDED = (
     f"of them have fewer than {_TINY} pixels; --min-area N makes such crumbs void or a crowd"
@@ -53,16 +53,15 @@ def prepare_semantic(
     """Writes a panoptic dataset from semantic PNGs.
 
     Args:
-        folder: PNGs (or TIFFs) in it and below, named and sorted into sub-folders as the images.
+        folder: has PNGs (or TIFFs) with the names and sub-folders of the images.
         output: the folder to make.
-        images: a folder.
-        categories: a file, see ``read_categories``; stuff where it doesn't say otherwise.
+        images: the folder of images.
+        categories: a file, see ``read_categories``. Categories without ``isthing`` are stuff.
         mapping, ignore: see ``read_pixel_categories``.
-        things: ids of categories of which every connected component is an instance.
-        min_area, crumbs: what components of fewer pixels are: "void", or a "crowd" of their
-            category.
-        png_suffix, image_suffix: what the PNGs' and the images' names have before the ending and
-            the others' don't.
+        things: ids of categories; each of their connected components is an instance.
+        min_area, crumbs: components of fewer pixels become "void", or a "crowd" of their category.
+        png_suffix, image_suffix: the part before the ending in which the names of PNGs and images
+            differ.
         ignore_exif: take images as they are stored, not turned upright by their EXIF tags.
         skip_errors, workers: see ``write_panoptic``.
 
@@ -78,8 +77,8 @@ def prepare_semantic(
         )
     if min_area and not things:
         raise PreparationError(
-            "a least area is one of connected components, which only things have: --things names "
-            "these"
+            "a least area is for connected components, which only things have: name the categories "
+            "with --things"
         )
     unknown = things - {category["id"] for category in known}
     if unknown:
@@ -117,10 +116,10 @@ def read_pixel_categories(
     """What pixel values stand for: ids of categories, or None for void.
 
     Args:
-        categories: all there are.
+        categories: of the dataset.
         where: their file.
-        mapping: a JSON file, ``{"pixel value": id of a category, or null}``; without, pixel values
-            are ids.
+        mapping: a JSON file, ``{"pixel value": id of a category, or null}``; without it, pixel
+            values are ids.
         ignore: more values that are void.
 
     Raises:
@@ -176,7 +175,7 @@ class SemanticImage(PairedImage):
             segment.instance is not None and area < _TINY
             for segment, area in zip(result.segments, areas.tolist(), strict=True)
         )
-        return replace(result, counts=result.counts + Counter({_UNDECIDED: tiny}))
+        return replace(result, counts=Counter(result.counts) + Counter({_UNDECIDED: tiny}))
 
 
 def check_size_of_image(values: np.ndarray, pair: PairedImage) -> None:
@@ -209,7 +208,7 @@ def check_same_size(values: np.ndarray, png: Path, size: tuple[int, int]) -> Non
 def semantic_segments(
     values: np.ndarray, png: Path, category_of: Mapping[int, int | None]
 ) -> Segmentation:
-    """One segment for each category of an image, whatever it is.
+    """One segment for each category of an image, things and stuff alike.
 
     Args:
         values: H×W integers.

@@ -1,4 +1,4 @@
-"""Which files belong together, and which names from elsewhere may be used for files here."""
+"""Finding files that belong together, and checking file names that others gave."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import unicodedata
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, Self
 
 from detr_d2.data.files_below import name_on_disk
 from detr_d2.data.image_names import image_suffixes, visible_files, why_unread
 from detr_d2.data.prepare.problems import PreparationError
 from detr_d2.file_io import quoted
 
-# What names may not have: control characters, halves of characters, and ends of lines. All kinds of
-# spaces and of joiners are in names that people have.
+# Kinds of characters that names may not have: controls, surrogates, ends of lines and paragraphs.
+# All kinds of spaces and joiners occur in real names.
 _REFUSED = {"Cc", "Cs", "Zl", "Zp"}
 # In bytes; most file systems take 255 for a part and 4096 for a path, and endings are added.
 MAX_PART, MAX_NAME = 240, 1024
@@ -24,10 +24,10 @@ LABEL_EXTENSIONS = (".png", ".tif", ".tiff")
 
 
 def check_file_name(name: object) -> str:
-    """Returns a name that stays in the folder that it is put into, whoever takes it for a path.
+    """Returns a file name, after checking that it stays in its folder on every system.
 
     Raises:
-        PreparationError: it is no relative path, leaves the folder or is too long.
+        PreparationError: it is no relative path, leads out of the folder or is too long.
     """
     if not isinstance(name, str) or not name:
         raise PreparationError(f"the file name {quoted(name)} has to be a text")
@@ -48,12 +48,12 @@ def check_file_name(name: object) -> str:
 
 
 def png_name(file_name: str, taken: Collection[str]) -> str:
-    """The PNG of an image: its name and sub-folders with another ending.
+    """The name of an image's PNG: the same name and sub-folders with another ending.
 
     Args:
         file_name: of the image, checked.
-        taken: names in small letters, so that case alone makes no difference between two files;
-            the ending of the image stays in the name where it has to.
+        taken: names that are in use, in lower case, as two names must not differ by case alone. If
+            necessary, the ending of the image stays in the new name.
     """
     file_name = _with_slashes(file_name)
     stem, _ = posixpath.splitext(file_name)  # pathlib's suffixes differ between Pythons
@@ -69,7 +69,7 @@ def _with_slashes(name: str) -> str:
 
 
 def found_name(folder: str | Path, name: str) -> str:
-    """The name of a file as it is in a folder, see ``name_on_disk``; else itself, with slashes."""
+    """The name of a file as ``name_on_disk`` finds it, or else the given name with slashes."""
     if name.isascii() and "\\" not in name:
         return name
     return name_on_disk(folder, name) or _with_slashes(name)
@@ -81,10 +81,10 @@ def _composed(name: str) -> str:
 
 
 def existing_folder(folder: str | Path) -> Path:
-    """The folder.
+    """Returns the folder, after checking that it is there.
 
     Raises:
-        NotADirectoryError: there is none.
+        NotADirectoryError: it is not.
     """
     if not Path(folder).is_dir():
         raise NotADirectoryError(f"There is no folder {folder}.")
@@ -97,9 +97,9 @@ def files_by_stem(
     """Files in a folder and below, by their relative names without ending and suffix.
 
     Args:
-        folder: hidden files and folders in it are no data, see ``visible_files``.
-        extensions: with the dot, in small letters; others are passed over.
-        suffix: what the names end in before the ending; others are passed over.
+        folder: hidden files and folders in it are left out, see ``visible_files``.
+        extensions: with the dot, in lower case; files with others are left out.
+        suffix: the last part of names before the ending; files without it are left out.
 
     Returns:
         Relative names with slashes, sorted; more than one where only the ending differs.
@@ -119,7 +119,7 @@ def files_by_stem(
 
 @dataclass(frozen=True)
 class PairedImage:
-    """An image whose annotation is a file of its own. Sources add what they know.
+    """An image whose annotation is a file of its own. Each source has a subclass.
 
     Attributes:
         image_id, file_name: as they are to be written.
@@ -145,8 +145,8 @@ class PairedImage:
         images: str | Path,
         annotations: str | Path,
         **known: Any,
-    ) -> list[PairedImage]:
-        """Those of ``pair_with_images``, numbered from 1 on; ``known`` is what sources add."""
+    ) -> list[Self]:
+        """The images of ``pair_with_images``, numbered from 1 on; ``known`` is for subclasses."""
         return [
             cls(number, name, Path(images, name), Path(annotations, annotation), **known)
             for number, (name, annotation) in enumerate(pairs, start=1)
@@ -175,14 +175,14 @@ def pair_with_images(
     images: str | Path,
     image_suffix: str,
 ) -> Pairs:
-    """Finds the image of each annotation: of the same name, in the same sub-folder.
+    """Finds the image of each annotation: it has the same name and the same sub-folder.
 
-    Names whose accents are composed in different ways are the same.
+    Accents may be written as one character or two.
 
     Args:
         annotations, images: folders.
         extensions: of annotations.
-        suffix, image_suffix: what the names have more than the other's, before the ending.
+        suffix, image_suffix: the part before the ending in which both names differ.
 
     Raises:
         NotADirectoryError: a folder isn't there.
@@ -198,7 +198,7 @@ def pair_with_images(
     twins = {_composed(stem): stem for stem in found}
     pairs, problems, used = [], [], set()
     for stem, files in annotated.items():
-        image_stem = stem if stem in found else twins.get(_composed(stem))
+        image_stem = stem if stem in found else twins.get(_composed(stem), stem)
         used.add(image_stem)
         candidates = found.get(image_stem, [])
         if len(files) == len(candidates) == 1:
@@ -218,6 +218,6 @@ def pair_with_images(
 
 
 def _why_unread(wanted: Path) -> list[str]:
-    """What to do about images of a name, without ending, that are there and can't be read."""
+    """What to do about images of this name, without ending, that can't be read here."""
     there = wanted.parent.glob(f"{glob.escape(wanted.name)}.*")
     return sorted({reason for path in there if (reason := why_unread(path))})

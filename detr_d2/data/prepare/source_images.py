@@ -1,4 +1,4 @@
-"""Pictures from elsewhere: label images and the sizes of photographs."""
+"""Reading label images and the sizes of photographs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from detr_d2.data.image_file import MAX_IMAGE_PIXELS, open_image, read_sizes
 from detr_d2.data.prepare.problems import PreparationError
 from detr_d2.file_io import quoted
 
-# Grey values or palette indices of 8, 16 or 32 bits. Not 1 bit: whether white is 1 or 255 then
-# depends on who wrote the file.
+# Grey values or palette indices of 8, 16 or 32 bits. 1 bit is not among them, since its white may
+# mean 1 or 255.
 _LABEL_MODES = ("L", "P", "I", "I;16", "I;16B", "I;16L")
 
 
@@ -56,11 +56,11 @@ def read_label_image(path: str | Path) -> np.ndarray:
 
 
 def image_size(path: str | Path, ignore_exif: bool = False) -> tuple[int, int]:
-    """Height and width of a photograph as it is shown, turned as its EXIF data tells.
+    """Height and width of a photograph, turned upright by its EXIF tag.
 
     Args:
         path: the file.
-        ignore_exif: give those of the photograph as it is stored.
+        ignore_exif: take the photograph as it is stored.
 
     Raises:
         PreparationError: the file is missing, broken or too large.
@@ -70,7 +70,7 @@ def image_size(path: str | Path, ignore_exif: bool = False) -> tuple[int, int]:
 
 
 def explain_turn(path: str | Path, annotated: tuple[int, int], ignore_exif: bool) -> str:
-    """Says where an annotation has another size than its photograph by EXIF's turn alone.
+    """Explains a size of an annotation that differs from the photograph's only by EXIF's turn.
 
     Args:
         path: of the photograph.
@@ -78,7 +78,7 @@ def explain_turn(path: str | Path, annotated: tuple[int, int], ignore_exif: bool
         ignore_exif: see ``image_size``.
 
     Returns:
-        The end of a message, which is empty otherwise.
+        The end of a message; "" for other sizes.
     """
     stored, upright = _sizes(path)
     if annotated == (upright if ignore_exif else stored) and stored != upright:

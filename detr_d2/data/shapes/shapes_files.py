@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +15,11 @@ from tqdm import tqdm
 from detr_d2.data.panoptic_dataset import read_panoptic_json, set_panoptic_metadata
 from detr_d2.data.panoptic_png import write_panoptic_png
 from detr_d2.data.shapes.synthetic_scenes import CATEGORIES, VOID, SyntheticScene, draw_scene
+from detr_d2.file_io import folder_written_whole
 
 logger = logging.getLogger(__name__)
 
-# Part of the folder's name: changes whenever the scenes do, so that no old cache is taken for new.
+# Part of the folder's name. It changes with the scenes, so that an old cache is never used.
 VERSION = 1
 # Images of each split.
 NUM_IMAGES = {"train": 2000, "val": 200}
@@ -68,26 +67,21 @@ def register_shapes_split(name: str, root: Path, split: str, num_images: int) ->
 def write_shapes(root: Path, split: str, num_images: int) -> None:
     """Writes a split in COCO's panoptic format: images/, panoptic/ and panoptic.json.
 
-    The folder appears under its name only when it is complete, whatever happens on the way, also
-    where several processes write it at once.
+    The folder appears under its name only when it is complete, even if several processes write it
+    at once.
 
     Args:
         root: the folder to make.
-        split: "train" or "val"; the same number of another split gives other scenes.
+        split: "train" or "val", whose scenes differ.
         num_images: how many.
     """
-    root.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
     try:
-        _write_split(unfinished, list(NUM_IMAGES).index(split), num_images, split)
-        unfinished.chmod(0o755)
-        unfinished.rename(root)
+        with folder_written_whole(root) as folder:
+            _write_split(folder, list(NUM_IMAGES).index(split), num_images, split)
         logger.info("Wrote %d scenes to %s", num_images, root)
     except OSError:
-        if not root.is_dir():  # else another process was faster
+        if not root.is_dir():  # otherwise another process was faster
             raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _write_split(folder: Path, split_seed: int, num_images: int, split: str) -> None:
@@ -95,7 +89,7 @@ def _write_split(folder: Path, split_seed: int, num_images: int, split: str) -> 
     (folder / "panoptic").mkdir()
     images, annotations = [], []
     logger.info("Drawing %d scenes of the embedded data (%s)", num_images, split)
-    # No bar where the output is no terminal, but a file.
+    # There is no bar if the output is a file and no terminal.
     for image_id in tqdm(range(1, num_images + 1), unit="scene", leave=False, disable=None):
         scene = draw_scene((split_seed, image_id))
         stem = f"{image_id:012d}"

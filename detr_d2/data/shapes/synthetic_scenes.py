@@ -3,7 +3,7 @@
 A scene is a landscape of two or three kinds of stuff, divided by wavy borders, with up to five
 things on it: different sizes, occluding each other, some tiny, some cut by the image's border. Some
 scenes have a crowd (a swarm of tiny things, annotated as one segment with ``iscrowd``) or a void
-region (unlabelled). Classes show in shape and in colour or texture.
+region (unlabelled). Classes differ in shape, colour or texture.
 
 Axes: H×W pixels; points and radii are (x, y) in pixels.
 """

@@ -184,7 +184,7 @@ def test_a_limit_of_nothing_is_refused(web_cfg):
 def test_command_hands_its_arguments_on(run_cli, monkeypatch):
     calls = []
     monkeypatch.setattr("detr_d2.config.load_config", lambda file, opts: (file, opts))
-    monkeypatch.setattr("detr_d2.apps.web.web_server", lambda *args: calls.append(args))
+    monkeypatch.setattr("detr_d2.apps.web.serve", lambda *args: calls.append(args))
     assert run_cli("web", "--config-file", "c.yaml", "A", "1") == 0
     assert run_cli("web", "--config-file", "c.yaml", "--port", "80") == 0
     assert calls == [
@@ -195,6 +195,6 @@ def test_command_hands_its_arguments_on(run_cli, monkeypatch):
     def fail(*_):
         raise ImportError("gradio is missing")
 
-    monkeypatch.setattr("detr_d2.apps.web.web_server", fail)
+    monkeypatch.setattr("detr_d2.apps.web.serve", fail)
     with pytest.raises(SystemExit, match="error: gradio is missing"):
         run_cli("web", "--config-file", "c.yaml")

@@ -8,7 +8,6 @@ from PIL import Image
 
 from detr_d2.data.check import check_datasets
 from detr_d2.data.check import image_checks as files
-from detr_d2.data.check.dataset_check import _in_order
 from detr_d2.data.check.findings import MAX_EXAMPLES, Finding, Findings
 from detr_d2.file_io import quoted
 
@@ -19,39 +18,6 @@ def test_processes_find_what_one_finds(dataset):
     alone, together = dataset.check(), dataset.check(workers=2)
     assert set(alone.findings.counts) == {"unreadable_image", "wrong_area"}
     assert alone.to_dict() == together.to_dict()
-
-
-def test_few_images_wait(monkeypatch):
-    """Memory doesn't grow with the dataset."""
-    started = []
-
-    class Pool:
-        def __init__(self, workers, context):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def submit(self, work, task):
-            started.append(task)
-            return Result(task)
-
-    class Result:
-        def __init__(self, task):
-            self.task = task
-
-        def result(self):
-            return self.task
-
-    monkeypatch.setattr("detr_d2.data.check.dataset_check.ProcessPoolExecutor", Pool)
-    most = 0
-    for done, result in enumerate(_in_order(iter(range(1000)), workers=2)):
-        assert result == done
-        most = max(most, len(started) - done)
-    assert len(started) == 1000 and most <= 16
 
 
 def die(task, options):

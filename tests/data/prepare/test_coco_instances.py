@@ -245,7 +245,7 @@ def test_broken_annotations(name, prepare, read_back, tmp_path):
         ({"width": 12.5}, "its height and width are 9 and 12.5"),
         ({"width": None}, "its height and width are 9 and None"),
         ({"file_name": "../a.jpg"}, "may have neither"),
-        ({"id": 6, "file_name": "b.jpg"}, "another's as well"),
+        ({"id": 6, "file_name": "b.jpg"}, "another image has its name or id"),
     ],
 )
 def test_broken_images(change, said, prepare, read_back, tmp_path):

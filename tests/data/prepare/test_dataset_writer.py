@@ -105,7 +105,7 @@ def test_nothing_leaves_the_folder(name, write, read_back, tmp_path):
 
 @pytest.mark.parametrize("twin", [made_up(1, "b.jpg"), made_up(2, "1.jpg")])
 def test_twins_are_refused(twin, write):
-    with pytest.raises(PreparationError, match="its name or id is another's as well"):
+    with pytest.raises(PreparationError, match="another image has its name or id"):
         write([made_up(1), twin])
     assert len(write([made_up(1), twin], skip_errors=True).left_out) == 1
 

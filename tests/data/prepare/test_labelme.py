@@ -163,7 +163,7 @@ def test_a_size_may_be_missing(write, prepare):
 
 def test_stuff_has_to_be_there(write, prepare):
     write("a", [shape("cat", [[0, 0], [5, 5]])])
-    with pytest.raises(PreparationError, match="'cta' is to be stuff, and isn't there"):
+    with pytest.raises(PreparationError, match="'cta' is to be stuff, but is no label"):
         prepare(stuff=["cta"])
 
 
@@ -205,7 +205,7 @@ def test_ignored_labels_are_void(write, prepare, read_back, tmp_path):
     sky = box(8, 0, 10, 8) - box(8, 0, 9, 3) + box(6, 0, 7, 2)
     assert read_back(tmp_path / "out")["a.png"] == [(1, 0, cat.tolist()), (2, 0, sky.tolist())]
     assert "2 shapes are void, as their labels are ignored" in str(report)
-    assert "'typo' is to be ignored, and no shape is called so" in report.notes
+    assert "'typo' is to be ignored, but no shape has this label" in report.notes
 
 
 def test_a_background(write, prepare, read_back, tmp_path):

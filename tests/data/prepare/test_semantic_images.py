@@ -115,7 +115,7 @@ def test_crumbs_are_counted_where_nothing_is_asked_for(prepare):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"min_area": 3}, "--things names"),
+        ({"min_area": 3}, "name the categories with --things"),
         ({"things": [7], "min_area": -1}, "not -1 and void"),
         ({"things": [7], "crumbs": "gone"}, "void or crowd, not 0 and gone"),
     ],

@@ -1,6 +1,7 @@
-"""Files that are there as a whole or not at all."""
+"""Files are there as a whole or not at all, and JSON is read as tools write it."""
 
 import errno
+import json
 import os
 import re
 from pathlib import Path
@@ -8,7 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from detr_d2.file_io import check_writable, remove_unfinished, written_whole
+from detr_d2.file_io import (
+    check_writable,
+    folder_written_whole,
+    read_json,
+    remove_unfinished,
+    write_json_atomically,
+    written_whole,
+)
+
+CONTENT = {"file_name": "Köln 猫.jpg", "ids": [1, 2]}
 
 
 def test_a_file_gets_its_name_when_it_is_finished(tmp_path):
@@ -63,3 +73,39 @@ def test_folders_are_tried_before_anything_is_written_to_them(tmp_path):
     said = re.escape(f"KEY: nothing can be written to {tmp_path / 'file' / 'folder'} (Not a dir")
     with pytest.raises(OSError, match=said):
         check_writable(tmp_path / "file" / "folder", "KEY")
+
+
+def test_a_folder_gets_its_name_when_it_is_finished(tmp_path):
+    path = tmp_path / "new" / "folder"
+    with folder_written_whole(path) as unfinished:
+        (unfinished / "file").touch()
+        assert not path.exists()
+    assert (path / "file").is_file()
+    assert list(path.parent.iterdir()) == [path]
+    with pytest.raises(OSError), folder_written_whole(path):  # it isn't empty
+        pass
+    with pytest.raises(ValueError, match="^mistake$"), folder_written_whole(tmp_path / "other"):
+        raise ValueError("mistake")
+    assert list(path.parent.iterdir()) == [path] and list(tmp_path.iterdir()) == [path.parent]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_byte_order_mark_changes_nothing(tmp_path, encoding):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(CONTENT, ensure_ascii=False), encoding=encoding)
+    assert read_json(path) == CONTENT
+
+
+def test_what_is_written_is_read(tmp_path):
+    write_json_atomically(CONTENT, tmp_path / "a.json")
+    assert read_json(str(tmp_path / "a.json")) == CONTENT
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"\xff\xfe{\x00}\x00", b"\x80", b"[" * 100_000], ids=range(5)
+)
+def test_what_is_no_json_is_refused_by_name(tmp_path, data):
+    path = tmp_path / "a.json"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"a\.json: cannot be read as JSON"):
+        read_json(path)
