@@ -8,7 +8,7 @@ from detr_d2.apps.html.render_html import jpeg_uri
 from detr_d2.apps.web.image_viewer import Shown
 from detr_d2.apps.web.segment_reasons import QueryReason, reasons, surest_query
 from detr_d2.visualization import SceneSegment
-from detr_d2.visualization.colors import segment_color
+from detr_d2.visualization.class_colors import segment_color
 
 STYLE = """
 #image img, #picture img { max-height: 70vh; }
