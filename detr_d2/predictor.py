@@ -1,4 +1,4 @@
-"""Detectron2's predictor, for our weights and for whatever people give as an image."""
+"""Detectron2's predictor for weights and images of every kind that detr_d2 takes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from detr_d2.visualization import MIN_INSTANCE_SCORE
 class Predictor(DefaultPredictor):
     """Detectron2's predictor, for weights of every kind that training and evaluation take.
 
-    ``DefaultPredictor`` itself takes those that are one file of PyTorch; this one also folders of
-    Hugging Face and files of safetensors. Files that don't fit are refused. So are arrays that are
-    no images, and others become what ``DefaultPredictor`` wants, see ``__call__``.
+    ``DefaultPredictor`` reads weights from one file of PyTorch. This predictor also reads folders
+    of Hugging Face and files of safetensors, and refuses weights that don't fit the model. It
+    converts images of other types to 8-bit colours, and refuses arrays that are not images.
 
     Attributes:
         model: in evaluation mode.
-        metadata: names and colours of the classes: of the first dataset of ``DATASETS.TEST``, or
-            where that can't be had those that the weights hold.
+        metadata: names and colours of the classes, from the first dataset of ``DATASETS.TEST``; if
+            no dataset is named there, from the weights.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -39,7 +39,7 @@ class Predictor(DefaultPredictor):
             FileNotFoundError, ValueError: ``MODEL.WEIGHTS`` can't be read, or doesn't fit, or the
                 config cannot work, see ``resolve_config``.
         """
-        # Not by DefaultPredictor's own, which would load the weights as well.
+        # DefaultPredictor's constructor isn't called, since it would load the weights as well.
         self.cfg = resolve_config(cfg)
         self.model = build_model(self.cfg).eval()
         StrictCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
@@ -60,18 +60,19 @@ class Predictor(DefaultPredictor):
 
         Args:
             original_image: H×W×3, BGR, in 0 … 255: uint8, or whole or floating-point numbers,
-                which are rounded; uint16 in 0 … ``INPUT.DEEP_RANGE``. Grey (H×W, H×W×1) is taken as
-                well, and of a fourth channel (transparency) no notice.
+                which are rounded; uint16 in 0 … ``INPUT.DEEP_RANGE``. The image may also be grey
+                (H×W, H×W×1). A fourth channel (transparency) is ignored.
 
         Returns:
-            What the model makes of it, at its size.
+            The model's output for the image, at its size.
 
         Raises:
-            ValueError: no pixels, channels first, two channels, several images at once, values out
-                of range, or in a range that hints at another (floats in 0 … 1, 16 bits that are
-                8), or no array at all, such as the None that cv2.imread returns.
+            ValueError: the array has no pixels, has its channels first, has two channels, or holds
+                several images; its values are out of range, or look like those of another range
+                (floats in 0 … 1, 8-bit values in uint16); or it is not an array, such as the None
+                that cv2.imread returns.
         """
-        return super().__call__(to_uint8_colors(original_image, self.deep_range))
+        return self.predict_batch([original_image])[0]
 
     def predict_batch(self, images: Sequence[np.ndarray]) -> list[dict]:
         """Predicts on several images at once, each as ``__call__`` takes it.
@@ -87,7 +88,7 @@ class Predictor(DefaultPredictor):
             return self.model(inputs)
 
     def _input_of(self, image: np.ndarray) -> dict:
-        """What DefaultPredictor gives to the model for an H×W×3 BGR image."""
+        """Makes of an H×W×3 BGR image what ``DefaultPredictor`` gives to the model."""
         if self.input_format == "RGB":
             image = image[:, :, ::-1]
         resized = self.aug.get_transform(image).apply_image(image)
@@ -97,10 +98,10 @@ class Predictor(DefaultPredictor):
 
 
 def require_names(predictor: Predictor) -> None:
-    """Makes sure that pictures can name the classes, where no dataset is meant to.
+    """Checks that a dataset or the weights tell the names of the classes, which pictures show.
 
     Raises:
-        ValueError: they can't.
+        ValueError: neither does.
     """
     if not predictor.cfg.DATASETS.TEST and predictor.model.classes is None:
         raise ValueError(
@@ -115,17 +116,17 @@ def predict_stream(
     batch_size: int,
     on_error: Callable[[Any, ValueError], None],
 ) -> Iterator[tuple[Any, np.ndarray, dict]]:
-    """Predicts on images as they come, of which at most a batch is held in memory.
+    """Predicts on images one batch after the other; no more than a batch is held in memory.
 
     Args:
-        predictor: takes the images.
-        images: a name and an image each.
-        batch_size: how many go through the network together.
-        on_error: is told the name of an image that the model can't take, and why; the others of
-            its batch go on.
+        predictor: predicts on the batches.
+        images: pairs of a name and an image.
+        batch_size: number of images that go through the network together.
+        on_error: is called with the name of an image that the model can't take, and the error. The
+            other images of its batch are still predicted.
 
     Yields:
-        The name, the image, and what the model makes of it.
+        The name, the image, and the model's output for it.
     """
     batch: list[tuple[Any, np.ndarray]] = []
     for named in images:
@@ -156,10 +157,10 @@ def _predict_batch(
 
 
 def picture_config(cfg: CfgNode, view: str = "panoptic") -> CfgNode:
-    """The config of a model that predicts only what a picture shows.
+    """Returns the config of a model that predicts only what a picture shows.
 
-    That is the panoptic picture, with boxes for the view "boxes"; or where there is none the
-    instances with a score worth drawing.
+    A model with masks predicts the panoptic picture, and boxes for the view "boxes". A model
+    without masks predicts the instances whose score is high enough to be drawn.
     """
     cfg = cfg.clone()
     cfg.defrost()

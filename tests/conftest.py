@@ -111,6 +111,21 @@ def tiny_cfg(make_tiny_cfg: Callable[..., CfgNode], tmp_path: Path) -> CfgNode:
     return make_tiny_cfg(tmp_path / "output")
 
 
+@pytest.fixture
+def trained_cfg(tiny_cfg: CfgNode, tmp_path: Path) -> CfgNode:
+    """A tiny model on disk that is sure of seeing a ball in every query."""
+    import torch
+    from detectron2.modeling import build_model
+
+    model = build_model(tiny_cfg)
+    torch.nn.init.zeros_(model.detector.class_head.weight)
+    torch.nn.init.zeros_(model.mask_head.output_conv.weight)  # whole, quick to draw
+    model.detector.class_head.bias.data = 20.0 * torch.eye(13)[0]
+    tiny_cfg.MODEL.WEIGHTS = str(tmp_path / "model.pth")
+    torch.save({"model": model.state_dict()}, tiny_cfg.MODEL.WEIGHTS)
+    return tiny_cfg
+
+
 @pytest.fixture(scope="session")
 def run_cli() -> Callable[..., int]:
     """Runs ``detr-d2`` with arguments, without loggers for the whole session; gives its status."""

@@ -33,7 +33,7 @@ LAYERS = {
     "engine": {"config", "data", "checkpoint", "evaluation", "visualization", "apps/report"},
     "predictor": {"data", "checkpoint", "engine", "visualization"},
     "export": {"", "config", "data", "modeling", "engine", "visualization"},
-    "deploy": {"data", "evaluation", "visualization/fonts"},
+    "deploy": {"data", "evaluation", "visualization", "visualization/fonts"},
     "apps/demo": {"data", "engine", "evaluation", "predictor", "visualization"},
     "apps/explain": {"data", "modeling", "engine", "predictor", "visualization", "apps/html"},
     "apps/web": {

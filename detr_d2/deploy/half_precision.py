@@ -1,6 +1,11 @@
 """A graph whose convolutions and matrix products calculate in float16, and nothing else does.
 
-What would lose its exactness stays in float32: positions, boxes, scores, upsampling, merging.
+Positions, boxes, scores, upsampling and merging stay in float32, since rounding would change them.
+
+onnxruntime has a converter of its own (onnxruntime.transformers.float16, version 1.32). On exported
+graphs it puts casts behind the nodes that read them, which ONNX forbids. With nodes sorted, its
+graphs change four times as many pixels; when all but convolutions and matrix products is kept in
+float32, the merging loop gets tensors of both types and cannot be loaded.
 """
 
 from __future__ import annotations
@@ -11,8 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from detr_d2.deploy.graph_nodes import inputs_of
 
-# Where the arithmetic is. What follows joins where a float16 tensor reaches it anyway, so that it
-# isn't cast to and fro: all inputs of these have one type.
+# Operators with most of the arithmetic. Those between them join where one of their inputs is
+# float16 already, which saves casts; all inputs of these operators have one type.
 _ARITHMETIC = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 _BETWEEN = {"Add", "MaxPool", "Relu"}
 _SUFFIX = "__float16"
@@ -35,7 +40,7 @@ def to_half(model: onnx.ModelProto, keep: set[str]) -> onnx.ModelProto:
     nodes = [new for node in graph.node for new in rewriting.nodes_for(node)]
     del graph.node[:]
     graph.node.extend(nodes)
-    # Types of tensors within the graph that changed; they are optional.
+    # The listed types of inner tensors are wrong now. They are optional.
     del graph.value_info[:]
     used = {name for node in nodes for name in inputs_of(node)} | {o.name for o in graph.output}
     weights = [w for w in graph.initializer if w.name in used] + rewriting.new_weights
@@ -49,10 +54,10 @@ class _Rewriting:
 
     def __init__(self, graph: onnx.GraphProto, keep: set[str]) -> None:
         self._weights = {w.name: w for w in graph.initializer if w.data_type == TensorProto.FLOAT}
-        # What is there in float16 by now.
+        # Names of the float16 tensors that earlier nodes have made.
         self._halves: set[str] = set()
         self.new_weights: list[onnx.TensorProto] = []
-        # The first outputs of nodes that change, and what others read.
+        # The first outputs of nodes that change, and the tensors that other nodes read.
         self._changing: set[str] = set()
         self._read = {output.name for output in graph.output}
         for node in graph.node:
@@ -63,7 +68,7 @@ class _Rewriting:
                 self._read.update(inputs_of(node))
 
     def nodes_for(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-        """The node as it is, or in float16 with the casts that it needs."""
+        """Returns the node as it is, or in float16 with the casts that it needs."""
         if not self._changing.intersection(node.output):
             return [node]
         casts = [new for name in node.input if name for new in self._provide(name)]
@@ -77,7 +82,7 @@ class _Rewriting:
         return [*casts, new, *back]
 
     def _provide(self, name: str) -> list[onnx.NodeProto]:
-        """What makes a tensor there in float16, unless it is."""
+        """Returns nodes that make a tensor in float16, or none if there is one already."""
         half = name + _SUFFIX
         if half in self._halves:
             return []

@@ -47,14 +47,14 @@ class OnnxPredictor:
                 OpenCV reads them, or "RGB", as Pillow does.
             categories: COCO's categories, whose ids, names and colours are to replace those in the
                 file.
-            providers: what runs the model, in onnxruntime's terms; the first that can run a part
-                of it does.
+            providers: onnxruntime's execution providers. Each part of the model runs on the first
+                one that supports it.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ModelError: it is no such model, says things of itself that aren't so, or has other
-                classes than the categories.
-            ValueError: the categories or the format make no sense.
+            ModelError: the file is not such a model, its metadata contradict its graph, or its
+                classes are not those of the categories.
+            ValueError: the categories or the format are invalid.
         """
         if image_format not in ("BGR", "RGB"):
             raise ValueError(f"image_format is 'BGR' or 'RGB', not {image_format!r}.")
@@ -72,7 +72,7 @@ class OnnxPredictor:
         Args:
             image: H×W×3 in 0 … 255, in the order of ``image_format``: uint8, or whole or
                 floating-point numbers, which are rounded; uint16 in the range that the file names.
-                Grey (H×W, H×W×1) is taken as well, and of a fourth channel no notice.
+                The image may also be grey (H×W, H×W×1). A fourth channel is ignored.
 
         Returns:
             ``{"panoptic_seg": (ids, segments_info)}``: H×W int32, 0 where nothing was found, and
@@ -82,9 +82,9 @@ class OnnxPredictor:
             the image stretched to it.
 
         Raises:
-            ModelError: the output isn't what the file says of it, as with other classes.
-            ValueError: it is no such image, it is larger than the model can see, or the model
-                fails on it, for example for want of memory.
+            ModelError: the output contradicts the file's metadata, for example in its classes.
+            ValueError: the array is not such an image, the image is larger than the model can see,
+                or the model fails on it, for example because memory runs out.
         """
         image = to_uint8_colors(image, self.info.image_options.deep_range)
         size = image.shape[:2]
@@ -118,7 +118,7 @@ class OnnxPredictor:
         return {"panoptic_seg": (ids, self._segments_info(*segments))}
 
     def _check_graph(self) -> None:
-        """Compares the graph with what the metadata say of it."""
+        """Checks that the graph is as the metadata describe it."""
         self._inputs = {each.name: each for each in self._session.get_inputs()}
         outputs = {each.name for each in self._session.get_outputs()}
         image = self._inputs.get("image")
@@ -134,12 +134,14 @@ class OnnxPredictor:
             problem = f"takes images of {image.shape[2:]} alone, not of any size"
         else:
             return
-        raise ModelError(f"{self._path}: the graph {problem}, as its metadata say. Export it anew.")
+        raise ModelError(
+            f"{self._path}: the graph {problem}, as its metadata say. Export it again."
+        )
 
     def _check_output(
         self, ids: np.ndarray, segments: Sequence[np.ndarray], size: tuple[int, int]
     ) -> None:
-        """Makes sure that a picture means what will be said of it."""
+        """Checks that ids and segments agree with each other and with the metadata."""
         classes, known = segments[0], len(self.info.classes)
         highest = int(ids.max()) if ids.size else 0
         if any(not 0 <= class_id < known for class_id in classes.tolist()):
@@ -154,7 +156,7 @@ class OnnxPredictor:
             problem = f"ids up to {highest}, and {lengths} entries for them"
         else:
             return
-        raise ModelError(f"{self._path}: the model gives {problem}. Export it anew.")
+        raise ModelError(f"{self._path}: the model gives {problem}. Export it again.")
 
     def _segments_info(
         self, classes: np.ndarray, scores: np.ndarray, areas: np.ndarray, boxes: np.ndarray
@@ -179,8 +181,8 @@ def _load(path: Path, providers: Sequence[str]) -> onnxruntime.InferenceSession:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file.")
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors: else it warns of every shape that it can't tell
-    # Weights that are stored in 8 bits are brought back once, and not for each image.
+    options.log_severity_level = 3  # errors; it warns of each shape that it can't infer
+    # Weights that are stored in 8 bits are converted once, and not for each image.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
@@ -191,7 +193,7 @@ def _load(path: Path, providers: Sequence[str]) -> onnxruntime.InferenceSession:
 def _to_size(
     ids: np.ndarray, segments: Sequence[np.ndarray], size: tuple[int, int]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """A picture at another size; segments that no pixel is left of have gone."""
+    """Resizes ids and boxes, and removes segments that have no pixel at the new size."""
     classes, scores, _, boxes = segments
     boxes = boxes * np.float32([size[1] / ids.shape[1], size[0] / ids.shape[0]] * 2)
     ids = resize_ids(ids, size)

@@ -1,4 +1,8 @@
-"""Images and segment ids in other sizes, pixel for pixel as training and evaluation make them.
+"""Images and segment ids in other sizes, with Pillow alone.
+
+The results equal those of Detectron2's transforms in training and evaluation, pixel for pixel.
+Exported models run without Detectron2, which is why its rule of sizes is repeated here; a test
+compares the two for random sizes.
 
 Axes: H×W pixels.
 """
@@ -10,19 +14,19 @@ from PIL import Image
 
 
 def network_size(height: int, width: int, min_size: int, max_size: int) -> tuple[int, int]:
-    """The size at which a model sees an image: that of ``ResizeShortestEdge``.
+    """Returns the size at which a model sees an image: that of ``ResizeShortestEdge``.
 
     Args:
         height, width: of the image.
-        min_size: what the shorter side becomes; 0: the image keeps its size.
-        max_size: most that the longer side may become.
+        min_size: length of the shorter side after resizing; 0 means that the image keeps its size.
+        max_size: greatest length of the longer side after resizing.
 
     Returns:
         (height, width), each at least 1.
     """
     if min_size == 0:
         return height, width
-    # In the order of Detectron2's operations, whose rounding decides between two sizes.
+    # The order of operations is Detectron2's: another order rounds to another size at times.
     scale = min_size / min(height, width)
     new = (min_size, scale * width) if height < width else (scale * height, min_size)
     if max(new) > max_size:

@@ -18,24 +18,17 @@ __all__ = [
     "fitted",
 ]
 
-# Fonts, colours and painting are used without Detectron2 as well.
+# Looked up when they are used: exported models draw without PyTorch, Detectron2 and OpenCV.
 __getattr__ = lazy_names(
     __name__,
     {
         **dict.fromkeys(["PanopticScene", "SceneSegment"], "panoptic_scene"),
         **dict.fromkeys(["VIEWS", "draw_one", "draw_view"], "scene_views"),
         **dict.fromkeys(
-            [
-                "MAX_PICTURE_SIZE",
-                "MIN_INSTANCE_SCORE",
-                "below",
-                "beside",
-                "draw_ground_truth",
-                "draw_prediction",
-                "enlarge",
-                "fitted",
-            ],
-            "annotated_pictures",
+            ["MAX_PICTURE_SIZE", "below", "beside", "enlarge", "fitted"], "picture_layout"
+        ),
+        **dict.fromkeys(
+            ["MIN_INSTANCE_SCORE", "draw_ground_truth", "draw_prediction"], "annotated_pictures"
         ),
     },
 )

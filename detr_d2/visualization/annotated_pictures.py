@@ -11,24 +11,17 @@ where ``fitted`` made it.
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
-import torch
 from detectron2.data import Metadata
 from detectron2.structures import BoxMode
 from detectron2.utils.visualizer import ColorMode, Visualizer
 
 from detr_d2.data.instance_annotations import annotation_mask
 from detr_d2.data.panoptic_png import read_panoptic_png
-from detr_d2.visualization.colors import class_color
-from detr_d2.visualization.panoptic_scene import PanopticScene
+from detr_d2.visualization.class_colors import class_color
+from detr_d2.visualization.panoptic_scene import PanopticScene, as_array, nearest
 from detr_d2.visualization.scene_views import draw_view
 
-# Smaller images are enlarged to about this length, so that names are legible on them.
-MIN_PICTURE_SIZE = 480
-# Larger ones shrink to this length in pictures of evaluations and reports. It is the longest that
-# ``enlarge`` makes of a small image.
-MAX_PICTURE_SIZE = 640
 # Instances below this score are not drawn.
 MIN_INSTANCE_SCORE = 0.5
 
@@ -47,7 +40,7 @@ def draw_prediction(picture: np.ndarray, prediction: dict, metadata: Metadata) -
     height, width = picture.shape[:2]
     if "panoptic_seg" in prediction:
         ids, segments_info = prediction["panoptic_seg"]
-        scene = PanopticScene.from_panoptic(_nearest(ids, (height, width)), segments_info)
+        scene = PanopticScene.from_panoptic(nearest(as_array(ids), (height, width)), segments_info)
         return draw_view(picture, scene, metadata, "panoptic", numbered=False)
     instances = prediction["instances"]
     down, right = height / instances.image_size[0], width / instances.image_size[1]
@@ -80,7 +73,7 @@ def draw_ground_truth(picture: np.ndarray, dataset_dict: dict, metadata: Metadat
     """
     height, width = picture.shape[:2]
     if "pan_seg_file_name" in dataset_dict:
-        ids = _nearest(read_panoptic_png(dataset_dict["pan_seg_file_name"]), (height, width))
+        ids = nearest(read_panoptic_png(dataset_dict["pan_seg_file_name"]), (height, width))
         scene = PanopticScene.from_panoptic(ids, dataset_dict["segments_info"])
         # Small numbers, as predictions have, are sure to have colours that can be told apart.
         scene = scene.numbered(range(1, len(scene.segments) + 1))
@@ -100,58 +93,12 @@ def draw_ground_truth(picture: np.ndarray, dataset_dict: dict, metadata: Metadat
     )
 
 
-def beside(pictures: list[np.ndarray]) -> np.ndarray:
-    """Puts pictures of one height side by side, a white gap between them."""
-    gap = np.full((pictures[0].shape[0], 8, 3), 255, np.uint8)
-    row = [part for picture in pictures for part in (picture, gap)]
-    return np.concatenate(row[:-1], axis=1)
-
-
-def below(pictures: list[np.ndarray]) -> np.ndarray:
-    """Puts pictures one below the other, left-aligned on white."""
-    width = max(picture.shape[1] for picture in pictures)
-    rows = [
-        np.pad(p, ((0, 8), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in pictures
-    ]
-    return np.concatenate(rows)[:-8]
-
-
-def enlarge(image: np.ndarray) -> np.ndarray:
-    """Enlarges a small H×W×3 image by a whole factor; leaves a large one as it is."""
-    factor = max(1, round(MIN_PICTURE_SIZE / max(image.shape[:2])))
-    if factor == 1:
-        return image
-    return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
-
-
-def fitted(image: np.ndarray) -> np.ndarray:
-    """Enlarges a small H×W×3 image, and shrinks one longer than ``MAX_PICTURE_SIZE`` to that."""
-    height, width = image.shape[:2]
-    factor = MAX_PICTURE_SIZE / max(height, width)
-    if factor >= 1:
-        return enlarge(image)
-    size = max(1, round(width * factor)), max(1, round(height * factor))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
-def _nearest(ids: np.ndarray | torch.Tensor, size: tuple[int, int]) -> np.ndarray:
-    """H×W ids or mask at h×w: each pixel is the nearest one."""
-    ids = ids.cpu().numpy() if isinstance(ids, torch.Tensor) else ids
-    if ids.shape == size:
-        return ids
-    rows, columns = (
-        ((np.arange(length) + 0.5) * (of_image / length)).astype(np.intp)
-        for length, of_image in zip(size, ids.shape, strict=True)
-    )
-    return ids[np.ix_(rows, columns)]
-
-
 def _mask(segmentation: list[list[float]] | dict, dataset_dict: dict, size: tuple) -> np.ndarray:
     """An annotated instance at h×w: uint8, 0 or 1."""
     file_name = dataset_dict["file_name"]
     of_image = dataset_dict["height"], dataset_dict["width"]
     if isinstance(segmentation, dict):
-        return _nearest(annotation_mask(segmentation, of_image, file_name), size)
+        return nearest(annotation_mask(segmentation, of_image, file_name), size)
     # Polygons are moved, not their pixels: there may be hundreds, each of the whole image.
     scale = size[1] / of_image[1], size[0] / of_image[0]
     moved = [(np.reshape(polygon, (-1, 2)) * scale).ravel().tolist() for polygon in segmentation]

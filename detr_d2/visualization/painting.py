@@ -1,14 +1,18 @@
-"""Fills and outlines, pixel by pixel: what is painted is what the map of segments says.
+"""Fills and outlines of segments, painted pixel by pixel with NumPy and Pillow.
 
-Polygons, as Detectron2's visualizer has them, lose the holes of things and bleed over the edges.
+The painted pixels are exactly those of the map of segments. The polygons that Detectron2's
+visualizer draws lose the holes of things and cross their edges.
 
 Axes: H×W the image, n segments.
 """
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
+from PIL import Image
+
+# Opacities are multiples of 1 / _STEPS, so that colours are mixed in 16-bit integers.
+_STEPS = 256
 
 
 def paint_segments(
@@ -26,71 +30,67 @@ def paint_segments(
     Returns:
         H×W×3 uint8.
     """
-    painted = cv2.addWeighted(image, 1 - opacity, colored(places, fills), opacity, 0)
-    cv2.copyTo(image, (places == 0).view(np.uint8), painted)
+    painted = Image.fromarray(_mixed(image, colored(places, fills), opacity))
+    painted.paste(Image.fromarray(image), mask=Image.fromarray(places == 0))
     edges = outline_mask(places, outline_width(places.shape))
-    cv2.copyTo(colored(places, outlines), edges.view(np.uint8), painted)
-    return painted
+    painted.paste(Image.fromarray(colored(places, outlines)), mask=Image.fromarray(edges))
+    return np.array(painted)
 
 
 def colored(places: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """H×W places in the colours of a table, n×3 uint8."""
+    """Returns H×W places in the colours of a table, n×3 uint8."""
     if len(table) > 256:
         return table[places]
-    # The fast way: OpenCV wants 256 colours.
-    colors = np.zeros((256, 1, 3), np.uint8)
-    colors[: len(table), 0] = table
-    return cv2.applyColorMap(places.astype(np.uint8), colors)
+    # A palette, which has at most 256 colours, is several times as fast.
+    picture = Image.fromarray(places.astype(np.uint8))
+    picture.putpalette(np.ascontiguousarray(table).tobytes())
+    return np.asarray(picture.convert("RGB"))
 
 
 def outline_mask(places: np.ndarray, width: int) -> np.ndarray:
-    """H×W bool: pixels of a segment with another, or nothing, at most ``width`` steps away.
+    """Finds the pixels of segments that have other pixels at most ``width`` steps away.
 
-    Steps go up, down, left and right. The edge of the image is none of a segment.
+    Steps go up, down, left and right. The border of the image is not an edge of a segment.
+
+    Args:
+        places: H×W, 0 where no segment is.
+        width: in pixels, at least 1.
+
+    Returns:
+        H×W bool.
     """
-    if not places.size:
-        return np.zeros(places.shape, bool)
-    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-    highest = cv2.dilate(places, cross, iterations=width)
-    lowest = cv2.erode(places, cross, iterations=width)
-    return (highest != lowest) & (places > 0)
+    near = np.zeros(places.shape, bool)
+    for one, other in _neighbours(near.ndim):
+        differs = places[one] != places[other]
+        near[one] |= differs
+        near[other] |= differs
+    for _ in range(width - 1):
+        wider = near.copy()
+        for one, other in _neighbours(near.ndim):
+            wider[one] |= near[other]
+            wider[other] |= near[one]
+        near = wider
+    return near & (places > 0)
 
 
 def outline_width(size: tuple[int, int]) -> int:
-    """In pixels, for a picture of H, W."""
+    """Returns the width of outlines in pixels, for a picture of H, W."""
     return max(1, round(min(size) / 500))
 
 
-def inner_points(places: np.ndarray, num_segments: int) -> list[tuple[int, int] | None]:
-    """The point of each segment that is farthest from its edge: where its name is put.
-
-    Found on a coarser grid, with the segments that this has; a point is in its segment always.
-
-    Args:
-        places: H×W uint16.
-        num_segments: n.
-
-    Returns:
-        n pairs of x, y; None for segments without pixels.
-    """
-    step = max(1, max(places.shape) // 320)
-    points = _inner_points(places[::step, ::step], range(1, num_segments + 1), step)
-    if step > 1:
-        lost = [place for place in range(1, num_segments + 1) if points[place] is None]
-        points |= _inner_points(places, lost, 1) if lost else {}
-    return [points[place] for place in range(1, num_segments + 1)]
+def _mixed(image: np.ndarray, colors: np.ndarray, opacity: float) -> np.ndarray:
+    """Lays H×W×3 colours over an image."""
+    part = round(_STEPS * opacity)
+    mixed = np.multiply(image, _STEPS - part, dtype=np.uint16)
+    mixed += np.multiply(colors, part, dtype=np.uint16)
+    mixed += _STEPS // 2  # so that the division rounds
+    return (mixed // _STEPS).astype(np.uint8)
 
 
-def _inner_points(
-    places: np.ndarray, wanted: range | list[int], step: int
-) -> dict[int, tuple[int, int] | None]:
-    # A frame of nothing, so that the edge of the image is an edge.
-    framed = cv2.copyMakeBorder(np.ascontiguousarray(places), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
-    inside = (~outline_mask(framed, 1)).view(np.uint8)
-    distance = cv2.distanceTransform(inside, cv2.DIST_L2, 3)
-    points: dict[int, tuple[int, int] | None] = {}
-    for place in wanted:
-        mask = (framed == place).view(np.uint8)
-        x, y = cv2.minMaxLoc(distance, mask)[3]  # -1, -1 where there is no such pixel
-        points[place] = ((x - 1) * step, (y - 1) * step) if mask[y, x] else None
-    return points
+def _neighbours(num_axes: int) -> list[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+    """Returns two views for each axis: all pixels with a next one, and these next ones."""
+    pairs = []
+    for axis in range(num_axes):
+        before = (slice(None),) * axis
+        pairs.append(((*before, slice(None, -1)), (*before, slice(1, None))))
+    return pairs

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
-import torch
-from detectron2.structures import Instances
-from torchvision.ops import box_convert
 
-# Segment ids that a scene can hold, the most that OpenCV's morphology takes.
+if TYPE_CHECKING:
+    import torch
+    from detectron2.structures import Instances
+
+# Segments that a scene can hold, since places are 16-bit integers.
 MAX_SEGMENTS = 2**16 - 1
 
 
@@ -63,12 +64,13 @@ class PanopticScene:
         if "panoptic_seg" not in output:
             return cls._from_instances(output["instances"].to("cpu"), min_score)
         ids, segments_info = output["panoptic_seg"]
-        scene = cls.from_panoptic(torch.as_tensor(ids).cpu().numpy(), segments_info)
+        scene = cls.from_panoptic(as_array(ids), segments_info)
         if "raw" not in output:
             return scene
         height, width = scene.size
-        boxes = box_convert(output["raw"].boxes_cxcywh.cpu(), "cxcywh", "xyxy").clamp(0, 1)
-        boxes = (boxes * boxes.new_tensor([width, height, width, height])).tolist()
+        centers, sides = np.split(as_array(output["raw"].boxes_cxcywh), 2, axis=1)
+        boxes = np.concatenate([centers - sides / 2, centers + sides / 2], axis=1).clip(0, 1)
+        boxes = (boxes * np.array([width, height] * 2, boxes.dtype)).tolist()
         # A thing has one query; stuff, whose boxes aren't drawn, may have several.
         segments = [
             replace(segment, box=tuple(boxes[info["queries"][0]]))
@@ -153,9 +155,7 @@ class PanopticScene:
         if tuple(size) == tuple(self.size):
             return self
         down, right = size[0] / self.size[0], size[1] / self.size[1]
-        places = self.places
-        if places is not None:
-            places = cv2.resize(places, size[::-1], interpolation=cv2.INTER_NEAREST)
+        places = None if self.places is None else nearest(self.places, size)
         segments = [
             s if s.box is None else replace(s, box=_scaled(s.box, right, down))
             for s in self.segments
@@ -177,6 +177,22 @@ class PanopticScene:
             table[place + 1] = group + 1
         places = None if self.places is None else table[self.places]
         return PanopticScene(places, tuple(segments), self.size)
+
+
+def as_array(values: np.ndarray | torch.Tensor) -> np.ndarray:
+    """Returns an array as it is, and a tensor of any device as an array."""
+    return values if isinstance(values, np.ndarray) else values.cpu().numpy()
+
+
+def nearest(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Brings H×W ids or a mask to another size: each pixel takes the one under its centre."""
+    if ids.shape == tuple(size):
+        return ids
+    rows, columns = (
+        ((np.arange(length) + 0.5) * (of_image / length)).astype(np.intp)
+        for length, of_image in zip(size, ids.shape, strict=True)
+    )
+    return ids[np.ix_(rows, columns)]
 
 
 def _scaled(box: tuple[float, ...], right: float, down: float) -> tuple[float, ...]:

@@ -5,30 +5,19 @@ Axes: H×W the picture, which a scene is brought to.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 from detectron2.data import Metadata
 
-from detr_d2.visualization.colors import (
-    as_table,
-    class_color,
-    lighter,
-    segment_color,
-)
+from detr_d2.visualization.class_colors import class_color, segment_color
+from detr_d2.visualization.colors import lighter
 from detr_d2.visualization.fonts import warn_of_missing
 from detr_d2.visualization.labels import Label, draw_labels
-from detr_d2.visualization.painting import (
-    inner_points,
-    outline_mask,
-    outline_width,
-    paint_segments,
-)
+from detr_d2.visualization.painting import outline_mask, outline_width
 from detr_d2.visualization.panoptic_scene import PanopticScene, SceneSegment
+from detr_d2.visualization.segment_picture import draw_segments, segment_text
 
 VIEWS = ("panoptic", "instance", "semantic", "boxes", "masks")
-OPACITY = 0.55
 # Pictures of single segments: how many side by side, and how long each may be.
 TILES_PER_ROW = 3
 TILE_SIZE = 480
@@ -73,7 +62,9 @@ def draw_view(
         group_of = {place: group for group, place in enumerate(things)}
         scene = scene.regrouped(group_of, [scene.segments[place] for place in things])
     colors = [segment_color(metadata, segment) for segment in scene.segments]
-    return _draw(image, scene, colors, [_text(s, metadata, numbered) for s in scene.segments])
+    return draw_segments(
+        image, scene, colors, [_text(s, metadata, numbered) for s in scene.segments]
+    )
 
 
 def draw_one(
@@ -109,20 +100,6 @@ def draw_one(
     return picture
 
 
-def _draw(
-    image: np.ndarray, scene: PanopticScene, colors: Sequence[np.ndarray], texts: Sequence[str]
-) -> np.ndarray:
-    """All segments of a scene in n colours, with n texts."""
-    outlines = as_table([lighter(color) for color in colors])
-    picture = paint_segments(image, scene.places, as_table(colors), outlines, OPACITY)
-    points = inner_points(scene.places, len(scene.segments))
-    # By their ids, which follow a segment through a video, and so does where its label finds room.
-    order = sorted(range(len(points)), key=lambda place: scene.segments[place].id)
-    labels = [Label(texts[i], points[i], colors[i]) for i in order if points[i] is not None]
-    draw_labels(picture, labels)
-    return picture
-
-
 def _draw_classes(image: np.ndarray, scene: PanopticScene, metadata: Metadata) -> np.ndarray:
     group_of_class: dict[tuple[int, bool], int] = {}
     group_of = {
@@ -132,7 +109,7 @@ def _draw_classes(image: np.ndarray, scene: PanopticScene, metadata: Metadata) -
     classes = [SceneSegment(class_id, class_id, is_thing) for class_id, is_thing in group_of_class]
     scene = scene.regrouped(group_of, classes)
     colors = [class_color(metadata, s.class_id, s.is_thing) for s in classes]
-    return _draw(image, scene, colors, [_text(s, metadata, False) for s in classes])
+    return draw_segments(image, scene, colors, [_text(s, metadata, False) for s in classes])
 
 
 def _draw_boxes(
@@ -175,6 +152,4 @@ def _warn_of_missing_characters(metadata: Metadata) -> None:
 
 def _text(segment: SceneSegment, metadata: Metadata, numbered: bool) -> str:
     names = metadata.thing_classes if segment.is_thing else metadata.stuff_classes
-    number = f"{segment.id}: " if numbered else ""
-    score = "" if segment.score is None else f" {segment.score:.0%}"
-    return f"{number}{names[segment.class_id]}{score}"
+    return segment_text(names[segment.class_id], segment, numbered)

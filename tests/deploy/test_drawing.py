@@ -4,9 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
+from detectron2.data import Metadata
 from PIL import Image, ImageDraw
 
 from detr_d2.deploy import ModelClass, draw_panoptic
+from detr_d2.visualization import PanopticScene, draw_view, labels
 
 CLASSES = (ModelClass(1, "car", True, (200, 0, 0)), ModelClass(2, "sky", False, (0, 0, 200)))
 
@@ -18,22 +20,23 @@ def segment(segment_id: int, class_id: int) -> dict:
 
 def all_apart(boxes: list[tuple]) -> bool:
     return not any(
-        a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
+        a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
         for a, b in itertools.combinations(boxes, 2)
     )
 
 
 @pytest.fixture
 def name_boxes(monkeypatch):
-    """Where names were written."""
+    """Where names were written: left, upper, right, lower; right and lower are outside."""
     boxes = []
-    real = ImageDraw.ImageDraw.rounded_rectangle
+    real = labels.free_rectangle
 
-    def record(self, box, *args, **kwargs):
-        boxes.append(tuple(box))
-        return real(self, box, *args, **kwargs)
+    def record(*args):
+        box = real(*args)
+        boxes.extend([] if box is None else [box])
+        return box
 
-    monkeypatch.setattr(ImageDraw.ImageDraw, "rounded_rectangle", record)
+    monkeypatch.setattr(labels, "free_rectangle", record)
     return boxes
 
 
@@ -44,11 +47,14 @@ def test_colours_shades_and_what_has_no_segment():
     segments = [segment(1, 0), segment(2, 0), segment(3, 1)]
     picture = draw_panoptic(image, ids, segments, CLASSES)
     assert picture.shape == image.shape and picture.dtype == np.uint8
-    np.testing.assert_array_equal(picture[10, 10], [150, 50, 50])  # half of the class's colour
-    assert (picture[10, 310] != picture[10, 10]).any()  # the other object has another shade
-    np.testing.assert_array_equal(picture[590, 10], [50, 50, 150])
+    red, other_red = picture[10, 10], picture[10, 310]
+    assert red[0] > red[1:].max() + 50 and other_red[0] > other_red[1:].max() + 50
+    assert (other_red != red).any()  # the other object has another shade
+    # 55 % of the class's colour
+    np.testing.assert_array_equal(picture[590, 10], [45, 45, 155])
     np.testing.assert_array_equal(picture[10, 890], [100, 100, 100])
-    assert (picture[100, 299] > 200).all()  # a line between two segments
+    # a line between two segments, in a lighter colour than they
+    assert (picture[100, 299] > picture[100, 290] + 30).all()
     np.testing.assert_array_equal(image, 100)
 
 
@@ -91,6 +97,23 @@ def test_names_lie_inside_and_apart(name_boxes):
         # A name stands on what it names.
         covered = ids[(top + bottom) // 2, left:right]
         assert len(np.unique(covered)) == 1
+
+
+def test_drawn_as_detectron2s_metadata_are():
+    """Exported models and models in PyTorch have the same pictures."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (300, 500, 3), dtype=np.uint8)
+    ids = rng.integers(0, 4, (3, 5), dtype=np.int32).repeat(100, 0).repeat(100, 1)
+    segments = [segment(1, 0), segment(2, 0), segment(3, 1)]
+    metadata = Metadata(
+        **{f"{kind}_classes": [each.name for each in CLASSES] for kind in ("thing", "stuff")},
+        **{f"{kind}_colors": [each.color for each in CLASSES] for kind in ("thing", "stuff")},
+    )
+    scene = PanopticScene.from_panoptic(ids, segments)
+    np.testing.assert_array_equal(
+        draw_panoptic(image, ids, segments, CLASSES),
+        draw_view(image, scene, metadata, "panoptic", numbered=False),
+    )
 
 
 def test_crowded_names_are_left_out(name_boxes):

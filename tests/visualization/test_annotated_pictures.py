@@ -140,12 +140,12 @@ def test_no_instance_predicted_leaves_the_image(metadata):
         assert (picture == 77).all()
 
 
-def test_sheets():
+def test_pictures_are_put_together():
     tall, wide = np.zeros((30, 10, 3), np.uint8), np.zeros((20, 40, 3), np.uint8)
     assert beside([tall, tall]).shape == (30, 28, 3)
-    sheet = below([tall, wide])
-    assert sheet.shape == (30 + 8 + 20, 40, 3)
-    assert (sheet[:30, 10:] == 255).all()
+    joined = below([tall, wide])
+    assert joined.shape == (30 + 8 + 20, 40, 3)
+    assert (joined[:30, 10:] == 255).all()
 
 
 @pytest.mark.parametrize(("size", "expected"), [((96, 80), (480, 400)), ((500, 20), (500, 20))])

@@ -6,13 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from detr_d2.visualization.painting import (
-    colored,
-    inner_points,
-    outline_mask,
-    outline_width,
-    paint_segments,
-)
+from detr_d2.visualization.painting import colored, outline_mask, outline_width, paint_segments
 
 QUICK = settings(deadline=None, database=None, max_examples=60)
 places_maps = arrays.arrays(
@@ -69,28 +63,6 @@ def test_any_number_of_colours(num):
     table = np.random.default_rng(0).integers(0, 256, (num, 3), dtype=np.uint8)
     places = np.array([[0, 1, num - 1], [2, num // 2, num - 2]], np.uint16)
     assert np.array_equal(colored(places, table), table[places])
-
-
-@given(places=places_maps, scale=st.sampled_from([1, 80]))
-@QUICK
-def test_names_are_put_into_their_segments(places, scale):
-    if scale > 1:  # on a coarser grid; some segments have one pixel, which this doesn't have
-        places = places.repeat(scale, 0).repeat(scale, 1)
-        places[3::scale, 5::scale] = 4
-    points = inner_points(places, 5)
-    for place, point in enumerate(points, start=1):
-        assert (point is None) == (not (places == place).any())
-        if point is not None:
-            assert places[point[1], point[0]] == place
-
-
-def test_names_are_put_far_from_edges():
-    places = np.ones((101, 201), np.uint16)
-    places[:, 100:] = 2
-    places[48:53, 40:60] = 3
-    left, right, _ = inner_points(places, 3)
-    assert abs(right[0] - 150) < 6 and abs(right[1] - 50) < 6
-    assert not (35 < left[0] < 65 and 43 < left[1] < 58)
 
 
 def test_outlines_grow_with_the_picture():

@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 from detectron2.data import Metadata
 
-from detr_d2.visualization import VIEWS, PanopticScene, SceneSegment, draw_one, draw_view
-from detr_d2.visualization import scene_views as views_module
-from detr_d2.visualization.colors import class_color, segment_color
+from detr_d2.visualization import (
+    VIEWS,
+    PanopticScene,
+    SceneSegment,
+    draw_one,
+    draw_view,
+    scene_views,
+    segment_picture,
+)
+from detr_d2.visualization.class_colors import class_color, segment_color
 
 GREY = np.full((300, 400, 3), 77, np.uint8)
 
@@ -27,7 +34,8 @@ def labels(monkeypatch) -> list[str]:
     """The texts that were written; they are kept out of the picture."""
     texts = []
     record = lambda picture, labels: texts.extend(label.text for label in labels)  # noqa: E731
-    monkeypatch.setattr(views_module, "draw_labels", record)
+    for module in (scene_views, segment_picture):
+        monkeypatch.setattr(module, "draw_labels", record)
     return texts
 
 

@@ -22,7 +22,7 @@ from detr_d2.modeling.inference_options import PanopticOptions
 from detr_d2.modeling.raw_prediction import RawPrediction
 from detr_d2.predictor import Predictor, require_names
 from detr_d2.visualization import PanopticScene, draw_view, enlarge
-from detr_d2.visualization.painting import inner_points
+from detr_d2.visualization.inner_points import inner_points
 
 # Longest side of what is predicted and shown, in pixels. Networks see about as much, and names in
 # the picture stay legible on a screen.

@@ -143,7 +143,7 @@ def _settings(merging: PanopticOptions) -> list[gr.components.Component]:
             merging.score_thresh,
             step=0.01,
             label="Score threshold",
-            info="Queries below it don't fight for pixels.",
+            info="Queries below it don't compete for pixels.",
             elem_id="score_thresh",
         ),
         gr.Slider(

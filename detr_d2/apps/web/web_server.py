@@ -73,7 +73,7 @@ def serving(viewer: Viewer, host: str, port: int, max_upload_mb: float) -> Itera
         ImportError, OSError: as ``serve``.
     """
     require_gradio()
-    from detr_d2.apps.web.segment_markup import STYLE
+    from detr_d2.apps.web.segment_markup import page_style
     from detr_d2.apps.web.web_app import build_app, make_theme
 
     with tempfile.TemporaryDirectory(prefix="detr_d2_web_") as folder, _gradio_files_in(folder):
@@ -87,7 +87,7 @@ def serving(viewer: Viewer, host: str, port: int, max_upload_mb: float) -> Itera
                 quiet=True,
                 max_file_size=round(max_upload_mb * 1e6),
                 state_session_capacity=MAX_VISITORS,
-                css=STYLE,
+                css=page_style(),
                 theme=make_theme(),
                 footer_links=[],
                 run_history=False,

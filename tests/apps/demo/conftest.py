@@ -9,9 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from detectron2.config import CfgNode
 from detectron2.data import Metadata
-from detectron2.modeling import build_model
 
 from detr_d2.apps.demo import Demo, DemoOptions
 
@@ -32,18 +30,6 @@ def record_memory() -> Callable[[str, int, float], None]:
         MEMORY[what] = frames, risen
 
     return record
-
-
-@pytest.fixture
-def trained_cfg(tiny_cfg: CfgNode, tmp_path: Path) -> CfgNode:
-    """A tiny model on disk that is sure of seeing a ball in every query."""
-    model = build_model(tiny_cfg)
-    torch.nn.init.zeros_(model.detector.class_head.weight)
-    torch.nn.init.zeros_(model.mask_head.output_conv.weight)  # whole, quick to draw
-    model.detector.class_head.bias.data = 20.0 * torch.eye(13)[0]
-    tiny_cfg.MODEL.WEIGHTS = str(tmp_path / "model.pth")
-    torch.save({"model": model.state_dict()}, tiny_cfg.MODEL.WEIGHTS)
-    return tiny_cfg
 
 
 @pytest.fixture

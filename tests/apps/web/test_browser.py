@@ -1,6 +1,7 @@
 """The page in Chromium: upload, slide, click, as people do."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
@@ -64,8 +65,14 @@ def test_upload_slide_click(browser, address, photo_file, viewer, count_passes):
     assert count_passes() == 2  # the page's, and ours
 
     threshold = page.find("#score_thresh input[type=range]")
+    # Of the values on the way the page may show some or none, but in the end it shows the last.
     threshold.send_keys(*[Keys.PAGE_UP] * 20, *[Keys.ARROW_LEFT] * 3)
-    page.until(lambda: len(page.rows()) < len(rows))
+    page.until(lambda: "No segments" in page.text("#segments"))
+    threshold.send_keys(*[Keys.PAGE_DOWN] * 4, *[Keys.ARROW_RIGHT] * 3)
+    page.until(lambda: threshold.get_property("value") == "0.6")
+    few = shown.merged(replace(viewer.merging, score_thresh=0.6)).segments_info
+    assert 0 < len(few) < len(rows)
+    page.until(lambda: len(page.rows()) == len(few))
     threshold.send_keys(Keys.HOME)
     page.until(lambda: page.rows() == rows)
     page.find("#stuff_merging input[value=reference]").click()

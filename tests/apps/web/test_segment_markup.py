@@ -6,7 +6,7 @@ from detectron2.data import Metadata
 
 from detr_d2.apps.web.segment_markup import explanation, segment_choices, segment_list
 from detr_d2.modeling.inference_options import PanopticOptions
-from detr_d2.visualization.colors import segment_color
+from detr_d2.visualization.class_colors import segment_color
 
 
 def cells(html: str) -> list[list[str]]:
