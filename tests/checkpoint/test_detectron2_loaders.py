@@ -233,3 +233,17 @@ def test_own_names_keep_strictness_and_assignment(make_model):
     with pytest.raises(RuntimeError, match="Missing key"):
         model.load_state_dict({})
     assert model.load_state_dict({}, strict=False).unexpected_keys == []
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_what_keeps_its_initial_values_is_not_missed(make_model, make_reference, assign):
+    """A bare detector, to train the mask head on it, though loading is strict."""
+    model = make_model().train()
+    kept = dict(model.mask_head.named_parameters())
+    before = {name: parameter.detach().clone() for name, parameter in kept.items()}
+    weights = make_reference().state_dict()
+    result = model.load_state_dict(weights, assign=assign)
+    assert (result.missing_keys, result.unexpected_keys) == ([], [])
+    assert torch.equal(model.detector.query_embed.weight, weights["query_embed.weight"])
+    for name, parameter in model.mask_head.named_parameters():
+        assert parameter is kept[name] and torch.equal(parameter, before[name])
