@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
 
@@ -235,7 +236,8 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> CfgNode:
 def _rename_keys(loaded: dict) -> None:
     """Gives keys of a file, nested as there, their new names; a value under the new name stays."""
     for old_name, new_name in RENAMED_KEYS.items():
-        node, (*above, key) = loaded, old_name.split(".")
+        node: Any = loaded
+        *above, key = old_name.split(".")
         for name in above:
             node = node.get(name) if isinstance(node, dict) else None
         if not isinstance(node, dict) or key not in node:

@@ -53,9 +53,9 @@ def check_config(cfg: CfgNode) -> None:
     require(255 <= deep <= 65535, "INPUT.DEEP_RANGE", deep, "in 255 … 65535")
     wanted = "[name, image_root, panoptic_root, panoptic_json] in each entry, four texts"
     for entry in cfg.DATASETS.PANOPTIC:
-        parts = entry if isinstance(entry, (list, tuple)) else []
-        texts = [text for text in parts if isinstance(text, str) and text]
-        require(len(texts) == len(parts) == 4, "DATASETS.PANOPTIC", entry, wanted)
+        fields = entry if isinstance(entry, (list, tuple)) else []
+        texts = [text for text in fields if isinstance(text, str) and text]
+        require(len(texts) == len(fields) == 4, "DATASETS.PANOPTIC", entry, wanted)
     crowds = cfg.DATASETS.CROWDS_AS_THINGS
     require(isinstance(crowds, bool), "DATASETS.CROWDS_AS_THINGS", crowds, "True or False")
     require_one_of(cfg.DATALOADER.ON_ERROR, "DATALOADER.ON_ERROR", ("raise", "skip"))

@@ -31,7 +31,8 @@ def resolve_config(cfg: CfgNode) -> CfgNode:
         resolved.MODEL.DEVICE = "cpu"
     check_config(resolved)
     if resolved.MODEL.DETR.NUM_CLASSES == 0:
-        resolved.MODEL.DETR.NUM_CLASSES = len(run_classes(resolved).names)
+        classes = run_classes(resolved)  # which raises where nothing tells them
+        resolved.MODEL.DETR.NUM_CLASSES = len(classes.names) if classes else 0
     if cfg.is_frozen():
         resolved.freeze()
     return resolved

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -29,7 +29,7 @@ def take_any_detr(model: nn.Module, rules: LoadingRules) -> None:
         model: a DETR under the names used here; gets the attribute ``loading_rules``.
         rules: what the model wants of checkpoints.
     """
-    model.loading_rules = rules
+    model.loading_rules = rules  # type: ignore[assignment]  # PyTorch's types know tensors alone
     model.register_load_state_dict_pre_hook(_convert)
 
 
@@ -52,7 +52,7 @@ def _fitted(model: nn.Module, checkpoint: Checkpoint, *, to_train: bool) -> dict
     state = model.state_dict(keep_vars=True)
     own = {plain_name(name): name for name in state}  # compiled parts have wrappers
     plain = {short: state[name].detach() for short, name in own.items()}
-    fitted = fit(checkpoint, plain, model.loading_rules, to_train=to_train)
+    fitted = fit(checkpoint, plain, cast(LoadingRules, model.loading_rules), to_train=to_train)
     log_loaded(logger, fitted)
     # What keeps its initial value is loaded into itself, so that nothing is missing.
     return state | {own[short]: tensor for short, tensor in fitted.weights.items()}

@@ -70,7 +70,7 @@ class DetrDatasetMapper:
             "is_train": is_train,
             "augmentations": build_augmentations(cfg, is_train),
             "image_format": cfg.INPUT.FORMAT,
-            "num_classes": cfg.MODEL.DETR.NUM_CLASSES or len(classes.names),
+            "num_classes": len(classes.names) if classes else cfg.MODEL.DETR.NUM_CLASSES,
             "with_masks": cfg.MODEL.DETR.MASK_ON,
             "image_options": ImageOptions.from_config(cfg),
         }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -212,7 +213,7 @@ class AttentionMaskHead(MaskHead):
         x = F.relu_(self.input_norm(x))
         x = F.relu_(self.norms[0](self.convs[0](x)))  # n×D/2×h×w
         for conv, norm, part in zip(self.convs[1:], self.norms[1:], others, strict=True):
-            x = conv3x3_upsampled(x, conv.weight, part.shape[-2:]) + part
+            x = conv3x3_upsampled(x, cast(nn.Conv2d, conv).weight, part.shape[-2:]) + part
             x = F.relu_(norm(x))  # n×D/2ᵏ⁺¹×H×W, twice the grid of the last
         return self.output_conv(x).squeeze(1)
 
@@ -230,7 +231,8 @@ def _conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 def _kaiming(conv: nn.Conv2d) -> nn.Conv2d:
     nn.init.kaiming_uniform_(conv.weight, a=1)
-    nn.init.zeros_(conv.bias)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
     return conv
 
 

@@ -33,6 +33,11 @@ class DETR(nn.Module):
     All parameters are under ``detector`` or ``mask_head``.
     """
 
+    # Buffers:
+    is_thing: torch.Tensor
+    pixel_mean: torch.Tensor
+    pixel_std: torch.Tensor
+
     @configurable
     def __init__(
         self,
@@ -168,6 +173,8 @@ class DETR(nn.Module):
         Returns:
             N×H/4×W/4.
         """
+        if self.mask_head is None:
+            raise ValueError("The model has no masks: MODEL.DETR.MASK_ON is False.")
         return self.mask_head(
             **detected.mask_inputs(), image_index=image_index, query_index=query_index
         )

@@ -26,6 +26,8 @@ class ExportedAttentionHead(ExportedMaskHead):
     Sizes decide nothing while it is traced, so that one graph serves all of them.
     """
 
+    head: AttentionMaskHead
+
     def __init__(self, head: AttentionMaskHead, strides: Sequence[int]) -> None:
         """Takes over the modules of a mask head.
 
@@ -38,7 +40,7 @@ class ExportedAttentionHead(ExportedMaskHead):
         attention_weight = head.input_conv.weight[:, hidden_dim:]
         self.attention_weight = nn.Parameter(attention_weight.contiguous(), False)
         self.upsampled_convs = nn.ModuleList(
-            _upsampled_conv(conv.weight, old / new)
+            _upsampled_conv(conv.get_parameter("weight"), old / new)
             for conv, old, new in zip(head.convs[1:], strides, strides[1:], strict=False)
         )
 

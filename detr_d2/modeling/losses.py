@@ -6,9 +6,11 @@ targets averaged over processes, by which all but the classification loss are di
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 from torchvision.ops import box_convert, generalized_box_iou
 
 
@@ -83,7 +85,7 @@ class _FocalSum(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, logits: torch.Tensor, masks: torch.Tensor, alpha: float, gamma: float
+        ctx: Any, logits: torch.Tensor, masks: torch.Tensor, alpha: float, gamma: float
     ) -> torch.Tensor:
         ctx.save_for_backward(logits, masks)
         ctx.alpha, ctx.gamma = alpha, gamma
@@ -96,7 +98,7 @@ class _FocalSum(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         logits, masks = ctx.saved_tensors
         wrong = _choose(masks, -1, 1, logits.dtype).mul_(logits)
         slope = F.softplus(wrong)

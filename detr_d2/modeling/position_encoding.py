@@ -17,6 +17,8 @@ class SinePositionEncoding(nn.Module):
     The first D/2 features encode y and the others x; even features are sines, odd ones cosines.
     """
 
+    periods: torch.Tensor  # a buffer
+
     def __init__(self, hidden_dim: int, temperature: float) -> None:
         """Takes D and the longest wavelength (see ``MODEL.DETR.POSITION_TEMPERATURE``)."""
         super().__init__()

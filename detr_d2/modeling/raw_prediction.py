@@ -79,8 +79,8 @@ class RawPrediction:
         Raises:
             ValueError: the model has no masks.
         """
-        self._require_masks(query_index)
-        return self._mask_logits[self._row_of_query[query_index]]
+        mask_logits = self._require_masks(query_index)
+        return mask_logits[self._row_of_query[query_index]]
 
     def instances(self, score_thresh: float) -> Instances:
         """Things whose best class has a score above a threshold in [0, 1]."""
@@ -143,8 +143,12 @@ class RawPrediction:
         with record_function("merge"):
             return merge_panoptic(kept, masks, self.is_thing, self.sizes, options, on_round)
 
-    def _require_masks(self, *wanted: torch.Tensor) -> None:
-        """Makes the masks of those queries, given by their indices, that have none yet."""
+    def _require_masks(self, *wanted: torch.Tensor) -> torch.Tensor:
+        """Makes the masks of those queries, given by their indices, that have none yet.
+
+        Returns:
+            The masks of all queries that have been wanted so far.
+        """
         is_missing = torch.zeros_like(self._row_of_query, dtype=torch.bool)
         for query_index in wanted:
             is_missing[query_index] = True
@@ -155,6 +159,7 @@ class RawPrediction:
             self._mask_logits = torch.cat([self._mask_logits, self._make_masks(missing)])
         rows = torch.arange(len(self._mask_logits), device=missing.device)
         self._row_of_query[missing] = rows[len(rows) - len(missing) :]
+        return self._mask_logits
 
     @torch.no_grad()
     def _make_masks(self, query_index: torch.Tensor) -> torch.Tensor:

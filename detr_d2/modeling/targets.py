@@ -52,6 +52,8 @@ class Target:
             padded: n×H'×W' bool; what lies right of the image or below it is left as it is.
             index: n int64, the targets.
         """
+        if self.masks is None:
+            raise ValueError("the targets have no masks")
         masks = self.masks[index]
         if isinstance(masks, SegmentMasks):
             masks.write_to(padded)

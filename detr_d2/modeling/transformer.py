@@ -75,14 +75,11 @@ class FeedForward(nn.Sequential):
     """Two linear layers with a ReLU between them."""
 
     def __init__(self, hidden_dim: int, dim_feedforward: int, dropout: float) -> None:
-        super().__init__(
-            nn.Linear(hidden_dim, dim_feedforward),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(dim_feedforward, hidden_dim),
-        )
-        nn.init.xavier_uniform_(self[0].weight)
-        nn.init.xavier_uniform_(self[3].weight)
+        first = nn.Linear(hidden_dim, dim_feedforward)
+        second = nn.Linear(dim_feedforward, hidden_dim)
+        super().__init__(first, nn.ReLU(), nn.Dropout(dropout), second)
+        nn.init.xavier_uniform_(first.weight)
+        nn.init.xavier_uniform_(second.weight)
 
 
 class Residual(nn.Module):

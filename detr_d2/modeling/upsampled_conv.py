@@ -5,11 +5,13 @@ Axes: N maps, C and C' channels, h×w the small grid, H×W the doubled one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 
 
-def conv3x3_upsampled(x: torch.Tensor, weight: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def conv3x3_upsampled(x: torch.Tensor, weight: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """``F.conv2d(F.interpolate(x, size, mode="nearest"), weight, padding=1)``, up to rounding.
 
     Where nearest upsampling doubles the grid, each output pixel's nine taps see four different
