@@ -1,4 +1,4 @@
-"""One image at a time through a model, merged anew as often as one likes.
+"""One image in a model's view, whose masks can be merged again with other options.
 
 Axes: Q queries, M heads; H×W an image, h×w the res5 grid.
 """
@@ -31,7 +31,7 @@ LONGEST_SIDE = 1280
 
 @dataclass(frozen=True)
 class Merging:
-    """What can be changed without a forward pass; the names are those of ``MODEL.DETR.TEST``.
+    """The options that need no new forward pass, named as in ``MODEL.DETR.TEST``.
 
     Attributes:
         score_thresh: in [0, 1].
@@ -46,11 +46,11 @@ class Merging:
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """An image, what the network made of it, and its panoptic picture.
+    """An image, the network's raw prediction for it, and its panoptic picture.
 
     Attributes:
         image: H×W×3 uint8 RGB.
-        raw: from which pictures are merged.
+        raw: the prediction from which panoptic pictures are merged.
         attention_maps: Q×M×h×w float32; None where the mask head has none.
         metadata: names and colours of the classes.
         ids: H×W int32, 0 where there is nothing.
@@ -71,12 +71,12 @@ class Shown:
         return PanopticScene.from_panoptic(self.ids, self.segments_info)
 
     def merged(self, merging: Merging) -> Shown:
-        """The same image in another panoptic picture, without another forward pass."""
+        """Merges the masks with other options, without another forward pass."""
         ids, segments_info = _merge(self.raw, merging)
         return replace(self, ids=ids, segments_info=segments_info)
 
     def pointed(self, x: int, y: int) -> Shown:
-        """The same with another point, in pixels of ``picture()``."""
+        """Returns the same with another point, given in pixels of ``picture()``."""
         height, width = self.image.shape[:2]
         factor = self.picture_size[0] / height
         inside = [
@@ -86,7 +86,7 @@ class Shown:
         return replace(self, point=tuple(inside))
 
     def pointed_at(self, segment_id: int) -> Shown:
-        """The same with a point inside a segment; without one where no segment has this id."""
+        """Returns the same with a point inside a segment, or none for an unknown id."""
         segments = self.scene.segments
         points = inner_points(self.scene.places, len(segments))
         of_id = {segment.id: point for segment, point in zip(segments, points, strict=True)}
@@ -94,7 +94,7 @@ class Shown:
 
     @property
     def chosen(self) -> dict | None:
-        """The dict of the segment at the point; None without a point, or where nothing is."""
+        """The dict of the segment at the point; None without a point or a segment."""
         if self.point is None:
             return None
         x, y = self.point
@@ -106,16 +106,16 @@ class Shown:
         return enlarge(self.image).shape[:2]
 
     def picture(self) -> np.ndarray:
-        """The panoptic picture, RGB uint8, with the ids of segments; small images are enlarged."""
+        """Draws the panoptic picture, RGB uint8, with ids. Small images are enlarged."""
         return draw_view(enlarge(self.image), self.scene, self.metadata, "panoptic")
 
 
 class Viewer:
-    """A model that looks at images.
+    """A model and its options, for the images of the page.
 
     Attributes:
         predictor: of the model; its outputs have ``raw`` alone.
-        merging: what the config says, to begin with.
+        merging: the options of the config, with which the page begins.
     """
 
     def __init__(
@@ -124,8 +124,8 @@ class Viewer:
         merging: Merging,
         image_options: ImageOptions = DEFAULT_OPTIONS,
     ) -> None:
-        """Takes a predictor whose outputs have ``raw``, see ``from_config``, the merging to begin
-        with, and how image files are to be understood.
+        """Takes a predictor whose outputs have ``raw`` (see ``from_config``), the options with
+        which the page begins, and how image files are read.
         """
         self.predictor = predictor
         self.merging = merging
@@ -139,8 +139,9 @@ class Viewer:
             cfg: the whole config; ``MODEL.WEIGHTS`` as for evaluation.
 
         Raises:
-            FileNotFoundError: no weights.
-            ValueError: they don't fit; the model has no masks; nothing tells the classes' names.
+            FileNotFoundError: there are no weights.
+            ValueError: the weights don't fit, the model has no masks, or neither a dataset nor the
+                weights tell the names of classes.
         """
         if not cfg.MODEL.DETR.MASK_ON:
             raise ValueError(
@@ -153,7 +154,7 @@ class Viewer:
         return cls(predictor, merging, ImageOptions.from_config(cfg))
 
     def look_at_file(self, path: str | Path, merging: Merging) -> Shown:
-        """Looks at an image file, made smaller where it is longer than ``LONGEST_SIDE``.
+        """Predicts on an image file, which is shrunk if it is longer than ``LONGEST_SIDE``.
 
         Raises:
             FileNotFoundError, ValueError: see ``read_image``.
@@ -187,7 +188,7 @@ def _merge(raw: RawPrediction, merging: Merging) -> tuple[np.ndarray, list[dict]
 
 
 def _raw_config(cfg: CfgNode) -> CfgNode:
-    """The config of a model that gives raw predictions alone."""
+    """Returns the config of a model that gives only raw predictions."""
     cfg = cfg.clone()
     cfg.defrost()
     test = cfg.MODEL.DETR.TEST
