@@ -20,7 +20,7 @@ from detr_d2.deploy.graph_nodes import in_order
 
 # The axis of the weight that counts its output channels.
 _CONVOLUTIONS = {"Conv": 0, "ConvTranspose": 1}
-# Smaller weights stay: they weigh nothing.
+# Weights with fewer elements stay in float32, since they take little space.
 _MIN_ELEMENTS = 512
 
 
@@ -36,7 +36,7 @@ def to_int8(model: onnx.ModelProto, keep: set[str]) -> onnx.ModelProto:
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        # It recommends to have constants folded, which they are, in a warning to the root logger.
+        # quantize_dynamic warns on the root logger that constants should be folded, which they are.
         disabled = logging.root.manager.disable
         logging.disable(logging.WARNING)
         try:
@@ -75,12 +75,12 @@ def _store_convolutions(graph: onnx.GraphProto, keep: set[str]) -> None:
     left = [w for w in graph.initializer if w.name not in stored]
     new = [tensor for pair in stored.values() for tensor in pair]
     del graph.node[:], graph.initializer[:]
-    graph.node.extend(in_order(nodes))  # quantize_dynamic overlooks what loops read
+    graph.node.extend(in_order(nodes))  # quantize_dynamic ignores the inputs of loops
     graph.initializer.extend([*left, *new])
 
 
 def _quantized(values: np.ndarray, axis: int, name: str) -> list[onnx.TensorProto]:
-    """8-bit integers and a scale for each channel along an axis."""
+    """Returns 8-bit integers, and a scale for each channel along an axis."""
     others = tuple(i for i in range(values.ndim) if i != axis)
     scale = np.maximum(np.abs(values).max(others, keepdims=True) / 127, np.float32(1e-12))
     integers = np.round(values / scale).astype(np.int8)

@@ -25,7 +25,7 @@ from detr_d2.evaluation import GroundTruth, GroupQuality, PanopticStats, group_q
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model does on a dataset.
+    """Quality and speed of a model on a dataset.
 
     Attributes:
         groups: the quality of all classes, things and stuff, see ``group_qualities``.
@@ -73,10 +73,10 @@ def evaluate(
 
 
 def check_classes(info: ModelInfo, panoptic_json: str | Path) -> None:
-    """Makes sure that a dataset has the model's classes.
+    """Checks that a dataset has the model's classes.
 
     Raises:
-        ModelError: it hasn't.
+        ModelError: it has other classes.
     """
     categories = read_categories(panoptic_json)
     theirs = info.with_categories(categories, panoptic_json).classes
@@ -95,7 +95,7 @@ def check_classes(info: ModelInfo, panoptic_json: str | Path) -> None:
 def _annotated(
     panoptic_json: str | Path, image_root: str | Path, panoptic_root: str | Path, info: ModelInfo
 ) -> Iterator[tuple[str, str, list[dict]]]:
-    """The image, the PNG and the segments of each annotation, with contiguous classes."""
+    """Yields image, PNG and segments of each annotation, with contiguous classes."""
     contiguous = {each.id: k for k, each in enumerate(info.classes)}
     entries = PanopticEntries(read_panoptic_lists(panoptic_json), panoptic_json)
     images = entries.images(image_root)

@@ -1,4 +1,4 @@
-"""Who needs whom among the nodes of an ONNX graph, loops and branches included."""
+"""The dependencies between the nodes of an ONNX graph, including loops and branches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import onnx
 
 
 def inputs_of(node: onnx.NodeProto) -> Iterator[str]:
-    """All that a node reads, what its loops and branches take from around them included."""
+    """Yields all that a node reads, including what its loops and branches read from outside."""
     yield from (name for name in node.input if name)
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
@@ -19,7 +19,7 @@ def inputs_of(node: onnx.NodeProto) -> Iterator[str]:
 
 
 def in_order(nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """The nodes, each behind those that it reads from."""
+    """Returns the nodes, each after those whose outputs it reads."""
     nodes = list(nodes)
     maker = {name: place for place, node in enumerate(nodes) for name in node.output}
     needs = {

@@ -1,4 +1,4 @@
-"""What an exported file says of its model, and what a caller may say of the classes.
+"""The metadata of an exported file, and other names and colours of its classes.
 
 Axes: K classes.
 """
@@ -23,7 +23,7 @@ _EXPORT_AGAIN = "Export the model again: detr-d2 export --form panoptic."
 
 
 class ModelError(ValueError):
-    """A file is no model that can be used here, or doesn't do what it says of itself."""
+    """A file isn't a model that can be used here, or contradicts its own metadata."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ModelClass:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model needs images to be, and what its numbers mean.
+    """How a model needs its images, and what its numbers mean.
 
     Attributes:
         classes: K of them; the model's class k is the k-th.
@@ -53,8 +53,8 @@ class ModelInfo:
         min_size: pixels that the shorter side of an image is resized to; 0: it keeps its size.
         max_size: most pixels that the longer side may have then.
         fixed_size: (height, width) of the only images that the model takes, or None.
-        image_options: how image files are to be understood.
-        max_side: most pixels a side of what the network can see, None for any number.
+        image_options: how image files are read.
+        max_side: most pixels that a side of the network's input may have; None for any number.
     """
 
     classes: tuple[ModelClass, ...]
@@ -74,8 +74,7 @@ class ModelInfo:
             where: the file, for messages.
 
         Raises:
-            ModelError: the entry isn't there, or of another form or format, or something in it
-                makes no sense.
+            ModelError: the entry is missing, is of another form or format, or has invalid values.
         """
         if KEY not in metadata:
             raise ModelError(
@@ -129,11 +128,11 @@ class ModelInfo:
             categories: COCO's, in any order. Those of the model's ids are its classes of these ids;
                 of others things come first among the K classes, then stuff, both by rising id, as
                 in the datasets of detr_d2.
-            where: they come from, for messages.
+            where: the file that they come from, for messages.
 
         Raises:
-            ModelError: they aren't as many as the model's classes, or not the same are things.
-            ValueError: a category lacks something.
+            ModelError: their number differs from that of the model's classes, or others are things.
+            ValueError: a category is incomplete.
         """
         try:
             classes = _read_classes(list(categories), str(where), needs_color=False)
@@ -168,11 +167,11 @@ class ModelInfo:
 
 
 def read_categories(path: str | Path) -> list[dict]:
-    """COCO's categories: of a panoptic JSON, or of a file that is just their list.
+    """Reads COCO's categories from a panoptic JSON, or from a file with their list alone.
 
     Raises:
         OSError: the file can't be read.
-        ValueError: it has no such list.
+        ValueError: the file has no such list.
     """
     content = read_json(path)
     categories = content.get("categories") if isinstance(content, dict) else content
@@ -221,7 +220,7 @@ def _read_fixed_size(size: object, where: str | Path) -> tuple[int, int] | None:
 
 
 def _read_image_options(content: dict, where: str | Path) -> ImageOptions:
-    """Those of the training; older files don't have them, and were exported for the usual ones."""
+    """Reads the options of the training. Files without them were made with the usual options."""
     usual = DEFAULT_OPTIONS
     deep_range = content.get("deep_range", usual.deep_range)
     ignore_exif = content.get("ignore_exif", usual.ignore_exif)

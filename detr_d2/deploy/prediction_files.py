@@ -28,13 +28,13 @@ def predict_files(
 ) -> int:
     """Draws a picture of each image, under its name.
 
-    An image that can't be read, or that the model fails on, is named on the standard error, and
-    the others go on. Whatever ends it, what is done stays, the JSON of it included.
+    Images that can't be read, or that the model fails on, are named on the standard error, and the
+    others are predicted. If something ends the run, all that was done is kept, with its JSON.
 
     Args:
         predictor: for images in RGB.
         inputs: files, folders with all images below them, or globs.
-        output_dir: gets ``<name>.png`` of each image; those of one name are numbered.
+        output_dir: the folder of ``<name>.png`` for each image. Equal names are numbered.
         save_panoptic: also write ``predictions/<name>.png`` and ``predictions.json``, see
             ``saved_predictions``. The id of an image is its name, see ``image_id_of``.
 
@@ -43,9 +43,9 @@ def predict_files(
 
     Raises:
         FileNotFoundError: a folder or glob holds no image.
-        ModelError: the model isn't what its file says.
-        OSError: something can't be written.
-        ValueError: a picture would replace an image that it is made of.
+        ModelError: the model's output contradicts its metadata.
+        OSError: a file can't be written.
+        ValueError: a picture would replace an input image.
     """
     paths, folder = find_images(inputs), Path(output_dir)
     outputs = [folder / f"{name}.png" for name in distinct_names(paths)]
@@ -79,7 +79,7 @@ def predict_files(
 def _predict(
     predictor: OnnxPredictor, image: np.ndarray, path: Path
 ) -> tuple[np.ndarray, list[dict]]:
-    """The picture of an image; errors name the file."""
+    """Predicts on an image. Errors name the file."""
     try:
         return predictor(image)["panoptic_seg"]
     except ModelError:
@@ -110,5 +110,5 @@ def with_progress(items: list[tuple]) -> Iterator[tuple]:
 
 
 def _clear_line() -> str:
-    """What removes the count from a terminal's line; nothing where there is none."""
+    """Returns what removes the count from a terminal's line; nothing if there is no terminal."""
     return "\r\033[K" if sys.stderr.isatty() else ""

@@ -2,7 +2,7 @@
 
 python -m detr_d2.deploy.quantize MODEL OUTPUT --to int8|fp16
 
-What they are worth on a machine and on data shows python -m detr_d2.deploy.graph_evaluation.
+python -m detr_d2.deploy.graph_evaluation measures their quality and speed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from detr_d2.file_io import written_whole
 
 require_extra("quantize", "Quantising needs", ("onnx", "onnxruntime"))
 
-# What follows needs these packages; where they are missing, the line above tells how to get them.
+# Imported after the check above, which says how to install missing packages.
 import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
 
@@ -27,8 +27,8 @@ from detr_d2.deploy.graph_nodes import inputs_of  # noqa: E402
 from detr_d2.deploy.half_precision import to_half  # noqa: E402
 
 KINDS = {"int8": to_int8, "fp16": to_half}
-# Parts that stay in float32, by the names of their weights: next to no arithmetic, and their
-# rounding would move boxes, and scores across the threshold.
+# Parts that stay in float32, by the names of their weights. They have little arithmetic, and their
+# rounding would move boxes, and move scores across the threshold.
 KEPT = ("class_head", "box_head")
 
 
@@ -43,9 +43,9 @@ def quantize(model_path: str | Path, output: str | Path, to: str) -> None:
 
     Raises:
         FileNotFoundError: there is no such model.
-        ModelError: it is none of the exporter's, or quantised already.
+        ModelError: the file is not from detr-d2 export, or is quantised already.
         OSError: the output can't be written.
-        ValueError: it would replace the model.
+        ValueError: the output would replace the model.
     """
     if Path(output).resolve() == Path(model_path).resolve():
         raise ValueError(f"{output} would replace the model that it is made of. Name another file.")
@@ -58,7 +58,7 @@ def quantize(model_path: str | Path, output: str | Path, to: str) -> None:
 
 
 def kept_nodes(model: onnx.ModelProto) -> set[str]:
-    """Names of the nodes of parts that stay in float32.
+    """Returns the names of the nodes that stay in float32.
 
     A matrix product's own weights may have lost their names to the exporter; the bias that is added
     to it has not.
@@ -74,7 +74,7 @@ def kept_nodes(model: onnx.ModelProto) -> set[str]:
 
 
 def _load(path: Path) -> onnx.ModelProto:
-    """Reads a model, with all that can be calculated beforehand in its weights."""
+    """Reads a model and folds its constants."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file.")
     options = onnxruntime.SessionOptions()
@@ -87,7 +87,7 @@ def _load(path: Path) -> onnx.ModelProto:
                 str(path),
                 options,
                 providers=["CPUExecutionProvider"],
-                # It makes what quantize_dynamic doesn't know of what it knows.
+                # It makes nodes of a kind that quantize_dynamic doesn't know.
                 disabled_optimizers=["MatMulAddFusion"],
             )
             model = onnx.load(folded)
@@ -100,7 +100,7 @@ def _load(path: Path) -> onnx.ModelProto:
         raise ModelError(f"{path}: it is quantised already. Take the exporter's own file.")
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"node_{number}"  # by which nodes are kept
-    # onnxruntime lists all that it knows of, where other runtimes may stumble over it.
+    # onnxruntime lists all its operator sets, which other runtimes may not know.
     standard = [opset for opset in model.opset_import if opset.domain in ("", "ai.onnx")]
     del model.opset_import[:]
     model.opset_import.extend(standard)

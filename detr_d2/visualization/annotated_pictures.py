@@ -1,6 +1,7 @@
 """Pictures of predictions and annotations, for evaluation and reports.
 
-Panoptic pictures are painted by ours; boxes, and masks that overlap, by Detectron2's visualizer.
+Panoptic pictures are drawn by ``segment_picture``; boxes, and masks that overlap, by Detectron2's
+visualizer.
 Images, ids and masks are brought to the size of their picture before anything is painted, so that a
 picture of a large image takes little more time and memory than reading its files. Segments that are
 smaller than a pixel of the picture can be missing from it.
@@ -44,7 +45,7 @@ def draw_prediction(picture: np.ndarray, prediction: dict, metadata: Metadata) -
         return draw_view(picture, scene, metadata, "panoptic", numbered=False)
     instances = prediction["instances"]
     down, right = height / instances.image_size[0], width / instances.image_size[1]
-    # Fields one by one: masks, which aren't drawn, can take gigabytes.
+    # Only the fields that are drawn are moved to the CPU: masks can take gigabytes.
     scores = instances.scores.cpu()
     shown = scores >= MIN_INSTANCE_SCORE
     return _draw_instances(
@@ -94,12 +95,12 @@ def draw_ground_truth(picture: np.ndarray, dataset_dict: dict, metadata: Metadat
 
 
 def _mask(segmentation: list[list[float]] | dict, dataset_dict: dict, size: tuple) -> np.ndarray:
-    """An annotated instance at h×w: uint8, 0 or 1."""
+    """Returns the mask of an annotated instance at h×w: uint8, 0 or 1."""
     file_name = dataset_dict["file_name"]
     of_image = dataset_dict["height"], dataset_dict["width"]
     if isinstance(segmentation, dict):
         return nearest(annotation_mask(segmentation, of_image, file_name), size)
-    # Polygons are moved, not their pixels: there may be hundreds, each of the whole image.
+    # Polygons are scaled before they become masks: hundreds of masks of the whole image are slow.
     scale = size[1] / of_image[1], size[0] / of_image[0]
     moved = [(np.reshape(polygon, (-1, 2)) * scale).ravel().tolist() for polygon in segmentation]
     return annotation_mask(moved, size, file_name)
@@ -112,7 +113,7 @@ def _draw_instances(
     remarks: list[str],
     masks: list[np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Draws n instances: n×4 corners, a remark behind each class's name, n h×w masks."""
+    """Draws n instances: n×4 corners, n h×w masks, and a remark behind the name of each class."""
     names = visualizer.metadata.thing_classes
     return visualizer.overlay_instances(
         boxes=boxes,

@@ -1,4 +1,4 @@
-"""Names on pictures: legible on anything, and none on top of another.
+"""Labels on pictures: legible on any ground, and none on top of another.
 
 Axes: H×W the picture. Positions are x, y in pixels.
 """
@@ -15,18 +15,18 @@ from PIL import Image, ImageDraw
 from detr_d2.visualization.colors import darker
 from detr_d2.visualization.fonts import Line
 
-# Rectangles: left, upper, right, lower; right and lower are outside.
+# Rectangles are left, upper, right, lower; right and lower are outside.
 Rectangle = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
 class Label:
-    """A text and where it belongs.
+    """A text and its place.
 
     Attributes:
         text: one line.
-        point: x, y of its middle, or of its upper left corner.
-        color: RGB of what it names.
+        point: x, y of the middle or the upper left corner of the text.
+        color: RGB of the segment or box that the label names.
         centered: whether the point is the middle.
     """
 
@@ -37,7 +37,7 @@ class Label:
 
 
 def draw_labels(picture: np.ndarray, labels: Sequence[Label]) -> None:
-    """Writes labels into a picture, the first ones first; those that find no room are left out.
+    """Writes labels into a picture, in their order. Labels that find no room are left out.
 
     Args:
         picture: H×W×3 uint8, RGB, changed in place.
@@ -59,13 +59,13 @@ def draw_labels(picture: np.ndarray, labels: Sequence[Label]) -> None:
 
 
 def font_size(size: tuple[int, int]) -> int:
-    """In pixels, for a picture of H, W."""
+    """Returns the size of letters in pixels, for a picture of H, W."""
     return max(13, round((size[0] * size[1]) ** 0.5 / 55))
 
 
 @lru_cache(maxsize=512)
 def text_coverage(text: str, size: int) -> np.ndarray:
-    """A line of text with some room around it: h×w uint8, 255 where its ink is."""
+    """Draws a line of text with some room around it: h×w uint8, 255 where its ink is."""
     # All lines of one font are equally high, whatever letters they have.
     line = Line.of(text, size)
     margin = max(2, size // 5)
@@ -77,16 +77,16 @@ def text_coverage(text: str, size: int) -> np.ndarray:
 def free_rectangle(
     label: Label, size: tuple[int, int], picture_size: tuple[int, int], taken: Sequence[Rectangle]
 ) -> Rectangle | None:
-    """Where a label goes: at its point or a little above or below, inside the picture.
+    """Finds room for a label: at its point or a little above or below, inside the picture.
 
     Args:
-        label: whose point is wanted.
-        size: its width and height.
+        label: whose room is looked for.
+        size: width and height of the label.
         picture_size: width and height.
         taken: rectangles that it must not touch.
 
     Returns:
-        None where there is no room; else the rectangle, cut off where the picture is too small.
+        The rectangle, cut off where the picture is too small; None where there is no room.
     """
     (width, height), (x, y) = size, label.point
     if label.centered:

@@ -1,4 +1,4 @@
-"""What a model saw in one image, in the form in which it is drawn and followed.
+"""The segments of one image, in the form in which they are drawn and tracked.
 
 Axes: H×W the image, n its segments.
 """
@@ -21,7 +21,7 @@ MAX_SEGMENTS = 2**16 - 1
 
 @dataclass(frozen=True)
 class SceneSegment:
-    """One thing, or all stuff of a class.
+    """One thing, or all stuff of one class.
 
     Attributes:
         id: as ``panoptic_seg`` has it, or the number of its track.
@@ -55,10 +55,12 @@ class PanopticScene:
 
     @classmethod
     def from_output(cls, output: dict, min_score: float) -> PanopticScene:
-        """What the model returned for one image: its panoptic picture, or else its instances.
+        """Makes a scene of what the model returned for one image.
+
+        The scene has the panoptic segments, or the instances if there are none.
 
         Args:
-            output: ``panoptic_seg`` or ``instances``; with ``raw``, segments get their boxes.
+            output: with ``panoptic_seg`` or ``instances``. Segments get boxes if it has ``raw``.
             min_score: instances below it are left out.
         """
         if "panoptic_seg" not in output:
@@ -80,10 +82,10 @@ class PanopticScene:
 
     @classmethod
     def from_panoptic(cls, ids: np.ndarray, segments_info: Sequence[dict]) -> PanopticScene:
-        """A panoptic picture, predicted or annotated.
+        """Makes a scene of a predicted or annotated panoptic picture.
 
         Args:
-            ids: H×W integers; those that no segment has show nothing.
+            ids: H×W integers. Ids that no segment has show nothing.
             segments_info: Detectron2's dicts, with ``isthing``.
 
         Raises:
@@ -129,12 +131,12 @@ class PanopticScene:
 
     @property
     def ids(self) -> np.ndarray:
-        """H×W int32, the id of each pixel's segment; 0 where there is nothing."""
+        """The id of each pixel's segment: H×W int32, 0 where there is nothing."""
         return np.array([0, *(segment.id for segment in self.segments)], np.int32)[self.places]
 
     @property
     def segments_info(self) -> list[dict]:
-        """Detectron2's dicts, by the ids of ``ids``."""
+        """Detectron2's dicts of the segments of ``ids``."""
         return [
             {
                 "id": segment.id,
@@ -146,12 +148,12 @@ class PanopticScene:
         ]
 
     def numbered(self, numbers: Sequence[int]) -> PanopticScene:
-        """The same with other ids, n of them."""
+        """Returns the same scene with n other ids."""
         pairs = zip(self.segments, numbers, strict=True)
         return replace(self, segments=tuple(replace(segment, id=id) for segment, id in pairs))
 
     def resized(self, size: tuple[int, int]) -> PanopticScene:
-        """The same at another H, W: each pixel shows the nearest one."""
+        """Returns the same scene at another H, W: each pixel shows the nearest one."""
         if tuple(size) == tuple(self.size):
             return self
         down, right = size[0] / self.size[0], size[1] / self.size[1]
@@ -165,12 +167,12 @@ class PanopticScene:
     def regrouped(
         self, group_of: Mapping[int, int], segments: Sequence[SceneSegment]
     ) -> PanopticScene:
-        """Other segments, of pixels that segments of this scene have.
+        """Returns a scene of other segments, which have pixels of the segments of this scene.
 
         Args:
-            group_of: place of a segment of this scene, from 0 on → place in ``segments``; the
-                pixels of those that aren't named show nothing.
-            segments: m.
+            group_of: maps the index of a segment of this scene to an index of ``segments``. The
+                pixels of segments that it doesn't name show nothing.
+            segments: m segments.
         """
         table = np.zeros(len(self.segments) + 1, np.uint16)
         for place, group in group_of.items():

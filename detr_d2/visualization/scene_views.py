@@ -1,4 +1,4 @@
-"""Ways to look at a scene: all segments, things, classes, boxes, or one segment at a time.
+"""Views of a scene: all segments, things, classes, boxes, or one segment at a time.
 
 Axes: H×W the picture, which a scene is brought to.
 """
@@ -130,7 +130,7 @@ def _draw_boxes(
 
 
 def _draw_tiles(image: np.ndarray, scene: PanopticScene, metadata: Metadata) -> np.ndarray:
-    """A picture of each segment alone, in rows; of an image without segments, itself in grey."""
+    """Draws each segment alone, in rows; an image without segments is drawn once, in grey."""
     factor = min(1, TILE_SIZE / max(image.shape[:2]))
     size = [max(1, round(factor * length)) for length in image.shape[:2]]
     image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
@@ -145,7 +145,7 @@ def _draw_tiles(image: np.ndarray, scene: PanopticScene, metadata: Metadata) -> 
 
 
 def _warn_of_missing_characters(metadata: Metadata) -> None:
-    """Of all classes, so that one warning says what pictures will lack."""
+    """Warns of the characters that no font has, once for the names of all classes."""
     names = (*metadata.get("thing_classes", ()), *metadata.get("stuff_classes", ()))
     warn_of_missing(tuple(dict.fromkeys(names)))
 

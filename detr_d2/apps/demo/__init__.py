@@ -1,4 +1,4 @@
-"""Prediction on images, videos and webcams: reads them, draws what the model sees."""
+"""Prediction on images, videos and webcams, and pictures of the results."""
 
 from detr_d2.apps.demo.demo_run import predict_files, predict_webcam
 from detr_d2.apps.demo.model_demo import Demo, DemoOptions

@@ -18,22 +18,22 @@ def predict_files(
 ) -> int:
     """Predicts on images and videos, and writes a picture or video of each to a folder.
 
-    What can't be read, or the model can't take, is logged, and the others go on.
+    Files that can't be read, or that the model can't take, are logged. The others are predicted.
 
     Args:
         cfg: the whole config; ``MODEL.WEIGHTS`` as for evaluation.
         inputs: files, folders or globs.
-        output_dir: where pictures go, under the names of the images, as PNG; videos likewise.
+        output_dir: the folder of pictures (PNG) and videos, which are named as the inputs are.
         options: what is shown.
 
     Returns:
-        How many images and videos failed, or in part.
+        How many images and videos failed, completely or in part.
 
     Raises:
-        FileNotFoundError: no images, or no weights.
+        FileNotFoundError: there are no images, or no weights.
         OSError: a picture or video can't be written.
-        ValueError: neither a dataset nor the weights tell the classes that pictures show; the model
-            has no masks for what is wanted; an output would take the place of an input.
+        ValueError: neither a dataset nor the weights tell the names of classes, the options need
+            masks that the model doesn't have, or an output would overwrite an input.
     """
     images, videos = find_pictures(inputs)
     options = options or DemoOptions()
@@ -51,12 +51,12 @@ def predict_files(
 def predict_webcam(
     cfg: CfgNode, index: int, output_dir: str | None, options: DemoOptions | None = None
 ) -> None:
-    """Predicts on what a camera sees, until its window is closed or Ctrl-C is pressed.
+    """Predicts on the frames of a camera, until the window is closed or Ctrl-C is pressed.
 
     Args:
         cfg: the whole config; ``MODEL.WEIGHTS`` as for evaluation.
         index: of the camera, from 0 on.
-        output_dir: where the video ``webcam_<index>`` goes; None for a window alone.
+        output_dir: the folder of the video ``webcam_<index>``; None for a window alone.
         options: what is shown.
 
     Raises:
@@ -66,13 +66,13 @@ def predict_webcam(
     options = options or DemoOptions()
     _refuse_grids(options)
     folder = Path(output_dir) if output_dir is not None else None
-    # The camera first: a model takes long to load.
+    # The camera is opened first, since a model takes long to load.
     with Webcam(index) as webcam, Demo.from_config(cfg, folder, options) as demo:
         demo.show_webcam(webcam, f"webcam_{index}")
 
 
 def _refuse_grids(options: DemoOptions) -> None:
-    """Grids have as many pictures as there are segments, and a video has frames of one size."""
+    """Refuses grids of segments in videos: their size changes with the number of segments."""
     if options.view == "masks":
         raise ValueError("--masks is for images; to see one segment of a video, take --mask ID.")
 
@@ -80,10 +80,10 @@ def _refuse_grids(options: DemoOptions) -> None:
 def _refuse_overwriting(
     images: Sequence[Path], videos: Sequence[Path], folder: Path, options: DemoOptions
 ) -> None:
-    """Makes sure that nothing that is read is written.
+    """Checks that no output is one of the inputs.
 
     Raises:
-        ValueError: something would be.
+        ValueError: an output is an input.
     """
     targets = [folder / f"{name}.png" for name in distinct_names(images)]
     if options.save_panoptic:

@@ -1,4 +1,4 @@
-"""A window that shows frames as they come."""
+"""A window that shows frames while they are predicted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NO_WINDOW = (
 
 
 class Window:
-    """Shows frames and how many of them come in a second."""
+    """Shows frames, and how many of them are shown in a second."""
 
     def __init__(self, title: str) -> None:
         """Opens the window.
@@ -31,7 +31,7 @@ class Window:
         Raises:
             OSError: there is no screen, or OpenCV was built without windows.
         """
-        # OpenCV's Qt would end the process, and not raise.
+        # OpenCV's Qt would end the process instead of raising an error.
         if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
             raise OSError(_NO_WINDOW.format("there is no screen: DISPLAY is not set"))
         try:
@@ -49,7 +49,7 @@ class Window:
         return self
 
     def __exit__(self, *error: object) -> None:
-        # Some of OpenCV's windows raise where people have closed them.
+        # Some of OpenCV's windows raise an error if people have closed them.
         with suppress(cv2.error):
             cv2.destroyWindow(self._title)
 
@@ -57,7 +57,7 @@ class Window:
         """Shows a picture, H×W×3 uint8 RGB, until the next.
 
         Returns:
-            Whether more is wanted: False after q, Esc or the window's own button.
+            Whether to go on: False after q, Esc, or the window's own button.
         """
         self._times.append(time.monotonic())
         elapsed = self._times[-1] - self._times[0]
@@ -71,5 +71,5 @@ class Window:
             return False
         try:
             return cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
-        except cv2.error:  # closed, for some of OpenCV's windows
+        except cv2.error:  # which some of OpenCV's windows raise when they are closed
             return False

@@ -1,4 +1,4 @@
-"""A model that shows what it sees: pictures, videos and panoptic predictions.
+"""Pictures, videos and panoptic predictions of a model.
 
 One image or batch of frames is in memory at a time. Axes: H×W an image or a frame.
 """
@@ -36,11 +36,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What is shown, and how.
+    """What the pictures show, and what is written beside them.
 
     Attributes:
         view: one of ``VIEWS``, see ``draw_view``. A model without masks shows boxes.
-        segment_id: to see this segment alone, instead of a view.
+        segment_id: the only segment to show, instead of a view.
         batch_size: images that go through the network together.
         save_panoptic: write ``predictions.json`` and ``predictions/*.png``, COCO's panoptic
             format, beside the pictures. The id of an image is its name, and that of a frame
@@ -60,10 +60,10 @@ class DemoOptions:
 
 
 class Demo:
-    """A model that shows what it sees, in pictures of one kind.
+    """A model, and the kind of pictures that are drawn of its predictions.
 
     Attributes:
-        failed: images and videos that could not be shown, or only in part.
+        failed: number of images and videos that were not shown, or only in part.
     """
 
     def __init__(
@@ -74,8 +74,8 @@ class Demo:
         options: DemoOptions,
         image_options: ImageOptions = DEFAULT_OPTIONS,
     ) -> None:
-        """Takes the model, the classes' names, the folder of all that is written, if any, what is
-        shown, and how image files are to be understood.
+        """Takes the model, the names of classes, the folder of all outputs (None for none), the
+        options, and how image files are read.
         """
         self._predictor = predictor
         self._metadata = metadata
@@ -88,7 +88,7 @@ class Demo:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, output_dir: Path | None, options: DemoOptions) -> Demo:
-        """Builds the model, for what the options want of it; see ``detr_d2.apps.demo.demo_run``.
+        """Builds the model such that it predicts what the options show.
 
         Raises:
             FileNotFoundError, ValueError: as ``predict_files``.
@@ -121,7 +121,7 @@ class Demo:
 
     def show_images(self, paths: Sequence[Path]) -> None:
         """Writes a picture of each image."""
-        # No bar where the output is no terminal, but a file.
+        # The bar is left out where the output goes to a file and not to a terminal.
         bar = tqdm(total=len(paths), unit="image", disable=None)
         written = 0
         try:
@@ -138,7 +138,7 @@ class Demo:
             logger.info("Wrote %d of %d pictures to %s", written, len(paths), self._folder)
 
     def show_video(self, path: Path, name: str) -> None:
-        """Writes a video of a video, or logs what is wrong with it."""
+        """Writes the pictures of a video's frames as a video, or logs what is wrong with it."""
         try:
             with VideoReader(path) as video:
                 self._show_frames(video, name, total=video.num_frames)
@@ -149,7 +149,7 @@ class Demo:
             self._fail(problem)
 
     def show_webcam(self, webcam: Webcam, name: str) -> None:
-        """Shows a camera's frames, and writes a video of them where there is a folder."""
+        """Shows a camera's frames, and writes a video of them if there is a folder."""
         self._show_frames(webcam, name, is_live=True)
 
     def _show_frames(
@@ -160,11 +160,11 @@ class Demo:
         total: int | None = None,
         is_live: bool = False,
     ) -> None:
-        """Shows frames; those of a camera in the speed of reality.
+        """Shows frames. The video of a camera is as fast as reality.
 
         Raises:
             OSError: a frame can't be written.
-            ValueError: the model can't take a frame, and then none of them.
+            ValueError: the model can't take a frame, and thus none of the others.
         """
         tracker, shown = SegmentTracker(), 0
         start = first = time.monotonic()
@@ -183,7 +183,7 @@ class Demo:
                 if writer is not None:
                     if shown == 0:
                         first = time.monotonic()
-                    # A camera doesn't wait: a slow model's frames stay for as long as they took.
+                    # A camera doesn't wait. Frames are repeated while a slow model predicts.
                     elapsed = (time.monotonic() - first) * video.fps if is_live else shown
                     for _ in range(writer.num_frames, round(elapsed) + 1):
                         writer.write(picture[:, :, ::-1])
@@ -200,7 +200,7 @@ class Demo:
     def _read(
         self, paths: Sequence[Path], bar: tqdm
     ) -> Iterator[tuple[tuple[Path, str], np.ndarray]]:
-        """The images that can be read, H×W×3 BGR, with their paths and the pictures' names."""
+        """Yields the readable images, H×W×3 BGR, with their paths and the names of pictures."""
         for path, name in zip(paths, distinct_names(paths), strict=True):
             try:
                 image = read_image(path, "BGR", self._image_options)
@@ -211,7 +211,7 @@ class Demo:
             bar.update()
 
     def _draw(self, image: np.ndarray, scene: PanopticScene) -> np.ndarray:
-        """A picture in RGB of an image in BGR."""
+        """Draws a picture in RGB of an image in BGR."""
         picture = enlarge(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
         if self._options.segment_id is not None:
             return draw_one(picture, scene, self._metadata, self._options.segment_id)

@@ -1,4 +1,4 @@
-"""Segments followed through a video, so that each keeps its number and thus its colour.
+"""Segments tracked through a video, so that each keeps its number and its colour.
 
 Axes: H×W a frame, h×w the coarser grid on which regions are compared, n segments of a frame.
 """
@@ -15,21 +15,21 @@ from detr_d2.visualization import PanopticScene
 
 # The longer side of the grid, at most.
 GRID_SIZE = 320
-# A region goes on in the next frame where the two share this part of their union.
+# Least intersection over union of two regions of one segment in consecutive frames.
 MIN_IOU = 0.2
-# For how many frames a segment may be out of sight, and how many such are remembered.
+# How many frames a segment may be out of sight, and how many such segments are remembered.
 MAX_FRAMES_UNSEEN = 30
 MAX_UNSEEN = 256
 
 
 @dataclass(frozen=True)
 class Region:
-    """Where a segment is.
+    """The part of the grid that a segment covers.
 
     Attributes:
         class_id: of the segment.
-        is_thing: likewise.
-        cells: flat places in the grid, rising, none twice.
+        is_thing: whether the segment is a thing.
+        cells: flat indices in the grid, rising, each once.
     """
 
     class_id: int
@@ -38,18 +38,18 @@ class Region:
 
 
 def match_regions(before: Sequence[Region], now: Sequence[Region]) -> dict[int, int]:
-    """Finds which regions are the same segment, by their intersection over union.
+    """Finds which regions are the same segment, by their intersection over union (IoU).
 
-    Each has one partner at most, of its own class; the sum of all IoUs is as large as it can be.
-    Things need an IoU of ``MIN_IOU``. Stuff, of which an image has one segment per class, is the
-    same wherever it is.
+    A region has at most one partner, which has its class. The sum of all IoUs is maximal. Things
+    need an IoU of ``MIN_IOU``. Stuff of one class is the same segment wherever it is, since an
+    image has one segment of each stuff class.
 
     Args:
         before: m regions of one frame.
         now: n of another.
 
     Returns:
-        Places in ``now`` → places in ``before``, of those that have a partner.
+        Indices in ``now`` of the regions that have a partner → indices of these in ``before``.
     """
     if not before or not now:
         return {}
@@ -65,7 +65,7 @@ def match_regions(before: Sequence[Region], now: Sequence[Region]) -> dict[int, 
 
 
 def regions_of(scene: PanopticScene) -> list[Region]:
-    """The regions of n segments: their masks, or where a model has none, their boxes."""
+    """Returns the regions of n segments: their masks, or their boxes if there are no masks."""
     step = -(-max(scene.size) // GRID_SIZE)
     cells = _mask_cells(scene, step) if scene.places is not None else _box_cells(scene, step)
     return [
@@ -75,10 +75,10 @@ def regions_of(scene: PanopticScene) -> list[Region]:
 
 
 class SegmentTracker:
-    """Numbers the segments of a video's frames, from 1 on, each number standing for one segment.
+    """Numbers the segments of a video from 1 on. Each number stands for one segment.
 
-    What it remembers is bounded: the regions of the last frame, and ``MAX_UNSEEN`` of segments that
-    were in one of the last ``MAX_FRAMES_UNSEEN`` frames, and may come back to their place.
+    The tracker remembers a bounded number of regions: those of the last frame, and ``MAX_UNSEEN``
+    of the last ``MAX_FRAMES_UNSEEN`` frames, whose segments may come back to their place.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class SegmentTracker:
         self._unseen: dict[int, tuple[int, Region]] = {}  # with the frame that they were last in
 
     def follow(self, scene: PanopticScene) -> PanopticScene:
-        """The next frame, with the numbers of its segments as their ids."""
+        """Returns the next frame with the numbers of its segments as their ids."""
         self._frame += 1
         if scene.size != self._size:  # another grid, on which nothing can be compared
             self._size, self._seen, self._unseen = scene.size, {}, {}
@@ -107,7 +107,7 @@ class SegmentTracker:
 
     @property
     def num_remembered(self) -> int:
-        """How many segments can be found again."""
+        """The number of segments that can be found again."""
         return len(self._seen) + len(self._unseen)
 
     def _remember(self, seen: dict[int, Region]) -> None:
@@ -119,7 +119,7 @@ class SegmentTracker:
 
 
 def _partners(now: list[Region], before: dict[int, Region]) -> dict[int, int]:
-    """Places in ``now`` → numbers of regions before, of those that have a partner."""
+    """Maps indices of the regions in ``now`` that have a partner to the partners' numbers."""
     numbers = list(before)
     return {i: numbers[j] for i, j in match_regions(list(before.values()), now).items()}
 
@@ -134,7 +134,10 @@ def _iou(cells: np.ndarray, others: np.ndarray) -> float:
 
 
 def _mask_cells(scene: PanopticScene, step: int) -> list[np.ndarray]:
-    """Every ``step``-th pixel of every ``step``-th row; small segments get each cell they touch."""
+    """Takes every ``step``-th pixel of every ``step``-th row.
+
+    Segments that none of these pixels shows get all cells that they touch.
+    """
     coarse = scene.places[::step, ::step]
     flat = coarse.ravel()
     order = np.argsort(flat, kind="stable")

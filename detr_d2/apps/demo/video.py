@@ -19,12 +19,12 @@ logger = logging.getLogger(__name__)
 # What sets how much OpenCV says: a module of its own in version 5, at the top in version 4.
 opencv_logging = getattr(cv2.utils, "logging", cv2)
 
-# Container and codec, the best first: what plays in browsers, in players, and what OpenCV itself
-# can always write.
+# Container and codec, the best first: H.264 plays in browsers, MPEG-4 in players, and OpenCV can
+# always write the last.
 CODECS = ((".mp4", "avc1"), (".mp4", "mp4v"), (".avi", "MJPG"))
-# Of sources that don't tell how fast they are.
+# Frames per second of sources that don't tell them.
 DEFAULT_FPS = 25.0
-# Damaged frames in a row after which nothing more is hoped for.
+# Number of damaged frames in a row after which reading ends.
 MAX_UNREAD = 500
 
 
@@ -38,11 +38,11 @@ class VideoReader:
     """
 
     def __init__(self, path: Path) -> None:
-        """Opens it.
+        """Opens a file.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is no video that OpenCV can read.
+            ValueError: OpenCV can't read it as a video.
         """
         if not path.exists():
             raise FileNotFoundError(f"{path}: there is no such file.")
@@ -69,13 +69,15 @@ class VideoReader:
         return str(self.path)
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        """The places of frames, from 0 on, and the frames, H×W×3 uint8; damaged ones are left out.
+        """Yields the places of frames, from 0 on, and the frames, H×W×3 uint8.
+
+        Damaged frames are left out.
 
         Raises:
-            ValueError: no frame at all can be read.
+            ValueError: none of the frames can be read.
         """
         place = unread = 0  # frames behind us, and those of them that were damaged since a good one
-        # Frames may be damaged in the middle: the told number says whether to go on.
+        # Frames may be damaged in the middle: the number of frames says whether to go on.
         while unread == 0 or (place < (self.num_frames or 0) and unread < MAX_UNREAD):
             frame = _read(self._capture)
             if frame is not None:
@@ -87,13 +89,13 @@ class VideoReader:
             place += 1
         if unread == place:
             raise ValueError(f"{self.path}: no frame of this video can be read.")
-        # Some files tell a number worked out from the duration, and a few too many.
+        # Some files estimate the number from their duration, and tell a few frames too many.
         missing = (self.num_frames or 0) - (place - unread)
         if missing > max(1, self.fps):
             self._count_damaged(self.num_frames, missing)
 
     def problem(self) -> str | None:
-        """What was wrong with the frames that were read so far, for people."""
+        """Says what was wrong with the frames that were read so far; None if nothing was."""
         if self.num_damaged == 0:
             return None
         first = f"frame {self._first_damaged}, at {self._first_damaged / self.fps:.2f} s"
@@ -103,7 +105,7 @@ class VideoReader:
         )
 
     def _count_damaged(self, end: int, number: int) -> None:
-        """Counts frames that end before a place."""
+        """Counts damaged frames, the last of which is before a place."""
         if number and self.num_damaged == 0:
             self._first_damaged = end - number
         self.num_damaged += number
@@ -120,7 +122,7 @@ class Webcam:
         """Opens the camera of a number, from 0 on.
 
         Raises:
-            OSError: it can't be opened.
+            OSError: the camera can't be opened.
         """
         with _quiet_opencv():
             self._capture = cv2.VideoCapture(index)
@@ -129,7 +131,7 @@ class Webcam:
                 f"Webcam {index} can't be opened: is there one, is it free, and may you use it (on "
                 "Linux: /dev/video*)? --webcam takes another number than 0, too."
             )
-        # Old frames that wait would be shown late.
+        # Frames that wait in a longer buffer would be shown late.
         self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         self._index = index
         self.fps = _sane_fps(self._capture)
@@ -144,10 +146,10 @@ class Webcam:
         return f"webcam {self._index}"
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        """The places of frames, from 0 on, and the frames, H×W×3 uint8.
+        """Yields the places of frames, from 0 on, and the frames, H×W×3 uint8.
 
         Raises:
-            OSError: the camera gives none at all.
+            OSError: the camera gives no frame at all.
         """
         place = 0
         while True:
@@ -164,13 +166,13 @@ class VideoWriter:
     """Writes a video; as a context, it closes the file so that what was written can be played.
 
     Attributes:
-        path: of the file, once the first frame is there; its suffix is that of the first of
+        path: of the file, None before the first frame. Its suffix is that of the first of
             ``CODECS`` that OpenCV can write.
-        num_frames: how many were written.
+        num_frames: number of frames that were written.
     """
 
     def __init__(self, folder: Path, name: str, fps: float) -> None:
-        """Takes where the video goes, its name without suffix, and its frames per second."""
+        """Takes the folder, the name without suffix, and the frames per second."""
         self._base = folder / name
         self._fps = fps
         self._writer: cv2.VideoWriter | None = None
@@ -185,16 +187,16 @@ class VideoWriter:
         if self._writer is None:
             return
         self._writer.release()
-        # An error that is on its way says more.
+        # If an error is on its way, it says more than this check.
         if kind is None:
             self._check_playable()
 
     def write(self, frame: np.ndarray) -> None:
-        """Adds a frame, H×W×3 uint8 BGR; all have the size of the first.
+        """Adds a frame, H×W×3 uint8 BGR. All frames have the size of the first.
 
         Raises:
-            OSError: no such file can be written.
-            ValueError: a frame has another size.
+            OSError: the file can't be written.
+            ValueError: the frame has another size.
         """
         if self._writer is None:
             self._size = frame.shape
@@ -224,7 +226,7 @@ class VideoWriter:
         )
 
     def _check_playable(self) -> None:
-        """OpenCV doesn't tell when the disk is full."""
+        """Reads the first frame back, since OpenCV doesn't tell when the disk is full."""
         capture = cv2.VideoCapture(str(self.path))
         playable = capture.isOpened() and _read(capture) is not None
         capture.release()
@@ -233,7 +235,7 @@ class VideoWriter:
 
 
 def _read(capture: cv2.VideoCapture) -> np.ndarray | None:
-    """The next frame; None where there is none, or a damaged one."""
+    """Returns the next frame, or None if there is none or it is damaged."""
     try:
         ok, frame = capture.read()
     except cv2.error:  # for some kinds of damage
@@ -248,7 +250,7 @@ def _sane_fps(capture: cv2.VideoCapture) -> float:
 
 @contextmanager
 def _quiet_opencv() -> Iterator[None]:
-    """Without the messages of attempts that may fail, and have others after them."""
+    """Hides OpenCV's messages about attempts that may fail."""
     level = opencv_logging.getLogLevel()
     opencv_logging.setLogLevel(0)  # silent
     try:

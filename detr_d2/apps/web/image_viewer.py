@@ -1,4 +1,4 @@
-"""One image at a time through a model, merged anew as often as one likes.
+"""One image in a model's view, whose masks can be merged again with other options.
 
 Axes: Q queries, M heads; H×W an image, h×w the res5 grid.
 """
@@ -31,11 +31,11 @@ LONGEST_SIDE = 1280
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """An image, what the network made of it, and its panoptic picture.
+    """An image, the network's raw prediction for it, and its panoptic picture.
 
     Attributes:
         image: H×W×3 uint8 RGB.
-        raw: from which pictures are merged.
+        raw: the prediction from which panoptic pictures are merged.
         attention_maps: Q×M×h×w float32; None where the mask head names none.
         metadata: names and colours of the classes.
         ids: H×W int32, 0 where there is nothing.
@@ -56,12 +56,12 @@ class Shown:
         return PanopticScene.from_panoptic(self.ids, self.segments_info)
 
     def merged(self, merging: PanopticOptions) -> Shown:
-        """Merges the masks in another way, without another forward pass."""
+        """Merges the masks with other options, without another forward pass."""
         ids, segments_info = _merge(self.raw, merging)
         return replace(self, ids=ids, segments_info=segments_info)
 
     def pointed(self, x: int, y: int) -> Shown:
-        """The same with another point, in pixels of ``picture()``."""
+        """Returns the same with another point, given in pixels of ``picture()``."""
         height, width = self.image.shape[:2]
         factor = self.picture_size[0] / height
         inside = [
@@ -71,7 +71,7 @@ class Shown:
         return replace(self, point=tuple(inside))
 
     def pointed_at(self, segment_id: int) -> Shown:
-        """The same with a point inside a segment; without one where no segment has this id."""
+        """Returns the same with a point inside a segment, or none for an unknown id."""
         segments = self.scene.segments
         points = inner_points(self.scene.places, len(segments))
         of_id = {segment.id: point for segment, point in zip(segments, points, strict=True)}
@@ -79,7 +79,7 @@ class Shown:
 
     @property
     def chosen(self) -> dict | None:
-        """The dict of the segment at the point; None without a point, or where nothing is."""
+        """The dict of the segment at the point; None without a point or a segment."""
         if self.point is None:
             return None
         x, y = self.point
@@ -91,16 +91,16 @@ class Shown:
         return enlarge(self.image).shape[:2]
 
     def picture(self) -> np.ndarray:
-        """The panoptic picture, RGB uint8, with the ids of segments; small images are enlarged."""
+        """Draws the panoptic picture, RGB uint8, with ids. Small images are enlarged."""
         return draw_view(enlarge(self.image), self.scene, self.metadata, "panoptic")
 
 
 class Viewer:
-    """A model that looks at images.
+    """A model and its options, for the images of the page.
 
     Attributes:
         predictor: of the model; its outputs have ``raw`` alone.
-        merging: how masks are merged at first, as the config says.
+        merging: the options of the config, with which the page begins.
     """
 
     def __init__(
@@ -128,8 +128,9 @@ class Viewer:
             cfg: the whole config; ``MODEL.WEIGHTS`` as for evaluation.
 
         Raises:
-            FileNotFoundError: no weights.
-            ValueError: they don't fit; the model has no masks; nothing tells the classes' names.
+            FileNotFoundError: there are no weights.
+            ValueError: the weights don't fit, the model has no masks, or neither a dataset nor the
+                weights tell the names of classes.
         """
         if not cfg.MODEL.DETR.MASK_ON:
             raise ValueError(
@@ -141,7 +142,7 @@ class Viewer:
         return cls(predictor, merging, ImageOptions.from_config(cfg))
 
     def look_at_file(self, path: str | Path, merging: PanopticOptions) -> Shown:
-        """Looks at an image file, made smaller where it is longer than ``LONGEST_SIDE``.
+        """Predicts on an image file, which is shrunk if it is longer than ``LONGEST_SIDE``.
 
         Raises:
             FileNotFoundError, ValueError: see ``read_image``.
@@ -170,7 +171,7 @@ def _merge(raw: RawPrediction, merging: PanopticOptions) -> tuple[np.ndarray, li
 
 
 def _raw_config(cfg: CfgNode) -> CfgNode:
-    """The config of a model that gives raw predictions alone."""
+    """Returns the config of a model that gives only raw predictions."""
     cfg = cfg.clone()
     cfg.defrost()
     test = cfg.MODEL.DETR.TEST

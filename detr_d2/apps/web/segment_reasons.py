@@ -1,4 +1,4 @@
-"""Why a segment is there: its queries, what they say, and where they look.
+"""Why a segment is there: its queries, their classes and boxes, and their attention.
 
 Axes: Q queries, K classes, M heads; H×W the image, h×w the res5 grid.
 """
@@ -17,27 +17,28 @@ from detr_d2.apps.web.image_viewer import Shown
 from detr_d2.modeling.upsampling import ImageSizes, UpsampledMasks
 from detr_d2.visualization import enlarge
 
-# Classes that are listed of each query.
+# Number of classes that are listed for each query.
 TOP_CLASSES = 5
 # Longest side of a picture, in pixels.
 LONGEST = 480
-# Queries of a segment that are shown, the surest first: stuff may have as many as there are.
+# Number of queries that are shown of a segment. Stuff may be made of all queries.
 MAX_QUERIES = 4
 _BOX_COLOR = (64, 224, 255)
 
 
 @dataclass(frozen=True)
 class QueryReason:
-    """One query.
+    """What one query predicted.
 
     Attributes:
         index: of the query.
-        top: names and probabilities of its best classes, "no object" among them, the best first.
+        top: names and probabilities of its likeliest classes, including "no object", the likeliest
+            first.
         box_xyxy: corners in pixels of the image.
-        mask: RGB uint8, the probability of each pixel over the image, and the box.
-        attention: M pictures, RGB uint8, each map relative to its own peak.
-        shares: M parts of the attention that the heads have, which sum to one; None where each head
-            has a softmax of its own.
+        mask: RGB uint8: the image, the probability of each pixel over it, and the box.
+        attention: M pictures, RGB uint8, each relative to the peak of its own map.
+        shares: the share of each of the M heads in the attention. The shares sum to one. None where
+            each head has a softmax of its own.
     """
 
     index: int
@@ -49,10 +50,10 @@ class QueryReason:
 
 
 def reasons(shown: Shown, segment: dict) -> list[QueryReason]:
-    """Of at most ``MAX_QUERIES`` of a segment's queries, the surest first.
+    """Explains at most ``MAX_QUERIES`` queries of a segment, the most certain first.
 
     Args:
-        shown: of which the segment is.
+        shown: the image that has the segment.
         segment: one of its ``segments_info``.
     """
     scores = shown.raw.logits.softmax(-1)[:, segment["category_id"]]
@@ -62,7 +63,7 @@ def reasons(shown: Shown, segment: dict) -> list[QueryReason]:
 
 
 def surest_query(shown: Shown) -> tuple[str, float]:
-    """Name and probability of the likeliest class of all queries, "no object" aside."""
+    """Returns the likeliest class of all queries, except "no object", and its probability."""
     probabilities = shown.raw.logits.softmax(-1)[:, :-1]
     best = int(probabilities.argmax())
     name = shown.metadata.stuff_classes[best % probabilities.shape[1]]
@@ -88,13 +89,13 @@ def _reason(shown: Shown, query: int, picture: np.ndarray) -> QueryReason:
 
 
 def _shares(maps: torch.Tensor) -> list[float] | None:
-    """Of M×h×w maps, see ``QueryReason``."""
+    """Returns the share of each head in M×h×w maps, see ``QueryReason``."""
     # All maps together sum to one, or each of them does.
     return maps.sum((1, 2)).tolist() if len(maps) and maps.sum() < 1.5 else None
 
 
 def _mask_levels(shown: Shown, query: int) -> np.ndarray:
-    """H×W uint8, the probability of a query's mask."""
+    """Returns the probability of a query's mask, H×W uint8."""
     raw = shown.raw
     mask_logits = raw.masks(torch.tensor([query], device=raw.logits.device))
     probability = mask_logits.new_zeros(raw.sizes.output)
@@ -105,7 +106,7 @@ def _mask_levels(shown: Shown, query: int) -> np.ndarray:
 
 
 def attention_levels(maps: torch.Tensor, sizes: ImageSizes) -> list[np.ndarray]:
-    """M maps of h×w cells as levels for "heat", without the padding of the image."""
+    """Returns M maps of h×w cells as levels of a heat map, without the padding of the image."""
     if not len(maps):
         return []
     tiles = Tiles.of(maps, 1).picture.reshape(maps.shape)

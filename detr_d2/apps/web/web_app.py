@@ -13,11 +13,11 @@ from detr_d2.modeling.merging_rules import MERGING_RULES
 
 # Highest minimum area that the slider goes to, in pixels.
 MAX_MIN_AREA = 2000
-# Seconds for which an image that nobody touches is kept, with what the network made of it.
+# Seconds for which an image that nobody uses is kept, with the network's prediction for it.
 KEPT_SECONDS = 3600
-# Seconds between two removals of what is older.
+# Seconds between two removals of older images.
 CLEANING_SECONDS = 60
-# People who may wait for the model at once; others are told that it is busy.
+# Number of people who may wait for the model at once. Others are told that it is busy.
 MAX_WAITING = 20
 
 SANS, MONO = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
@@ -30,7 +30,7 @@ RULE_TEXTS = {
 
 
 def build_app(viewer: Viewer) -> gr.Blocks:
-    """Makes the page of a viewer; see ``detr_d2.apps.web.web_server`` for how it is served."""
+    """Builds the page of a viewer, which ``detr_d2.apps.web.web_server`` serves."""
 
     def look(path: str | None, *settings) -> tuple:
         return _show(seen(path, settings))
@@ -49,13 +49,13 @@ def build_app(viewer: Viewer) -> gr.Blocks:
         return _explain(shown and shown.pointed_at(segment_id))
 
     def seen(path: str | None, settings: tuple) -> Shown | None:
-        """Looks at what was uploaded, the first time or after it was forgotten."""
+        """Predicts on the uploaded image, for the first time or after it was removed."""
         try:
             return None if path is None else viewer.look_at_file(path, _merging(*settings))
         except FileNotFoundError as error:
             raise _told("This image is no longer there: upload it again.") from error
         except ValueError as error:
-            # Without the place of the upload, which says nothing to who uploaded it.
+            # The path of the upload on the server means nothing to the person who uploaded it.
             raise _told(str(error).replace(f"{path}: ", "The image ")) from error
 
     with gr.Blocks(
@@ -69,8 +69,8 @@ def build_app(viewer: Viewer) -> gr.Blocks:
             image = gr.Image(
                 label="Image", sources=["upload", "webcam"], type="filepath", elem_id="image"
             )
-            # Gradio's own would open images of any size. A subclass would be the place, but gradio
-            # writes a stub beside the module of each.
+            # Gradio's own preprocessing would open images of any size. This isn't a subclass, since
+            # gradio writes a stub file beside the module of each subclass.
             image.preprocess = _uploaded_path
             picture = gr.Image(
                 label="Segments",
@@ -84,14 +84,14 @@ def build_app(viewer: Viewer) -> gr.Blocks:
                 settings = _settings(viewer.merging)
             with gr.Column():
                 segments = gr.HTML(elem_id="segments")
-                # What a click on the picture does, for those who don't click.
+                # The choice does the same as a click on the picture, for people who use keys.
                 choice = gr.Dropdown([], value=None, label="Explain a segment", elem_id="choice")
-                # Gradio's own would refuse what it has forgotten together with the image.
+                # Gradio's own preprocessing would refuse choices that it forgot with the image.
                 choice.preprocess = lambda segment_id: segment_id
         reasons = gr.HTML(elem_id="reasons")
 
         def on(event, function, inputs, outputs, **options) -> None:
-            # One at a time: the model, and what is kept of an image, are shared.
+            # Calls run one at a time, since they share the model and the kept images.
             event(
                 function,
                 inputs,
@@ -107,7 +107,7 @@ def build_app(viewer: Viewer) -> gr.Blocks:
         kept = [shown, image, *settings]
         on(image.change, look, [image, *settings], everything)
         for setting in settings:
-            # Of the many values that a slider passes, the last counts.
+            # Of the many values that a slider passes through, only the last counts.
             quiet = {"trigger_mode": "always_last", "show_progress": "hidden"}
             on(setting.change, merge, kept, everything, **quiet)
         on(picture.select, point, kept, [shown, *texts], show_progress="hidden")
@@ -116,14 +116,14 @@ def build_app(viewer: Viewer) -> gr.Blocks:
 
 
 def _uploaded_path(payload: ImageData | None) -> str | None:
-    """Where gradio has put what was uploaded; it takes paths in its own folder alone."""
+    """Returns the path of an upload. Gradio accepts only paths in its own folder."""
     return None if payload is None else payload.path
 
 
 def make_theme() -> gr.Theme:
-    """Gradio's look, with fonts that every system has: its own come from another host."""
+    """Makes a theme with fonts that every system has: Gradio's own come from another host."""
     theme = gr.themes.Default(font=SANS, font_mono=MONO)
-    # Its small print is too pale to be read.
+    # Gradio's small print is too pale to be read.
     names = "body_text_color_subdued", "block_info_text_color"
     light = {name: "*neutral_600" for name in names}
     return theme.set(**light, **{f"{name}_dark": "*neutral_300" for name in names})
@@ -152,7 +152,7 @@ def _settings(merging: PanopticOptions) -> list[gr.components.Component]:
             merging.min_area,
             step=1,
             label="Minimum area",
-            info="Segments of so few pixels are dropped.",
+            info="Segments with no more pixels than this are dropped.",
             elem_id="min_area",
         ),
         gr.Radio(
@@ -170,7 +170,7 @@ def _show(shown: Shown | None) -> tuple[Shown | None, np.ndarray | None, str, di
 
 
 def _explain(shown: Shown | None) -> tuple[Shown | None, str, dict, str]:
-    """Beside it the list of segments, the choice among them, and why the chosen one is there."""
+    """Returns, beside the image, its list of segments, the choice, and the explanation."""
     if shown is None:
         return None, "", gr.update(choices=[], value=None), ""
     chosen = None if shown.chosen is None else shown.chosen["id"]
@@ -179,5 +179,5 @@ def _explain(shown: Shown | None) -> tuple[Shown | None, str, dict, str]:
 
 
 def _told(message: str) -> gr.Error:
-    """An error of the user's, which the page shows and the log leaves out."""
+    """Makes an error of the user's, which the page shows and the log leaves out."""
     return gr.Error(message, print_exception=False)

@@ -1,4 +1,4 @@
-"""Serves the page, to this machine alone unless told otherwise."""
+"""Serves the page, by default to this machine alone."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from detr_d2.extras import require_extra
 
 logger = logging.getLogger(__name__)
 
-# Images that are kept, one for each visitor: with what the network made of one of COCO's size,
-# each takes about 0.15 GB.
+# Number of images that are kept, one for each visitor. An image of COCO's size takes about 0.15 GB,
+# with the network's prediction for it.
 MAX_VISITORS = 8
 
 
 def require_gradio() -> None:
-    """Makes sure that gradio is there.
+    """Checks that gradio is installed.
 
     Raises:
-        ImportError: it isn't; the message names the extra that brings it.
+        ImportError: it is not installed. The message names the extra that installs it.
     """
-    # Else it tells its makers of every start.
+    # Otherwise gradio reports every start to its makers.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     require_extra("web", "The web demo needs", ("gradio",))
 
@@ -50,7 +50,7 @@ def serve(cfg: CfgNode, host: str, port: int, max_upload_mb: float) -> None:
     if max_upload_mb <= 0:
         raise ValueError(f"--max-upload-mb has to be above 0, not {max_upload_mb}.")
     require_gradio()
-    # As Ctrl-C, so that no uploads stay behind.
+    # SIGTERM ends the server as Ctrl-C does, so that uploads are removed.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         viewer = Viewer.from_config(cfg)
@@ -109,7 +109,7 @@ def serving(viewer: Viewer, host: str, port: int, max_upload_mb: float) -> Itera
 
 @contextmanager
 def _gradio_files_in(folder: str) -> Iterator[None]:
-    """Has gradio put uploads and pictures into a folder; the environment alone can tell it."""
+    """Has gradio put uploads and pictures into a folder, which only the environment can name."""
     before = os.environ.get("GRADIO_TEMP_DIR")
     os.environ["GRADIO_TEMP_DIR"] = folder
     try:

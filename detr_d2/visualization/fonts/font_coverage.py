@@ -1,4 +1,4 @@
-"""Which characters a font has, by its table ``cmap``: many fonts are asked, and few opened.
+"""Which characters a font has, read from its table ``cmap`` alone, since fonts are many.
 
 The format is that of OpenType; https://learn.microsoft.com/typography/opentype/spec/cmap.
 """
@@ -13,19 +13,20 @@ from typing import IO
 
 import numpy as np
 
-# Code points that are looked at: all that scripts have, but not the private ones behind them.
+# Code points that are read: those of all scripts, without the private ones behind them.
 NUM_CODE_POINTS = 0x40000
-# Platform and encoding of tables for Unicode, those that have more first.
+# Platform and encoding of tables for Unicode, those with more characters first.
 _UNICODE_TABLES = ((3, 10), (0, 6), (0, 4), (3, 1), (0, 3), (0, 2), (0, 1), (0, 0))
-# More than any font's table has, so that a damaged file takes no memory.
+# No font has a larger table. The limit keeps damaged files from taking much memory.
 _MAX_TABLE_BYTES = 2**24
 
 
 @cache
 def coverage_of_file(path: Path) -> bytes:
-    """The characters of a font file, of the first font in a collection, for ``has_character``.
+    """Reads the characters of a font file for ``has_character``.
 
-    A file that can't be read, or that has bitmaps alone, has none.
+    Of a collection, the first font is read. A file that can't be read, or that has only bitmaps,
+    has no characters.
     """
     try:
         with path.open("rb") as file:
@@ -35,16 +36,16 @@ def coverage_of_file(path: Path) -> bytes:
 
 
 def has_character(coverage: bytes, character: str) -> bool:
-    """Whether a font has a character."""
+    """Returns whether a font has a character."""
     place, bit = divmod(ord(character), 8)
     return place < len(coverage) and bool(coverage[place] >> bit & 1)
 
 
 def coverage_of(file: IO[bytes]) -> bytes:
-    """Reads a font: a bit for each code point.
+    """Reads a font and returns a bit for each code point.
 
     Raises:
-        ValueError, IndexError, struct.error: it is none, or damaged.
+        ValueError, IndexError, struct.error: the file is not a font, or it is damaged.
     """
     tables = _tables(file)
     if not tables.keys() & {b"glyf", b"CFF ", b"CFF2"}:
@@ -66,7 +67,7 @@ def coverage_of(file: IO[bytes]) -> bytes:
 
 
 def _tables(file: IO[bytes]) -> dict[bytes, tuple[int, int]]:
-    """Where tables begin, and their lengths, by name."""
+    """Reads where tables begin and how long they are, by name."""
     start = 0
     header = file.read(16)
     if header[:4] == b"ttcf":
@@ -79,7 +80,7 @@ def _tables(file: IO[bytes]) -> dict[bytes, tuple[int, int]]:
     file.seek(start + 12)
     records = struct.iter_unpack(">4sIII", file.read(16 * count))
     tables = {name: (place, length) for name, _, place, length in records}
-    # A file that ends early could not be drawn with.
+    # Drawing with a file that ends early would fail.
     if max(map(sum, tables.values()), default=0) > file.seek(0, io.SEEK_END):
         raise ValueError("the file is truncated")
     return tables
@@ -103,7 +104,7 @@ def _mark(table: bytes, known: np.ndarray) -> None:
             codes = np.arange(first, last + 1)
             offset = words[offsets_at + i]
             if offset:
-                # Counted from the place of the offset itself; glyph 0 is that of what isn't there.
+                # Offsets count from their own place. Glyph 0 stands for missing characters.
                 glyphs = words[offsets_at + i + offset // 2 + codes - first]
                 known[codes] = glyphs != 0
             else:

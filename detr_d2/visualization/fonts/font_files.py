@@ -19,13 +19,13 @@ _PREFERRED = (
 _STYLES = re.compile(
     "bold|italic|oblique|light|thin|black|heavy|medium|mono|serif|condensed|display"
 )
-# It draws a picture of each block of Unicode instead of characters.
+# This font draws a symbol for each block of Unicode instead of the characters.
 _UNWANTED = "lastresort"
 
 
 @cache
 def font_files() -> tuple[Path, ...]:
-    """All fonts that are found, the preferred ones first, each name once."""
+    """Finds all fonts, the preferred ones first and each name once."""
     found: dict[str, Path] = {}
     for folder in font_folders():
         for at, _, names in os.walk(folder):
@@ -36,7 +36,7 @@ def font_files() -> tuple[Path, ...]:
 
 
 def font_folders() -> list[Path]:
-    """Folders that have fonts: that of matplotlib, where it is installed, and the system's."""
+    """Returns folders with fonts: that of matplotlib, if it is installed, and the system's."""
     home = Path.home()
     if sys.platform == "darwin":
         folders = [home / "Library/Fonts", Path("/Library/Fonts"), Path("/System/Library/Fonts")]
@@ -48,7 +48,7 @@ def font_folders() -> list[Path]:
         data = Path(os.environ.get("XDG_DATA_HOME") or home / ".local/share")
         folders = [data / "fonts", home / ".fonts"]
         folders += [Path("/usr/local/share/fonts"), Path("/usr/share/fonts")]
-    # Found and not imported, which would take long.
+    # matplotlib is only located: importing it takes long.
     matplotlib = importlib.util.find_spec("matplotlib")
     if matplotlib is not None and matplotlib.origin:
         folders.insert(0, Path(matplotlib.origin).parent / "mpl-data" / "fonts" / "ttf")
@@ -56,7 +56,7 @@ def font_folders() -> list[Path]:
 
 
 def _rank(name: str) -> tuple:
-    """Lower is better: plain styles before others, and the best known names before others."""
+    """Returns a key for sorting: plain styles come first, then the best known names."""
     plain = re.sub("[-_ ]", "", Path(name).stem.lower())
     place = next((i for i, start in enumerate(_PREFERRED) if plain.startswith(start)), 99)
     return _STYLES.search(plain) is not None, place, len(plain), name

@@ -20,7 +20,7 @@ from detr_d2.visualization.fonts.font_files import font_files
 
 logger = logging.getLogger(__name__)
 
-# Names that a warning gives.
+# Number of names that a warning lists.
 _SHOWN_NAMES = 5
 
 
@@ -45,8 +45,8 @@ class Line:
         """Chooses the fonts of a text.
 
         Args:
-            text: of which ends of lines become spaces; characters that no font has become boxes,
-                see ``warn_of_missing``.
+            text: its line breaks become spaces. Characters that no font has become boxes, see
+                ``warn_of_missing``.
             size: in pixels.
         """
         runs = tuple((part, _font(path, size)) for part, path in runs_of(_with_plain_spaces(text)))
@@ -59,7 +59,7 @@ class Line:
     def draw(
         self, canvas: ImageDraw.ImageDraw, place: tuple[int, int], fill: int | tuple[int, ...]
     ) -> None:
-        """Writes the line; the place is its upper left corner, ``ascent`` above the baseline."""
+        """Writes the line; a place is its upper left corner, ``ascent`` above the baseline."""
         x, baseline = place[0], place[1] + self.ascent
         for part, font in self.runs:
             canvas.text((round(x), baseline), part, fill=fill, font=font, anchor="ls")
@@ -67,10 +67,10 @@ class Line:
 
 
 def runs_of(text: str) -> list[tuple[str, Path | None]]:
-    """Divides a text by the fonts that it needs, of which None is Pillow's own.
+    """Divides a text by the fonts that it needs; None stands for Pillow's own font.
 
-    One font that has all characters is taken for all of them; else each character has the first
-    font that has it, and stays in that of the one before where this has it, too.
+    If one font has all characters, it is used for all of them. If none has, each character is drawn
+    in the font of the character before it, if that font has it, or in the first font that has it.
     """
     for path in (*font_files(), None):
         if not _lacking(text, path):
@@ -92,7 +92,7 @@ def warn_of_missing(names: tuple[str, ...]) -> None:
     """Logs which characters of names no font has, once for each set of names.
 
     Args:
-        names: of all classes, so that one warning says all.
+        names: of all classes, so that one warning lists everything that is missing.
     """
     lacking = {name: missing for name in names if (missing := missing_characters(name))}
     if not lacking:
@@ -111,21 +111,21 @@ def warn_of_missing(names: tuple[str, ...]) -> None:
 
 
 def missing_characters(text: str) -> str:
-    """The characters of a text that no font has, each once."""
+    """Returns the characters of a text that no font has, each once."""
     usual = font_files()[:1] or (None,)
     candidates = dict.fromkeys(c for c in _with_plain_spaces(text) if _lacking(c, usual[0]))
     return "".join(c for c in candidates if _lacking(c, _first_with(c)))
 
 
 def _with_plain_spaces(text: str) -> str:
-    """Of the spaces of all scripts, and of controls, fonts have the usual one for certain."""
+    """Replaces all kinds of spaces and controls by the plain space, which every font has."""
     plain = ("Cc", "Zl", "Zp", "Zs")
     return "".join(" " if unicodedata.category(c) in plain else c for c in text)
 
 
 @lru_cache(maxsize=4096)
 def _first_with(character: str) -> Path | None:
-    """The first font that has a character; the usual one where none has."""
+    """Returns the first font that has a character, or the usual font if none has."""
     for path in (*font_files(), None):
         if not _lacking(character, path):
             return path
@@ -138,13 +138,13 @@ def _lacking(text: Iterable[str], path: Path | None) -> bool:
 
 
 def _is_invisible(character: str) -> bool:
-    """Whether it only tells how others are to be drawn or joined."""
+    """Returns whether a character only says how others are drawn or joined."""
     return "\ufe00" <= character <= "\ufe0f" or unicodedata.category(character) == "Cf"
 
 
 @cache
 def _own_coverage() -> bytes:
-    """Of the font inside Pillow, which has the letters of Western Europe at most."""
+    """Reads the font inside Pillow, which has little more than the letters of Western Europe."""
     return coverage_of(io.BytesIO(ImageFont.load_default(size=16).font_bytes))
 
 

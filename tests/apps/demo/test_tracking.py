@@ -86,7 +86,7 @@ def test_what_is_remembered_is_bounded():
         assert tracker.num_remembered <= 54 + tracking.MAX_UNSEEN
 
 
-def test_frames_of_another_size_begin_anew():
+def test_frames_of_another_size_start_again():
     tracker = SegmentTracker()
     assert numbers(tracker, (0, 0, 0)) == [1]
     assert numbers(tracker, (0, 0, 0), size=(70, 90)) == [2]

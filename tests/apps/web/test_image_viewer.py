@@ -1,4 +1,4 @@
-"""One image, merged anew: always what the model would say, without running it again."""
+"""One image, merged again: always what the model would say, without another forward pass."""
 
 from dataclasses import replace
 
