@@ -29,7 +29,7 @@ from detr_d2.modeling.upsampled_conv import conv3x3_upsampled
 
 
 class AttentionMap(nn.Module):
-    """How much each head of each query looks at each grid point (paper, section 4.2)."""
+    """Attention of each head of each query to the points of the grid (paper, section 4.2)."""
 
     def __init__(self, hidden_dim: int, num_heads: int, softmax: str) -> None:
         """Takes D, M and the softmax, "joint" or "per_head" (see ``add_detr_config``)."""
@@ -185,7 +185,7 @@ class AttentionMaskHead(MaskHead):
     def image_parts(
         self, projected: torch.Tensor, laterals: Sequence[torch.Tensor]
     ) -> list[torch.Tensor]:
-        """What each convolution that sees the image makes of it, bias and all.
+        """Computes the image's part of every convolution that sees the image, with its bias.
 
         Convolutions are linear: of a sum, or of channels side by side, the image's part is made
         once per image, and not for each query.

@@ -69,7 +69,7 @@ class Matches:
 
 @dataclass(frozen=True)
 class Divisors:
-    """What the sums over a batch are divided by, however it is shared out over processes and parts.
+    """The divisors of the sums over a batch, however it is divided among processes and parts.
 
     Both are averaged over processes, since gradients are. They follow from the numbers of targets
     alone, so that they are known before the first part of a batch goes through the model.
@@ -219,7 +219,7 @@ def _sum_over_processes(value: float, device: torch.device) -> float:
 def detection_metrics(
     logits: torch.Tensor, targets: Sequence[Target], matches: Matches
 ) -> dict[str, float]:
-    """What one watches beside the losses.
+    """Computes figures that people watch beside the losses.
 
     Returns:
         ``class_error``: percentage of matched queries with a wrong class; ``cardinality_error``:
@@ -237,7 +237,7 @@ def detection_metrics(
 
 
 def _gather(per_image: Sequence[torch.Tensor], matches: Matches) -> torch.Tensor:
-    """Takes the matched targets out of each image's tensor: B of T×… to N×…"""
+    """Gathers the values of the matched targets: B tensors of T×… to N×…"""
     chosen = _matched_targets(matches, len(per_image))
     return torch.cat([values[index] for values, index in zip(per_image, chosen, strict=True)])
 

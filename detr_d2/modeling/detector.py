@@ -50,7 +50,7 @@ class DetectorOutput:
     losses: Mapping[str, torch.Tensor]
 
     def mask_inputs(self) -> dict[str, Any]:
-        """What a mask head takes, see ``MaskHead``, but for the choice of queries."""
+        """The arguments of a ``MaskHead``, except for the choice of queries."""
         return {
             "queries": self.hidden[-1],
             "memory": self.memory,

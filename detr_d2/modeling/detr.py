@@ -121,7 +121,7 @@ class DETR(nn.Module):
         return self.pixel_mean.device
 
     def train(self, mode: bool = True) -> DETR:
-        """As every module; a frozen detector stays in evaluation mode, statistics and all."""
+        """Sets the mode; a frozen detector always stays in evaluation mode, with its statistics."""
         super().train(mode)
         if self.freeze_detector:
             self.detector.eval()
@@ -180,7 +180,7 @@ class DETR(nn.Module):
         )
 
     def divisors(self, batched_inputs: list[dict]) -> Divisors:
-        """What the losses of a batch are divided by; all processes have to call it."""
+        """Computes the divisors of the losses of a batch; all processes have to call it."""
         instances = [x["instances"] for x in batched_inputs]
         num_queries = self.detector.query_embed.num_embeddings
         return self.criterion.divisors(instances, num_queries, self.device)

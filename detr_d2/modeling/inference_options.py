@@ -1,4 +1,4 @@
-"""What a prediction is asked for."""
+"""The options of predictions: which outputs there are, and how they are made."""
 
 from __future__ import annotations
 

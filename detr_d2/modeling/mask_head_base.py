@@ -1,4 +1,4 @@
-"""What every mask head is: how it is built, called and exported, and what it lets one see.
+"""The interface of mask heads: how they are built, called, exported and explained.
 
 Axes: B images, Q queries, k chosen queries of each image, N (image, query) pairs, D width, M heads,
 C channels; h×w the res5 grid, H×W the padded batch.
@@ -34,9 +34,9 @@ def build_mask_head(cfg: CfgNode, lateral_channels: Sequence[int]) -> MaskHead:
 
 
 def check_mask_head(cfg: CfgNode) -> None:
-    """Lets the mask head of a config check its keys, see ``MaskHead.check_config``.
+    """Calls ``check_config`` of the mask head that a config names.
 
-    Heads that are registered later aren't asked.
+    It does nothing for a head that isn't registered yet.
 
     Raises:
         ValueError: the head cannot take a value; the message names the key.
@@ -113,7 +113,7 @@ class MaskHead(nn.Module):
         return ExportedMaskHead(self)
 
     def explained_modules(self) -> ExplainedModules:
-        """What an explanation shows of the head; by default nothing but its masks."""
+        """Names the modules that an explanation shows; by default it shows the masks alone."""
         return ExplainedModules()
 
 
@@ -121,7 +121,7 @@ class ExportedMaskHead(nn.Module):
     """A mask head that is asked for k queries of each image, none of them padded."""
 
     def __init__(self, head: MaskHead) -> None:
-        """Takes over a mask head in evaluation mode, and calls it as it is."""
+        """Takes a mask head in evaluation mode, whose modules it shares."""
         super().__init__()
         self.head = head
 

@@ -68,6 +68,7 @@ def merge_panoptic(
         return torch.zeros(sizes.output, dtype=torch.int32, device=device), []
     things = is_thing[selection.classes]
     competes = torch.ones(n, dtype=torch.bool, device=device)
+    chosen = (selection.classes, things, selection.scores, selection.query_index)
     segment_of = options.rule.segments(selection.classes, things, competes)
     all_masks = masks = UpsampledMasks(mask_logits, sizes)
     winner = torch.zeros(sizes.output, dtype=torch.int64, device=device)  # H'×W', a query's place
@@ -82,7 +83,9 @@ def merge_panoptic(
         pixels = winner.flatten().bincount(minlength=n)
         areas, competes = settle_round(pixels, segment_of, competes, options.rule, options.min_area)
         ids = segment_ids(areas, segment_of, competes)  # n int32
-        on_host = _OnHost.of(areas, competes, segment_of, ids, selection, things)
+        rows_of_host = (areas, competes, segment_of, ids, *chosen)
+        # All of these are exact in double precision, and reach the host in one transfer.
+        on_host = _OnHost(*torch.stack([row.double() for row in rows_of_host]).tolist())
         survivors = [query for query in competing if on_host.competes[query]]
         if on_round is not None:
             areas_now, segments_now = map(_integers, (on_host.areas, on_host.segment_of))
@@ -98,9 +101,9 @@ def merge_panoptic(
 
 @dataclass(frozen=True)
 class _OnHost:
-    """What a round has made of n queries, as Python floats, in which all of it is exact.
+    """The state of n queries after a round, as Python floats.
 
-    The attributes are those of ``settle_round``, ``segment_ids`` and ``QuerySelection``.
+    The attributes are named as in ``settle_round``, ``segment_ids`` and ``QuerySelection``.
     """
 
     areas: list[float]
@@ -112,23 +115,8 @@ class _OnHost:
     scores: list[float]
     query_index: list[float]
 
-    @classmethod
-    def of(
-        cls,
-        areas: torch.Tensor,
-        competes: torch.Tensor,
-        segment_of: torch.Tensor,
-        ids: torch.Tensor,
-        selection: QuerySelection,
-        things: torch.Tensor,
-    ) -> _OnHost:
-        """Brings everything to the host in one transfer."""
-        chosen = (selection.classes, things, selection.scores, selection.query_index)
-        rows = torch.stack([x.double() for x in (areas, competes, segment_of, ids, *chosen)])
-        return cls(*rows.tolist())
-
     def segments_info(self, survivors: list[int]) -> list[dict]:
-        """What each id stands for, see ``merge_panoptic``, where these queries have survived."""
+        """The ``segments_info`` of ``merge_panoptic``, given the queries that have survived."""
         members: dict[int, list[int]] = {}
         for query in survivors:
             members.setdefault(int(self.segment_of[query]), []).append(query)

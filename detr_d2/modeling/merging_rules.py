@@ -33,7 +33,7 @@ def competing_queries(
 
 
 class MergingRule(Protocol):
-    """What ``MODEL.DETR.TEST.STUFF_MERGING`` names: a rule for queries of one class."""
+    """A rule of merging, named by ``MODEL.DETR.TEST.STUFF_MERGING``."""
 
     def segments(
         self, classes: torch.Tensor, things: torch.Tensor, competing: torch.Tensor
@@ -83,10 +83,10 @@ class Merged:
 
 
 class Reference(Merged):
-    """As the released code: the first round joins pixels, and drops all queries but the first.
+    """The rule of the released code, which keeps only the first query of a stuff class.
 
-    The pixels of the others have gone to the first, so that they are dropped as small. In the
-    second round these pixels go to whichever mask comes next.
+    In the first round the pixels of the others count for the first, so that the others are
+    dropped as small. In the second round these pixels go to whichever mask comes next.
     """
 
     def survives(

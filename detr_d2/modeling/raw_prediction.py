@@ -1,4 +1,4 @@
-"""What the network makes of one image, before queries are chosen and masks are merged.
+"""The network's prediction for one image, before queries are chosen and masks are merged.
 
 Axes: Q queries, K classes, n chosen queries; h×w the mask logits (stride 4), H'×W' the output.
 """
@@ -105,7 +105,7 @@ class RawPrediction:
         return select_panoptic_queries(self.logits, score_thresh)
 
     def result(self) -> dict:
-        """What the model returns for the image; see ``DETR.forward``."""
+        """Makes the outputs of the model for the image; see ``DETR.forward``."""
         options = self.options
         things = kept = None
         if options.instances_on:
@@ -113,7 +113,7 @@ class RawPrediction:
         if options.panoptic_on and self.has_masks:
             kept = self.competing(options.panoptic.score_thresh)
         if self.has_masks:
-            # Of both at once: what the mask head makes of the image, it makes at each call.
+            # One call for both, since each call computes the image's part anew.
             self._require_masks(*(s.query_index for s in (things, kept) if s is not None))
 
         result: dict = {}

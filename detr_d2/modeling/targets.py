@@ -1,4 +1,4 @@
-"""What a detector should find in an image, in the form that matcher and losses use.
+"""The targets of an image, in the form that matcher and losses use.
 
 Axes: T targets, n chosen ones of them; H×W an image after augmentation, H'×W' its padded batch.
 """

@@ -1,4 +1,4 @@
-"""What every transformer of a detector is: how it is built and called, and what it lets one see.
+"""The interface of a detector's transformer: how it is built, called and explained.
 
 Axes: B images, Q queries, D width, L decoder layers; h×w the res5 grid.
 """
@@ -29,7 +29,7 @@ def build_transformer(cfg: CfgNode) -> DetectorTransformer:
 
 @dataclass(frozen=True)
 class Transformed:
-    """What a transformer makes of a batch.
+    """The output of a transformer for a batch.
 
     Attributes:
         hidden: L×B×Q×D, the normalised output of every decoder layer.
