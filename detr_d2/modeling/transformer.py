@@ -253,7 +253,7 @@ class Transformer(DetectorTransformer):
         Returns:
             ``hidden`` and ``reference_boxes`` of ``Transformed``; DETR has none of these boxes.
         """
-        query_positions = query_embed.expand(len(memory), -1, -1)  # B×Q×D
+        query_positions = query_embed.expand(memory.shape[0], -1, -1)  # B×Q×D
         memory_keys = memory + positions
         x = torch.zeros_like(query_positions, dtype=memory.dtype)
         hidden = []

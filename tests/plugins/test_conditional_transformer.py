@@ -56,13 +56,13 @@ class ConditionalTransformer(Transformer):
 
     def decode(self, query_embed, memory, positions, attend):
         points = self.point(query_embed).sigmoid()  # Q×2
-        query_positions = query_embed.expand(len(memory), -1, -1)  # B×Q×D
+        query_positions = query_embed.expand(memory.shape[0], -1, -1)  # B×Q×D
         x, hidden = torch.zeros_like(query_positions), []
         for layer, transform in zip(self.decoder_layers, self.transforms, strict=True):
             where = transform(x) * sines(points, x.shape[2])  # the conditional spatial query
             x = decode_layer(layer, x, query_positions, where, memory, positions, attend)
             hidden.append(self.decoder_norm(x))
-        return torch.stack(hidden), points.expand(len(hidden), len(memory), -1, -1)
+        return torch.stack(hidden), points.expand(len(hidden), memory.shape[0], -1, -1)
 
 
 def decode_layer(layer: DecoderLayer, x, query_positions, where, memory, positions, attend):
