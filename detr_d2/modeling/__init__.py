@@ -5,6 +5,7 @@ from detr_d2.modeling.backbone import build_detr_resnet_backbone
 from detr_d2.modeling.detr import DETR
 from detr_d2.modeling.inference_options import PanopticOptions
 from detr_d2.modeling.mask_head_base import DETR_MASK_HEAD_REGISTRY, MaskHead
+from detr_d2.modeling.merging_rules import MERGING_RULES
 from detr_d2.modeling.transformer import Transformer
 from detr_d2.modeling.transformer_base import DETR_TRANSFORMER_REGISTRY, DetectorTransformer
 
@@ -14,6 +15,7 @@ __all__ = [
     "DETR_TRANSFORMER_REGISTRY",
     "AttentionMaskHead",
     "DetectorTransformer",
+    "MERGING_RULES",
     "MaskHead",
     "PanopticOptions",
     "Transformer",

@@ -5,7 +5,7 @@ Axes: n queries.
 
 import torch
 
-from detr_d2.modeling.merging_rules import MERGING_RULES
+from detr_d2.modeling import MERGING_RULES
 
 
 class Apart:
