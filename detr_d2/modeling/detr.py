@@ -196,10 +196,11 @@ class DETR(nn.Module):
             for x in batched_inputs
         ]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_detector):
+            learns = not self.freeze_detector
             detected = self.detector(
                 images,
-                all_layers=self.aux_loss and not self.freeze_detector,
-                targets=targets if self.detector.transformer.needs_targets else None,
+                all_layers=self.aux_loss and learns,
+                targets=targets if self.detector.transformer.needs_targets and learns else None,
             )
         divisors = divisors or self.divisors(batched_inputs)
         num_targets, last_layer = divisors.num_targets, len(detected.logits) - 1
