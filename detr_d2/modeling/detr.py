@@ -195,30 +195,27 @@ class DETR(nn.Module):
             Target.from_instances(x["instances"].to(self.device), with_masks)
             for x in batched_inputs
         ]
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_detector):
-            learns = not self.freeze_detector
+        learns, transformer = not self.freeze_detector, self.detector.transformer
+        with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
             detected = self.detector(
                 images,
                 all_layers=self.aux_loss and learns,
-                targets=targets if self.detector.transformer.needs_targets and learns else None,
+                targets=targets if transformer.needs_targets and learns else None,
             )
         divisors = divisors or self.divisors(batched_inputs)
         num_targets, last_layer = divisors.num_targets, len(detected.logits) - 1
 
-        losses = {}
+        losses = dict(detected.losses) if learns else {}
         for layer, (logits, boxes) in enumerate(
             zip(detected.logits.float(), detected.boxes_cxcywh.float(), strict=True)
         ):
             matches = self.criterion.match(logits, boxes, targets)
-            if not self.freeze_detector:
+            if learns:
                 suffix = "" if layer == last_layer else f"_{layer}"
                 layer_losses = self.criterion.detection_losses(
                     logits, boxes, targets, matches, num_targets, divisors.class_weight
                 )
                 losses.update({key + suffix: loss for key, loss in layer_losses.items()})
-
-        if not self.freeze_detector:
-            losses.update(detected.losses)
 
         # From here on, logits and matches are those of the last layer.
         if with_masks:
