@@ -130,14 +130,14 @@ def trained_cfg(tiny_cfg: CfgNode, tmp_path: Path) -> CfgNode:
 def run_cli() -> Callable[..., int]:
     """Runs ``detr-d2`` with arguments, without loggers for the whole session; gives its status."""
     # Imported before any test replaces what it takes from other modules.
-    import detr_d2.engine.run_process  # noqa: F401
+    import detr_d2.cli.run_process  # noqa: F401
     from detr_d2.cli import main
 
     def run(*arguments: object) -> int:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("detectron2.utils.logger.setup_logger", lambda *args, **kwargs: None)
             for setup in ("setup_logger", "default_setup"):
-                patch.setattr(f"detr_d2.engine.run_process.{setup}", lambda *args, **kwargs: None)
+                patch.setattr(f"detr_d2.cli.run_process.{setup}", lambda *args, **kwargs: None)
             return main([str(argument) for argument in arguments])
 
     return run

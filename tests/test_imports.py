@@ -30,7 +30,7 @@ LAYERS = {
     "visualization": {"data", "visualization/fonts"},
     "apps/html": set(),
     "apps/report": {"config", "data", "evaluation", "visualization", "apps/html"},
-    "engine": {"config", "data", "checkpoint", "evaluation", "visualization", "apps/report"},
+    "engine": {"config", "data", "checkpoint", "evaluation", "visualization"},
     "predictor": {"data", "checkpoint", "engine", "visualization"},
     "export": {"", "config", "data", "modeling", "engine", "visualization"},
     "deploy": {"data", "evaluation", "visualization", "visualization/fonts"},

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Submits the job, and prints where its output goes."""
-    from detr_d2.engine.submission import submit
+    from detr_d2.cli.submission import submit
 
     job = submit(
         args,

@@ -60,8 +60,8 @@ def check_arguments(args: argparse.Namespace, parser: argparse.ArgumentParser) -
 
 def run(args: argparse.Namespace) -> None:
     """Trains or evaluates, in as many processes as were asked for."""
+    from detr_d2.cli.run_process import run as run_in_process
     from detr_d2.engine.launch import launch
-    from detr_d2.engine.run_process import run as run_in_process
 
     launch(run_in_process, args)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from collections.abc import Callable
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from torch import nn
 
-from detr_d2.apps.report import ReportCollector
 from detr_d2.data.image_file import ImageOptions
 from detr_d2.data.loader import build_test_loader
 from detr_d2.data.panoptic_dataset import get_dataset_dicts
@@ -21,7 +21,9 @@ from detr_d2.evaluation.configured_evaluators import build_evaluators, evaluatio
 logger = logging.getLogger(__name__)
 
 
-def evaluate(cfg: CfgNode, model: nn.Module, *, report: bool = False) -> OrderedDict:
+def evaluate(
+    cfg: CfgNode, model: nn.Module, *, reporter: Callable[..., DatasetEvaluator] | None = None
+) -> OrderedDict:
     """Evaluates a model on every dataset of ``DATASETS.TEST`` in one pass over its images.
 
     The first images of a dataset are drawn, see ``PictureCollector``;
@@ -30,7 +32,8 @@ def evaluate(cfg: CfgNode, model: nn.Module, *, report: bool = False) -> Ordered
     Args:
         cfg: the whole config.
         model: in evaluation mode or not; Detectron2 sets the mode.
-        report: also write a ``report.html`` for each dataset. The model needs
+        reporter: makes a further evaluator for each dataset, which writes a report, as
+            ``ReportCollector`` of ``detr_d2.apps.report`` does. The model needs
             ``MODEL.DETR.TEST.RAW_ON``.
 
     Returns:
@@ -51,10 +54,10 @@ def evaluate(cfg: CfgNode, model: nn.Module, *, report: bool = False) -> Ordered
         drawn = dataset_dicts[: cfg.MODEL.DETR.TEST.NUM_PICTURES]
         pictures = PictureCollector(name, drawn, ImageOptions.from_config(cfg))
         evaluators.append(pictures)
-        if report:
+        if reporter is not None:
             folder = evaluation_folder(cfg, name)
             # The report comes last, so the log has the figures even if the report fails.
-            evaluators.append(ReportCollector(cfg, name, folder, dataset_dicts=dataset_dicts))
+            evaluators.append(reporter(cfg, name, folder, dataset_dicts=dataset_dicts))
         loader = build_test_loader(cfg, name, dataset_dicts=dataset_dicts)
         results[name] = inference_on_dataset(model, loader, evaluators)
         if comm.is_main_process():

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import create_ddp_model, default_writers, hooks
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
@@ -179,19 +180,21 @@ def train_stage(
     return results
 
 
-def evaluate_only(cfg: CfgNode, *, report: bool = False) -> OrderedDict:
+def evaluate_only(
+    cfg: CfgNode, *, reporter: Callable[..., DatasetEvaluator] | None = None
+) -> OrderedDict:
     """Evaluates ``MODEL.WEIGHTS`` or, if that is empty, the final weights of the last stage.
 
     Args:
         cfg: the config of the run.
-        report: also write a report for each dataset, see ``evaluate``.
+        reporter: writes a report for each dataset, see ``evaluate``.
     """
     cfg = evaluation_config(prepare(cfg, eval_only=True))
-    if report:
+    if reporter is not None:
         set_key(cfg, "MODEL.DETR.TEST.RAW_ON", True)
     model = build_model(cfg)
     StrictCheckpointer(model).load(cfg.MODEL.WEIGHTS)
-    return evaluate(cfg, wrap_for_processes(model), report=report)
+    return evaluate(cfg, wrap_for_processes(model), reporter=reporter)
 
 
 def make_trainer(cfg: CfgNode, model: nn.Module, optimizer: torch.optim.Optimizer) -> Trainer:

@@ -18,6 +18,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from PIL import Image
 
+from detr_d2.apps.report import ReportCollector
 from detr_d2.apps.report.saved_runs import find_predictions
 from detr_d2.data.file_names import file_name_of
 from detr_d2.data.panoptic_dataset import get_dataset_dicts, set_panoptic_metadata
@@ -160,7 +161,7 @@ def test_nothing_leaves_the_output_folder(register, make_tiny_cfg, tmp_path, nam
         *("DATASETS.TEST", (name,), "MODEL.DETR.TEST.SAVE_PREDICTIONS", True),
         *("MODEL.DETR.TEST.RAW_ON", True),
     )
-    evaluate(cfg, build_model(cfg), report=True)
+    evaluate(cfg, build_model(cfg), reporter=ReportCollector)
     assert all(output in path.parents for path in tmp_path.rglob("*") if path.is_file())
     assert [path.name for path in (output / "pictures").iterdir()] == [f"{file_name_of(name)}.png"]
     (folder,) = (output / "inference").iterdir()

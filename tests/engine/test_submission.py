@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from detr_d2.cli.program import parse_arguments
-from detr_d2.engine.submission import Training, submit
+from detr_d2.cli.submission import Training, submit
 
 RESOURCES = {"nodes": 1, "processes": 1, "gpus": 0, "cpus": 1, "hours": 0.5}
 
@@ -26,7 +26,7 @@ def config(make_fast_cfg, tmp_path) -> Path:
 def quiet(monkeypatch) -> None:
     """Prevents loggers that would stay for the whole session."""
     for setup in ("setup_logger", "default_setup"):
-        monkeypatch.setattr(f"detr_d2.engine.run_process.{setup}", lambda *args, **kwargs: None)
+        monkeypatch.setattr(f"detr_d2.cli.run_process.{setup}", lambda *args, **kwargs: None)
 
 
 def test_a_job_trains(config, quiet, tmp_path):

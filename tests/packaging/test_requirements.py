@@ -105,7 +105,7 @@ def test_every_import_is_declared(declared: list[Requirement]):
     of_quantize = {file for file in of_deploy if file.name in QUANTIZE}
     of_extras = {
         "benchmark": set((ROOT / "tools" / "benchmarks").rglob("*.py")),
-        "submit": {package / "engine" / "submission.py"},
+        "submit": {package / "cli" / "submission.py"},
         "deploy": of_deploy - of_quantize,
         "quantize": of_quantize,
         "export": set((package / "export").rglob("*.py")),

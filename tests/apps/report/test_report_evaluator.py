@@ -147,7 +147,7 @@ def test_evaluation_with_a_report(make_tiny_cfg, tmp_path):
     torch.save({"model": build_model(cfg).state_dict()}, tmp_path / "model.pth")
     cfg.MODEL.WEIGHTS = str(tmp_path / "model.pth")
     cfg.MODEL.DETR.TEST.INSTANCES_ON = False
-    results = evaluate_only(cfg, report=True)
+    results = evaluate_only(cfg, reporter=ReportCollector)
     folder = tmp_path / "output/inference/small_shapes_val"
     content = json.loads((folder / "report.json").read_text())
     assert content["dataset"] == "small_shapes_val"

@@ -8,6 +8,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
 
 from detr_d2 import config_file, load_config
+from detr_d2.apps.report import ReportCollector
 from detr_d2.apps.report.report_page import write_report
 from detr_d2.data.panoptic_dataset import load_panoptic_dataset, set_panoptic_metadata
 from detr_d2.data.shapes import synthetic_scenes
@@ -151,7 +152,7 @@ def test_report_of_the_quickstarts_model(quickstart_weights, browser, registry, 
     cfg.MODEL.WEIGHTS, cfg.DATALOADER.NUM_WORKERS = str(quickstart_weights), 0
     model = build_model(cfg)
     StrictCheckpointer(model).load(cfg.MODEL.WEIGHTS)
-    results = evaluate(cfg, model, report=True)["panoptic_seg"]
+    results = evaluate(cfg, model, reporter=ReportCollector)["panoptic_seg"]
     browser.open(tmp_path / "inference" / name / "report.html")
     shown = browser.driver.find_element("css selector", "#card-all dd.PQ")
     assert float(shown.get_attribute("data-value")) == results["PQ"] > 40

@@ -9,6 +9,7 @@ from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from detr_d2.apps.report import ReportCollector
 from detr_d2.config import load_config
 from detr_d2.config_files import find_config_file
 from detr_d2.engine.trainer import evaluate_only, prepare, train
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
         cfg.freeze()
         default_setup(cfg, argparse.Namespace(**{**vars(args), "config_file": config_file}))
         if args.eval_only:
-            evaluate_only(cfg, report=args.report)
+            evaluate_only(cfg, reporter=ReportCollector if args.report else None)
         else:
             train(cfg, resume=args.resume)
     except NotFiniteError as error:  # This error is raised in all processes.

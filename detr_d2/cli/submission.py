@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from copy import copy
 from typing import Any
 
+from detr_d2.cli.run_process import run
 from detr_d2.config import load_config
 from detr_d2.engine.launch import launch
-from detr_d2.engine.run_process import run
 from detr_d2.extras import require_extra
 
 
