@@ -31,7 +31,7 @@ class Checkpoint:
         origin: path or URL.
         named: its tensors.
         classes: all of its classes; None for files of other projects and of older versions, which
-            don't describe all of them.
+            don't describe all.
         class_names: one for each class of its head, None for a row without one; None if unknown.
         has_ids: whether the rows of its class head are category ids.
         settings: settings of the saved model.
@@ -84,7 +84,7 @@ def read_checkpoint(path: str) -> Checkpoint:
 
     Raises:
         CheckpointNotFoundError: there is nothing at the path.
-        CheckpointError: it can't be downloaded or read, or is of no known kind.
+        CheckpointError: the file can't be downloaded or read, or is of no known kind.
     """
     if path.endswith(".pkl"):
         raise CheckpointError(

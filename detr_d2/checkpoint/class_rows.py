@@ -23,7 +23,7 @@ COCO_NAMES: Mapping[int, str] = {c["id"]: c["name"] for c in COCO_CATEGORIES}
 
 @dataclass(frozen=True)
 class RowPlan:
-    """Where the K + 1 rows of the model's class head come from.
+    """The source of each of the K + 1 rows of the model's class head.
 
     Attributes:
         rows: for each row of the model, the file's row, or None to keep the initial values.
@@ -87,7 +87,7 @@ def plan_rows(
     Args:
         head: the class head of the file.
         num_classes: K.
-        classes: of the dataset; None if no dataset is known.
+        classes: classes of the dataset; None if no dataset is known.
         resize: ``MODEL.DETR.RESIZE_ON_LOAD``.
         frozen: whether the detector is frozen; then classes are never matched by name.
 

@@ -29,8 +29,8 @@ class LoadingRules:
     """What the model requires of a checkpoint.
 
     Attributes:
-        classes: of the dataset, if one is known.
-        settings: of the model.
+        classes: classes of the dataset; None if no dataset is known.
+        settings: settings of the model.
         resize: ``MODEL.DETR.RESIZE_ON_LOAD``: whether classes, queries and settings may differ
             if the model is trained after loading.
         frozen: whether the detector is frozen.
@@ -83,7 +83,7 @@ def fit(
     lack the class head. Missing parts keep their initial values.
 
     Args:
-        checkpoint: of any kind.
+        checkpoint: a checkpoint of any kind.
         model: the state dict of the model.
         rules: what the model requires.
         to_train: whether the model is trained after loading.

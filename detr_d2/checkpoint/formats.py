@@ -27,7 +27,7 @@ class Format:
     """A kind of state dict.
 
     Attributes:
-        title: its name in logs.
+        title: the name of the format in logs.
         marker: pattern of names that only this kind has.
         modules: names of its modules → our names, see ``names``.
         prefix: pattern of a prefix that all names may have.

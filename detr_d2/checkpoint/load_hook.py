@@ -38,7 +38,7 @@ def load_checkpoint(model: nn.Module, checkpoint: Checkpoint, *, to_train: bool)
 
     Args:
         model: a model that ``take_any_detr`` has prepared.
-        checkpoint: of any kind.
+        checkpoint: a checkpoint of any kind.
         to_train: see ``fit``.
 
     Raises:

@@ -162,8 +162,8 @@ def different_settings(
     """Returns the settings in which file and model differ, each with a phrase that says how.
 
     Args:
-        file: of the checkpoint.
-        model: of the config.
+        file: settings of the checkpoint.
+        model: settings of the config.
         has_mask_head: whether a mask head is loaded; without one, the softmax has no effect.
     """
     theirs, ours = file.to_dict(), model.to_dict()

@@ -1,4 +1,4 @@
-"""Where checkpoints come from: paths, URLs, and names of torchvision's ImageNet weights."""
+"""Sources of checkpoints: paths, URLs, and names of torchvision's ImageNet weights."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def _check_consistency(names: Iterable[str]) -> None:
     """Checks that all tensors of a part have the same wrappers.
 
     Raises:
-        CheckpointError: they have different ones.
+        CheckpointError: some tensors have other wrappers.
     """
     # For each part of the model: the wrappers directly below it → the first name that has them.
     found: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)

@@ -90,10 +90,11 @@ class StrictCheckpointer(DetectionCheckpointer):
         return rest
 
     def _check_backbone(self, path: str) -> None:
-        """Checks that a backbone is enough, and that its file is safe, since Detectron2 trusts it.
+        """Checks that a backbone is enough, and that its file, which Detectron2 trusts, is safe.
 
         Raises:
-            CheckpointNotFoundError, CheckpointError: one of these is not so.
+            CheckpointNotFoundError, CheckpointError: a backbone isn't enough, or the file isn't
+                safe or doesn't exist.
         """
         if not self.to_train or self.model.loading_rules.frozen:
             raise CheckpointError(

@@ -78,7 +78,7 @@ def check_starting_point(cfg: CfgNode) -> None:
         cfg: the config of the run.
 
     Raises:
-        FileNotFoundError: it has none; the message names the missing file.
+        FileNotFoundError: there is no detector; the message names the missing file.
     """
     if "masks" not in cfg.SOLVER.STAGES:
         return

@@ -41,7 +41,7 @@ class ExportOptions:
         """Checks that the options fit each other and a model of this config.
 
         Raises:
-            ValueError: they don't fit; the message names the option.
+            ValueError: an option doesn't fit; the message names it.
             ImportError: the packages that write ONNX are missing, or PyTorch is too old.
         """
         if self.format not in SUFFIXES:

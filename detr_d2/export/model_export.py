@@ -60,7 +60,7 @@ def export_model(
     program = trace(model, options)
     if options.format == "torch":
         with written_whole(output) as file, warnings.catch_warnings():
-            # It warns of weights whose axes have another order in memory, but saves them.
+            # torch warns of weights whose axes have another order in memory, but saves them.
             warnings.filterwarnings("ignore", message="No complete tensor found")
             extra = {f"{METADATA_KEY}.json": json.dumps(metadata)}
             torch.export.save(program, file, extra_files=extra)

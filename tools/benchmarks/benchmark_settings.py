@@ -27,7 +27,7 @@ class BenchmarkSettings:
         device: "cpu" or "cuda".
         threads: number of PyTorch's threads.
         repeats: rounds that are timed.
-        seed: of weights, images and scenes.
+        seed: seed of weights, images and scenes.
         size: (H, W) of the image.
         kept: queries that compete for pixels.
         num_targets: segments of the training image.

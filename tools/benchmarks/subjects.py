@@ -25,7 +25,7 @@ class Workload:
         size: (H, W) of the image, and of the output.
         score_thresh: queries with a higher score are kept.
         device: "cpu" or "cuda".
-        seed: of the image.
+        seed: seed of the image.
     """
 
     weights: str

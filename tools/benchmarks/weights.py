@@ -60,7 +60,7 @@ def save_random_weights(
         folder: the folder of the files.
         changes: to the default ``DetrConfig``.
         size: (H, W) of the model's images.
-        seed: of the weights.
+        seed: seed of the weights.
     """
     from transformers import DetrConfig, DetrForSegmentation
 
