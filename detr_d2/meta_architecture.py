@@ -1,4 +1,4 @@
-"""What Detectron2 builds by the name "DETR": a config's model, ready for weights of any kind."""
+"""Detectron2's meta-architecture "DETR": a config's model, which loads weights of any kind."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from detr_d2.config import set_key
 def DETR(cfg: CfgNode) -> modeling.DETR:
     """Builds ``MODEL.META_ARCHITECTURE: "DETR"``, as Detectron2's ``build_model`` does.
 
-    The config need not be resolved, and stays as it is. One key is the exception, where it cannot
-    be used: a ``MODEL.DEVICE`` that isn't there becomes the CPU. Detectron2 reads it from the same
-    config after this, in ``build_model`` and in each call of a ``DefaultPredictor``.
+    The config need not be resolved, and is not changed, with one exception: if there is no GPU,
+    ``MODEL.DEVICE`` becomes the CPU, since Detectron2 later reads this key from the same config, in
+    ``build_model`` and in each call of a ``DefaultPredictor``.
 
     Raises:
         ValueError: a key has a value that cannot work, datasets disagree, or nothing tells the

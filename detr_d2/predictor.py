@@ -81,14 +81,14 @@ class Predictor(DefaultPredictor):
         ``MODEL.DETR.BATCH_INVARIANT`` is set; frames of a video don't need padding.
 
         Raises:
-            ValueError: one of them is no image; see ``__call__``.
+            ValueError: one of them is not an image; see ``__call__``.
         """
         inputs = [self._input_of(to_uint8_colors(image, self.deep_range)) for image in images]
         with torch.no_grad():
             return self.model(inputs)
 
     def _input_of(self, image: np.ndarray) -> dict:
-        """Makes of an H×W×3 BGR image what ``DefaultPredictor`` gives to the model."""
+        """Converts an H×W×3 BGR image to the input that ``DefaultPredictor`` gives to the model."""
         if self.input_format == "RGB":
             image = image[:, :, ::-1]
         resized = self.aug.get_transform(image).apply_image(image)

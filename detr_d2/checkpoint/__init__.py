@@ -1,4 +1,4 @@
-"""Checkpoints of all kinds: read without trust, recognised by their names, fitted strictly."""
+"""Reads checkpoints of all kinds safely, recognises their names, and fits them to models."""
 
 from detr_d2.checkpoint.checkpoint import (
     DESCRIPTION,

@@ -1,4 +1,4 @@
-"""A checkpoint of any kind, under the names used here and with all that it says of itself."""
+"""A checkpoint of any kind: its tensors, under this project's names, and its description."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from detr_d2.checkpoint.weight_files import read_file
 from detr_d2.checkpoint.wrappers import plain_name
 from detr_d2.data.categories import PanopticClasses
 
-# Under this key the project's own checkpoints describe themselves.
+# The key under which this project's checkpoints hold their description.
 DESCRIPTION = "detr_d2"
 
 
@@ -30,12 +30,12 @@ class Checkpoint:
     Attributes:
         origin: path or URL.
         named: its tensors.
-        classes: all of its classes, where it says all of them; files of other projects and of
-            older versions don't.
-        class_names: one for each class of its head, None for rows without one; None: unknown.
-        has_ids: whether its head's rows are category ids.
-        settings: what it was made with.
-        content: all that the file holds, e.g. the state of the training.
+        classes: all of its classes; None for files of other projects and of older versions, which
+            don't describe all.
+        class_names: one for each class of its head, None for a row without one; None if unknown.
+        has_ids: whether the rows of its class head are category ids.
+        settings: settings of the saved model.
+        content: the whole content of the file, e.g. the state of the training.
     """
 
     origin: str
@@ -48,7 +48,7 @@ class Checkpoint:
 
     @property
     def class_head(self) -> ClassHead | None:
-        """What is known of the class head; None where there is none, or its parts don't match."""
+        """The class head; None if there is none, or its weight and bias don't match."""
         weight, bias = (self.named.weights.get(f"{CLASS_HEAD}{x}") for x in ("weight", "bias"))
         if weight is None or bias is None or weight.shape[:1] != bias.shape:
             return None
@@ -61,12 +61,12 @@ class Checkpoint:
 
     @property
     def is_backbone(self) -> bool:
-        """Whether it is nothing but a backbone."""
+        """Whether it holds only a backbone."""
         return all(name.startswith(BACKBONE) for name in self.named.weights)
 
     @property
     def title(self) -> str:
-        """What was recognised, in a few words."""
+        """A short description of the recognised format and parts."""
         if self.is_backbone:
             parts = "backbone"
         else:
@@ -84,7 +84,7 @@ def read_checkpoint(path: str) -> Checkpoint:
 
     Raises:
         CheckpointNotFoundError: there is nothing at the path.
-        CheckpointError: it can't be downloaded or read, or is of no known kind.
+        CheckpointError: the file can't be downloaded or read, or is of no known kind.
     """
     if path.endswith(".pkl"):
         raise CheckpointError(
@@ -100,7 +100,7 @@ def read_checkpoint(path: str) -> Checkpoint:
 
 
 def from_content(content: Mapping[str, Any], origin: str) -> Checkpoint:
-    """Takes what a file holds, at least ``model``, a state dict.
+    """Makes a checkpoint of a file's content, which has a state dict under ``model``.
 
     Raises:
         CheckpointError: the state dict is of no known kind.
@@ -121,7 +121,7 @@ def from_content(content: Mapping[str, Any], origin: str) -> Checkpoint:
             args if isinstance(args, argparse.Namespace) else None
         )
     elif weights.format is formats.HUGGING_FACE:
-        config = content.get("config")  # none where the file was taken out of its folder
+        config = content.get("config")  # None if the file was moved out of its folder
         settings = ModelSettings.from_hugging_face(config if isinstance(config, Mapping) else None)
         class_names = _hugging_face_names(config, weights.weights)
     elif weights.format is formats.TORCHVISION:
@@ -130,16 +130,16 @@ def from_content(content: Mapping[str, Any], origin: str) -> Checkpoint:
 
 
 def _own_names(names: object) -> tuple[str | None, ...] | None:
-    """The classes' names as ``describe`` wrote them: digits may be meant."""
+    """Reads the class names that ``describe`` wrote, of which digits may be real names."""
     if not isinstance(names, list) or not any(isinstance(name, str) for name in names):
         return None
     return tuple(name if isinstance(name, str) else None for name in names)
 
 
 def _own_classes(description: Mapping, weights: StateDict) -> PanopticClasses | None:
-    """The classes as ``describe`` wrote them; None where it didn't write all, or not of this head.
+    """Reads the classes that ``describe`` wrote; None if some are missing or don't fit the head.
 
-    Colours are decoration: where they make no sense, those that classes without any have.
+    ``PanopticClasses`` replaces invalid colours by default ones.
     """
     parts: list[Any] = [description.get(key) for key in ("class_names", "dataset_ids", "is_thing")]
     num_classes = len(weights.get(f"{CLASS_HEAD}bias", ())) - 1
@@ -158,19 +158,19 @@ def _own_classes(description: Mapping, weights: StateDict) -> PanopticClasses | 
 def _hugging_face_names(
     config: Mapping | None, weights: StateDict
 ) -> tuple[str | None, ...] | None:
-    """The classes' names from ``id2label``, whose keys are the rows of the class head."""
+    """Reads class names from ``id2label``, whose keys are the rows of the class head."""
     labels = _mapping(_mapping(config).get("id2label"))
     num_classes = len(weights.get(f"{CLASS_HEAD}bias", [0])) - 1
     return named([labels.get(str(row)) for row in range(num_classes)])
 
 
 def _mapping(value: object) -> Mapping:
-    """A value of a file, if it is what it should be."""
+    """Returns a value of a file if it is a mapping, else an empty mapping."""
     return value if isinstance(value, Mapping) else {}
 
 
 def describe(classes: PanopticClasses | None, settings: ModelSettings) -> dict[str, Any]:
-    """What a checkpoint of this project says of itself, in plain containers."""
+    """Returns the description that this project's checkpoints hold, in plain containers."""
     keys = {"class_names": "name", "dataset_ids": "id", "is_thing": "isthing", "colors": "color"}
     categories = [] if classes is None else classes.categories()
     of_classes = {key: [category[entry] for category in categories] for key, entry in keys.items()}

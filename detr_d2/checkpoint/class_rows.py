@@ -1,4 +1,4 @@
-"""Which row of a file's class head serves which class of the dataset.
+"""Chooses the row of a file's class head for each class of the dataset.
 
 Axes: K classes of the model, R rows of the file's head; the last row of both is "no object".
 """
@@ -15,20 +15,20 @@ from detr_d2.checkpoint.checkpoint_errors import CheckpointError
 from detr_d2.checkpoint.formats import shorten
 from detr_d2.data.categories import PanopticClasses
 
-# Rows of the released heads, one for each category id of COCO up to the largest, used or not:
-# 0 … 90 for detection, 0 … 249 for panoptic segmentation.
+# Rows of the released heads: one for each category id of COCO up to the largest, used or not
+# (0 … 90 for detection, 0 … 249 for panoptic segmentation), and one for "no object".
 COCO_HEADS = (92, 251)
 COCO_NAMES: Mapping[int, str] = {c["id"]: c["name"] for c in COCO_CATEGORIES}
 
 
 @dataclass(frozen=True)
 class RowPlan:
-    """Where the K + 1 rows of the model's class head come from.
+    """The source of each of the K + 1 rows of the model's class head.
 
     Attributes:
-        rows: for each row of the model that of the file, or None to keep the initial values.
-        reason: in a few words, for the log; empty where all rows are taken as they are.
-        warning: what the user should know, or empty.
+        rows: for each row of the model, the file's row, or None to keep the initial values.
+        reason: a short explanation for the log; empty if all rows are taken as they are.
+        warning: a message for the user, or empty.
     """
 
     rows: Sequence[int | None]
@@ -38,13 +38,12 @@ class RowPlan:
 
 @dataclass(frozen=True)
 class ClassHead:
-    """What is known of a file's class head.
+    """The class head of a file.
 
     Attributes:
         num_rows: R.
-        names: the R - 1 classes' names, None where a row has none; or None where none is known.
-        has_ids: whether rows are the category ids of the dataset it was trained on, as the
-            reference has it.
+        names: names of the R - 1 classes, None for a row without one; None if none is known.
+        has_ids: whether rows are the category ids of the training dataset, as in the reference.
     """
 
     num_rows: int
@@ -53,7 +52,7 @@ class ClassHead:
 
     @property
     def has_coco_ids(self) -> bool:
-        """Whether rows are COCO's category ids: by their number, unless most names deny it."""
+        """Whether rows are COCO's ids: their number fits, and most known names do."""
         if self.num_rows not in COCO_HEADS:
             return False
         agree = [
@@ -65,7 +64,7 @@ class ClassHead:
 
     @property
     def row_names(self) -> tuple[str | None, ...] | None:
-        """``names``, or those that COCO has for the ids."""
+        """``names``, or COCO's names if rows are COCO's ids."""
         if self.has_coco_ids:
             return tuple(COCO_NAMES.get(i) for i in range(self.num_rows - 1))
         return self.names
@@ -81,16 +80,16 @@ def plan_rows(
 ) -> RowPlan:
     """Finds the rows for the K classes of a model.
 
-    A head by ids, COCO's or up to the dataset's largest, gives the rows of the dataset's ids. A
-    head of K + 1 rows is taken as it is, in the order of the dataset's names where both sides have
-    the same names. Any other is refused, or with ``resize`` matched by name.
+    If rows are category ids (COCO's, or up to the dataset's largest), the rows of the dataset's ids
+    are taken. A head of K + 1 rows is taken whole, in the dataset's order if both have the same
+    names. Any other head is refused or, with ``resize``, matched by name.
 
     Args:
-        head: the file's.
+        head: the class head of the file.
         num_classes: K.
-        classes: of the dataset; None where no dataset is known.
+        classes: classes of the dataset; None if no dataset is known.
         resize: ``MODEL.DETR.RESIZE_ON_LOAD``.
-        frozen: whether the detector stays as it is loaded; then nothing is ever matched by name.
+        frozen: whether the detector is frozen; then classes are never matched by name.
 
     Raises:
         CheckpointError: the classes don't fit.
@@ -119,15 +118,15 @@ def plan_rows(
 
 
 def advice(frozen: bool) -> str:
-    """What to do where classes don't fit."""
+    """Tells the user what to do if classes don't fit."""
     if frozen:
         return (
             "The detector is frozen (MODEL.DETR.FREEZE_DETECTOR, stage 'masks') and could never "
-            "learn the dataset's: train the stage 'boxes' first."
+            "learn the dataset's classes: train the stage 'boxes' first."
         )
     return (
-        "To start training from it all the same, set MODEL.DETR.RESIZE_ON_LOAD True: classes of "
-        "the same name keep their rows, the others start fresh."
+        "To start training from it nevertheless, set MODEL.DETR.RESIZE_ON_LOAD True: classes of "
+        "the same name keep their rows, and the others start fresh."
     )
 
 
@@ -138,20 +137,20 @@ def _rows_of_ids(head: ClassHead, classes: PanopticClasses) -> RowPlan:
 
 
 def _in_order_of_dataset(head: ClassHead, classes: PanopticClasses | None) -> RowPlan:
-    """All rows, put in the dataset's order where both sides' names are known."""
+    """Takes all rows, in the dataset's order if the names of both are known."""
     in_order = list(range(head.num_rows))
     if head.names is None or classes is None:
         return RowPlan(in_order)
     rows = _by_name(head, head.num_rows - 1, classes).rows
-    if rows == in_order or len(set(rows)) < len(rows):  # names that differ by signs alone
+    if rows == in_order or len(set(rows)) < len(rows):  # some names differ only in signs
         return RowPlan(in_order)
     return RowPlan(rows, "put in the dataset's order")
 
 
 def _by_name(head: ClassHead, num_classes: int, classes: PanopticClasses | None) -> RowPlan:
-    """The rows of the dataset's names; the other classes start fresh."""
+    """Takes the rows of the dataset's names; the other classes keep their initial values."""
     in_file = {name: i for i, name in enumerate(head.row_names or ()) if name is not None}
-    # Names that are just the same come first: some differ by case or signs alone.
+    # Identical names take precedence, since others may differ only in case or signs.
     row_of = {**{_plain(name): i for name, i in in_file.items()}, **in_file}
     names = [None] * num_classes if classes is None else classes.names
     rows = [None if name is None else row_of.get(name, row_of.get(_plain(name))) for name in names]
@@ -164,7 +163,7 @@ def _by_name(head: ClassHead, num_classes: int, classes: PanopticClasses | None)
 
 
 def _different_names(head: ClassHead, classes: PanopticClasses | None) -> str:
-    """How the names of two lists of equal length differ; empty where they don't or are unknown."""
+    """Describes how the names of file and dataset differ; empty if they don't, or are unknown."""
     if head.names is None or classes is None:
         return ""
     in_file = {_plain(name): name for name in head.names if name is not None}
@@ -180,7 +179,7 @@ def _different_names(head: ClassHead, classes: PanopticClasses | None) -> str:
 
 
 def different_classes(in_file: PanopticClasses, in_dataset: PanopticClasses) -> list[str]:
-    """How the classes of a file and those of a dataset differ, a phrase each; colours aside."""
+    """Describes each difference, apart from colours, between the classes of file and dataset."""
     theirs, ours = set(in_file.names), set(in_dataset.names)
     if theirs != ours:
         only_file = [name for name in in_file.names if name not in ours]
@@ -211,10 +210,10 @@ def _kind(category: dict) -> str:
 
 
 def _not_coco(head: ClassHead, classes: PanopticClasses | None) -> str:
-    """Why a dataset can't take rows of a head by COCO's ids; empty where it can."""
+    """Tells why a dataset can't take rows by COCO's ids; empty if it can."""
     what = f"the file's {head.num_rows} rows are COCO's category ids"
     if classes is None:
-        return f"{what}, and no dataset in DATASETS says which of them are wanted"
+        return f"{what}, and no dataset in DATASETS says which of them to take"
     pairs = list(zip(classes.dataset_ids, classes.names, strict=True))
     foreign = [f"{i} ({name!r})" for i, name in pairs if i not in COCO_NAMES]
     if foreign:
@@ -241,7 +240,7 @@ def _same(name: str, other: str) -> bool:
 
 
 def named(names: Sequence[object]) -> tuple[str | None, ...] | None:
-    """Names as files have them, without placeholders such as "LABEL_3"; None where none is left."""
+    """Replaces placeholders such as "LABEL_3" by None; returns None if no name is left."""
     meant = tuple(
         name
         if isinstance(name, str) and not re.fullmatch(r"(LABEL_)?\d+|N/?A|", name, re.IGNORECASE)

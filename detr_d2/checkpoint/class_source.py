@@ -1,4 +1,4 @@
-"""Which classes a run has: those of its datasets, or else those that its checkpoint holds."""
+"""Finds the classes of a run: those of its datasets, or else those of its checkpoint."""
 
 from __future__ import annotations
 
@@ -20,23 +20,22 @@ from detr_d2.data.register import register_from_config
 
 
 def run_classes(cfg: CfgNode) -> PanopticClasses | None:
-    """The classes of a config's model, wherever its data is.
+    """Finds the classes of a config's model, even if its data is not available.
 
-    They are those of the datasets, see ``resolve_classes``. Where none of these can be had, they
-    are those that ``MODEL.WEIGHTS`` holds. A dataset that can't be had gets them in Detectron2's
-    catalog, on loan: names, colours, things and stuff are found there.
+    They are the classes of the datasets, see ``resolve_classes``. If no dataset is available, they
+    are those that ``MODEL.WEIGHTS`` holds. Datasets that are not available borrow the classes
+    (names, colours, things and stuff) in Detectron2's catalog.
 
     Returns:
-        None where neither tells them; always classes where ``MODEL.DETR.NUM_CLASSES`` is 0.
+        The classes; None if neither tells them, but never if ``MODEL.DETR.NUM_CLASSES`` is 0.
 
     Raises:
         ValueError: as ``resolve_classes``.
-        CheckpointError: the number of classes is to be found in ``MODEL.WEIGHTS``, which can't be
-            read.
+        CheckpointError: ``MODEL.WEIGHTS`` can't be read, and has to tell the number of classes.
     """
     names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     register_from_config(cfg)
-    # Datasets that are there tell their classes themselves, at the latest when they are read.
+    # Available datasets tell their classes themselves, at the latest when they are read.
     absent = [name for name in names if classes_of(name) is None and not _is_there(name)]
     if first_classes(names) is not None or len(absent) < len(names):
         classes = resolve_classes(cfg)
@@ -49,7 +48,7 @@ def run_classes(cfg: CfgNode) -> PanopticClasses | None:
 
 
 def _is_there(name: str) -> bool:
-    """Whether a dataset is registered, and all files are there that it is known to need."""
+    """Whether a dataset is registered, and all files that it is known to need exist."""
     if name not in DatasetCatalog.list():
         return False
     metadata = MetadataCatalog.get(name)
@@ -66,22 +65,22 @@ def _classes_of_weights(cfg: CfgNode, absent: Sequence[str]) -> PanopticClasses 
     except CheckpointError:
         if num_classes == 0:
             raise
-        return None  # loading it will tell
+        return None  # loading the weights will report the error
     if classes is None and num_classes == 0:
         try:
             return resolve_classes(cfg)
         except ValueError as error:
             raise ValueError(
-                f"{error} Nor does MODEL.WEIGHTS tell them: {path} doesn't hold its classes, as "
-                "checkpoints of other projects and of older versions don't."
+                f"{error} MODEL.WEIGHTS doesn't tell them either: {path} doesn't hold its classes, "
+                "like all checkpoints of other projects and of older versions."
             ) from None
     if classes is None or num_classes not in (0, len(classes.names)):
         return None
     named = ", ".join(dict.fromkeys(absent)) or "none is named"
-    # Once: a config is resolved by a command, and again by what builds the model.
+    # Logged once, although a config is resolved by a command, and again to build the model.
     log_first_n(
         logging.INFO,
-        f"No dataset of DATASETS can be had ({named}): the classes are those that {path} holds, "
+        f"No dataset of DATASETS is available ({named}): the classes are those that {path} holds, "
         f"{len(classes.names)}, of which {len(classes.things)} are things.",
         key="message",
     )

@@ -1,4 +1,4 @@
-"""A config in which nothing is left open: its device exists, and its number of classes is told."""
+"""Completes a config: an existing device, and the number of classes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ logger = logging.getLogger(__name__)
 
 
 def resolve_config(cfg: CfgNode) -> CfgNode:
-    """A checked copy of a config in which what depends on this machine and its files is filled in.
+    """Returns a checked copy of a config, with values that depend on this machine and its files.
 
-    ``MODEL.DEVICE`` is the CPU where it asks for a GPU that isn't there, and a
-    ``MODEL.DETR.NUM_CLASSES`` of 0 is the number that ``run_classes`` finds. A resolved config
-    resolves to itself; a frozen one stays frozen.
+    ``MODEL.DEVICE`` becomes the CPU if there is no GPU, and a ``MODEL.DETR.NUM_CLASSES`` of 0
+    becomes the number that ``run_classes`` finds. A resolved config resolves to itself. A frozen
+    config stays frozen.
 
     Raises:
         ValueError: a key has a value that cannot work, or nothing tells the number of classes.
@@ -31,7 +31,7 @@ def resolve_config(cfg: CfgNode) -> CfgNode:
         resolved.MODEL.DEVICE = "cpu"
     check_config(resolved)
     if resolved.MODEL.DETR.NUM_CLASSES == 0:
-        classes = run_classes(resolved)  # which raises where nothing tells them
+        classes = run_classes(resolved)  # raises an error if nothing tells them
         resolved.MODEL.DETR.NUM_CLASSES = len(classes.names) if classes else 0
     if cfg.is_frozen():
         resolved.freeze()

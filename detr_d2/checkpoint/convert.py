@@ -1,4 +1,4 @@
-"""Writes a checkpoint of any kind as one of this project's."""
+"""Converts a checkpoint of any kind to this project's format."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from detr_d2.data.categories import PanopticClasses, classes_of
 def convert_file(
     source: str, output: str | Path, dataset_name: str | None = None, every_tensor: bool = False
 ) -> str:
-    """Reads a checkpoint and writes its model under the names used here.
+    """Reads a checkpoint and writes its model under this project's names.
 
     Args:
         source: path or URL, see ``read_checkpoint``.
-        output: a ``.pth`` file; written whole or not at all.
-        dataset_name: a dataset to whose classes a head by COCO's ids is cut; None: all rows stay.
+        output: a ``.pth`` file; written completely or not at all.
+        dataset_name: a dataset, whose classes a head by COCO's ids is reduced to; None: all stay.
         every_tensor: whether the table has a line for each tensor, and not for each module.
 
     Returns:
-        What was recognised, and what became of the tensors, as a table.
+        The recognised format, and a table of what was done with the tensors.
 
     Raises:
-        FileExistsError: output is there already.
+        FileExistsError: output already exists.
         CheckpointError: source can't be read, or its classes aren't the dataset's.
-        ValueError: output has another suffix, or the dataset no classes.
+        ValueError: output has another suffix, or the dataset has no classes.
     """
     output = Path(output)
     if output.suffix != ".pth":
@@ -42,7 +42,7 @@ def convert_file(
         raise FileExistsError(f"{output} is there already; it is left as it is.")
     classes = None if dataset_name is None else classes_of(dataset_name)
     if dataset_name is not None and classes is None:
-        raise ValueError(f"No classes are known of a dataset {dataset_name!r}.")
+        raise ValueError(f"No classes are known for a dataset {dataset_name!r}.")
     checkpoint = read_checkpoint(source)
     fitted = Fitted.unchanged(checkpoint)
     description = describe(classes or checkpoint.classes, checkpoint.settings)
@@ -75,15 +75,15 @@ def _cut_to(fitted: Fitted, classes: PanopticClasses) -> None:
 
 
 def _write(path: Path, content: dict) -> None:
-    """Saves a file under another name first, so that none is ever half written."""
+    """Saves under another name first, so that the file is never half written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Views of larger tensors would be saved whole.
+    # torch would save the whole tensor behind a view.
     content["model"] = {name: tensor.clone() for name, tensor in content["model"].items()}
     unfinished = path.with_name(f"{path.name}.unfinished")
     try:
         torch.save(content, unfinished)
         os.replace(unfinished, path)
-    except RuntimeError as error:  # torch's, where the disk is full
+    except RuntimeError as error:  # torch raises it if the disk is full
         raise OSError(f"{path} can't be written: {brief(error)}") from error
     finally:
         unfinished.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Fits the tensors of a checkpoint to a model: all of them, or an error that says why not.
+"""Fits all tensors of a checkpoint to a model, or raises an error that says why not.
 
 Axes: K classes of the model, Q queries of the model, D its width.
 """
@@ -26,14 +26,14 @@ WITHOUT_CLASS_HEAD = (
 
 @dataclass(frozen=True)
 class LoadingRules:
-    """What a model wants of checkpoints.
+    """What the model requires of a checkpoint.
 
     Attributes:
-        classes: of the dataset, if one is known.
-        settings: of the model.
+        classes: classes of the dataset; None if no dataset is known.
+        settings: settings of the model.
         resize: ``MODEL.DETR.RESIZE_ON_LOAD``: whether classes, queries and settings may differ
-            where the model is trained from there on.
-        frozen: whether the detector stays as it is loaded.
+            if the model is trained after loading.
+        frozen: whether the detector is frozen.
     """
 
     classes: PanopticClasses | None
@@ -44,15 +44,15 @@ class LoadingRules:
 
 @dataclass
 class Fitted:
-    """What to load.
+    """The tensors to load, and how they were fitted.
 
     Attributes:
-        checkpoint: where it is from.
+        checkpoint: the source of the tensors.
         weights: own name → tensor of the model's shape.
-        resized: own name → what was done to it.
+        resized: own name → how its rows were chosen.
         initial: names that keep the model's initial values.
-        ignored: names, in the file, of tensors that the model has no use for.
-        warnings: what the user should know.
+        ignored: names, in the file, of tensors that the model doesn't use.
+        warnings: messages for the user.
     """
 
     checkpoint: Checkpoint
@@ -64,7 +64,7 @@ class Fitted:
 
     @classmethod
     def unchanged(cls, checkpoint: Checkpoint) -> Fitted:
-        """All of a checkpoint as it is."""
+        """Takes all tensors of a checkpoint without changes."""
         named = checkpoint.named
         return cls(checkpoint, dict(named.weights), ignored=list(named.ignored))
 
@@ -78,18 +78,18 @@ def fit(
 ) -> Fitted:
     """Fits a checkpoint to a model.
 
-    A model without masks ignores a mask head. To train, the file may be a detector without a mask
-    head or, where nothing is frozen, a backbone alone or with ``resize`` a detector without a class
-    head; the rest keeps its initial values.
+    A model without masks ignores a mask head. If the model is trained after loading, the file may
+    lack the mask head. If nothing is frozen, it may also hold only a backbone or, with ``resize``,
+    lack the class head. Missing parts keep their initial values.
 
     Args:
-        checkpoint: of any kind.
+        checkpoint: a checkpoint of any kind.
         model: the state dict of the model.
-        rules: what the model wants.
-        to_train: whether the model is trained from here on.
+        rules: what the model requires.
+        to_train: whether the model is trained after loading.
 
     Raises:
-        CheckpointError: the file doesn't fit; all that is wrong is said at once.
+        CheckpointError: the file doesn't fit; the message lists all problems.
     """
     fitted = Fitted.unchanged(checkpoint)
     _leave_out_unused(fitted, model)
@@ -114,7 +114,7 @@ def fit(
 
 
 def _leave_out_unused(fitted: Fitted, model: Mapping[str, torch.Tensor]) -> None:
-    """Leaves out what some models have and others do without."""
+    """Leaves out mask heads and batch counters that the model doesn't have."""
     model_has_masks = any(name.startswith(MASK_HEAD) for name in model)
     for name in list(fitted.weights):
         unused_mask = name.startswith(MASK_HEAD) and not model_has_masks
@@ -130,7 +130,7 @@ def _check_settings(fitted: Fitted, rules: LoadingRules) -> list[str]:
     if differences and (are_fixed or not rules.resize):
         advice = "Set the keys accordingly"
         if not are_fixed:
-            advice += ", or MODEL.DETR.RESIZE_ON_LOAD True to train on from it all the same"
+            advice += ", or MODEL.DETR.RESIZE_ON_LOAD True to train from it nevertheless"
         told = "; ".join(differences.values())
         return [f"it was made with other settings: {told}. {advice}."]
     fitted.warnings += [f"Other settings: {phrase}." for phrase in differences.values()]
@@ -143,7 +143,7 @@ def _choose_class_rows(
     num_classes = len(model[f"{CLASS_HEAD}bias"]) - 1
     head, classes = fitted.checkpoint.class_head, fitted.checkpoint.classes
     if head is None:
-        return []  # told by the checks that follow, unless it may be missing
+        return []  # the checks that follow report this, unless it may be missing
     starts_anew = rules.resize and not rules.frozen
     if classes and rules.classes and len(classes.names) == num_classes and not starts_anew:
         differences = different_classes(classes, rules.classes)
@@ -192,7 +192,7 @@ def _take_rows(
     """Takes rows of a tensor; None is a row that keeps the model's initial values."""
     in_file, result = fitted.weights[name], model[name].clone()
     if in_file.shape[1:] != result.shape[1:]:
-        return  # told by the checks that follow
+        return  # the checks that follow report this
     kept = [i for i, row in enumerate(rows) if row is not None]
     result[kept] = in_file[[rows[i] for i in kept]].to(result)
     fitted.weights[name] = result
@@ -205,7 +205,7 @@ def _check_names(
     checkpoint = fitted.checkpoint
     has_class_head = any(name.startswith(CLASS_HEAD) for name in fitted.weights)
     if checkpoint.is_backbone and (rules.frozen or not to_train):
-        return ["it is a backbone to train from, and no trained detector"]
+        return ["it is a backbone to train from, and not a trained detector"]
 
     def may_be_missing(name: str) -> bool:
         if is_counter(name):
@@ -238,7 +238,7 @@ def _check_names(
 def _check_tensors(
     fitted: Fitted, model: Mapping[str, torch.Tensor], rows_are_told: tuple[str, ...]
 ) -> list[str]:
-    """Shapes and values; not the numbers of rows, of classes or queries, that are told already."""
+    """Checks shapes and values, apart from numbers of rows that are already reported."""
     problems = []
     for name, tensor in fitted.weights.items():
         if name not in model:
@@ -247,6 +247,6 @@ def _check_tensors(
         in_file, in_model = tuple(tensor.shape), tuple(model[name].shape)
         if in_file[first:] != in_model[first:]:
             problems.append(f"{name}: {in_file} in the file, {in_model} in the model")
-        if not tensor.to(model[name].dtype).isfinite().all():  # of a wider type, it may overflow
+        if not tensor.to(model[name].dtype).isfinite().all():  # a wider type may overflow
             problems.append(f"{name}: NaN or infinite in the file")
     return problems

@@ -1,4 +1,4 @@
-"""Recognises whose state dict it is by its names, and gives its tensors the names used here.
+"""Recognises the format of a state dict by its names, and renames its tensors to ours.
 
 Axes: D the transformer's width.
 """
@@ -18,7 +18,7 @@ from detr_d2.checkpoint.wrappers import unwrap
 
 StateDict = Mapping[str, torch.Tensor]
 
-# What the tensors of a module are called.
+# Names of the tensors of a module.
 LEAVES = {"weight", "bias", "running_mean", "running_var", "in_proj_weight", "in_proj_bias"}
 
 
@@ -27,11 +27,11 @@ class Format:
     """A kind of state dict.
 
     Attributes:
-        title: what logs call it.
+        title: the name of the format in logs.
         marker: pattern of names that only this kind has.
-        modules: its modules' names → ours, see ``names``.
-        prefix: pattern of what may come before all names.
-        ignored: pattern of names without meaning here, beside those of batch norm's counters.
+        modules: names of its modules → our names, see ``names``.
+        prefix: pattern of a prefix that all names may have.
+        ignored: pattern of names that are not used here, besides those of batch norm's counters.
     """
 
     title: str
@@ -48,7 +48,7 @@ class Format:
         ]
 
     def own_module(self, module: str) -> str | None:
-        """The name here of a module; None where it has none."""
+        """Returns our name of a module; None if there is none."""
         for pattern, own in self.patterns:
             match = pattern.fullmatch(module)
             if match:
@@ -62,7 +62,7 @@ REFERENCE = Format(
     r"(detr\.)*transformer\.(encoder|decoder)\.layers\.\d+\.linear1\.weight",
     names.REFERENCE,
     prefix=r"(detr\.)*",
-    # The loss's class weights, which the reference's Detectron2 wrapper saves with the model.
+    # The class weights of the loss, which the reference's Detectron2 wrapper saves as well.
     ignored=r"criterion\.empty_weight",
 )
 HUGGING_FACE = Format(
@@ -82,14 +82,14 @@ FORMATS = (OWN, REFERENCE, HUGGING_FACE, TORCHVISION)
 
 @dataclass
 class NamedWeights:
-    """Tensors under the names used here.
+    """Tensors under this project's names.
 
     Attributes:
-        format: whose they were.
+        format: the format of the file.
         weights: own name → tensor.
         source: own name → name in the file.
-        ignored: names in the file that have no meaning here.
-        taken_off: prefixes of wrappers that the names in the file have as well.
+        ignored: names in the file that are not used here.
+        taken_off: prefixes of wrappers that were removed from the names.
     """
 
     format: Format
@@ -105,12 +105,12 @@ class NamedWeights:
 
 
 def is_counter(name: str) -> bool:
-    """Whether a tensor counts batches: a batch norm that is trained has one, a frozen one not."""
+    """Whether a tensor counts batches. Batch norms that are trained have one, frozen ones don't."""
     return name.endswith(".num_batches_tracked")
 
 
 def recognise(keys: Iterable[str]) -> Format | None:
-    """The first format that one of the names is typical of; None where there is none."""
+    """Returns the first format whose marker matches one of the names; None if none does."""
     keys = list(keys)
     for candidate in FORMATS:
         marker = re.compile(candidate.marker)
@@ -122,12 +122,12 @@ def recognise(keys: Iterable[str]) -> Format | None:
 def to_own_names(state_dict: StateDict) -> NamedWeights:
     """Renames the tensors of a state dict of any known format.
 
-    Attention's joint matrices are split. The tensors are views of those given. Prefixes of wrappers
-    are taken off, see ``unwrap``.
+    Joint matrices of attention are split. The tensors are views of the given ones. Prefixes of
+    wrappers are removed, see ``unwrap``.
 
     Raises:
-        CheckpointError: the format is unknown, names are left over or have a wrapper's prefix in
-            part, or a shape makes no sense.
+        CheckpointError: the format or a name is unknown, only some names have the prefix of a
+            wrapper, or a shape is invalid.
     """
     unwrapped = unwrap(state_dict, lambda names: recognise(names) is not None)
     state_dict = unwrapped.tensors
@@ -137,8 +137,8 @@ def to_own_names(state_dict: StateDict) -> NamedWeights:
     if recognised is None:
         known = "; ".join(candidate.title for candidate in FORMATS)
         raise CheckpointError(
-            f"no known kind of checkpoint. Its first tensors are {shorten(state_dict)}. Known are "
-            f"the names of: {known}."
+            f"it is no known kind of checkpoint. Its first tensors are {shorten(state_dict)}. "
+            f"These kinds are known: {known}."
         )
     odd = [name for name, tensor in state_dict.items() if not _is_plain(tensor)]
     if odd:
@@ -157,8 +157,8 @@ def to_own_names(state_dict: StateDict) -> NamedWeights:
             left_over.append(key)
     if left_over:
         raise CheckpointError(
-            f"it was recognised as {recognised.title}, but has tensors that such a model has not: "
-            f"{shorten(left_over)}."
+            f"it was recognised as {recognised.title}, but has tensors that such a model doesn't "
+            f"have: {shorten(left_over)}."
         )
     _check_rows(named)
     if unwrapped.taken_off:
@@ -168,7 +168,7 @@ def to_own_names(state_dict: StateDict) -> NamedWeights:
 
 
 def _is_plain(tensor: object) -> bool:
-    """Whether something is a tensor like those of a model: all its numbers are there, and real."""
+    """Whether something is a dense tensor of real numbers, and has values."""
     return (
         isinstance(tensor, torch.Tensor)
         and tensor.layout is torch.strided
@@ -177,10 +177,10 @@ def _is_plain(tensor: object) -> bool:
 
 
 def _check_rows(named: NamedWeights) -> None:
-    """Makes sure that the rows of classes and queries can be counted.
+    """Checks that the tensors of classes and queries have rows.
 
     Raises:
-        CheckpointError: they can't.
+        CheckpointError: one of them has none.
     """
     for name in (f"{names.CLASS_HEAD}weight", f"{names.CLASS_HEAD}bias", names.QUERIES):
         tensor = named.weights.get(name)
@@ -197,7 +197,7 @@ def _check_rows(named: NamedWeights) -> None:
 
 
 def _add_renamed(named: NamedWeights, key: str, tensor: torch.Tensor) -> bool:
-    """Adds a tensor under its own name or names; whether it has any."""
+    """Adds a tensor under our name or names; returns False if it has none."""
     module, _, leaf = re.sub(f"^{named.format.prefix}", "", key).rpartition(".")
     own = named.format.own_module(module)
     if own is None or leaf not in LEAVES:
@@ -217,7 +217,7 @@ def _add_renamed(named: NamedWeights, key: str, tensor: torch.Tensor) -> bool:
 
 
 def shorten(keys: Iterable[str], most: int = 6) -> str:
-    """The first few of many names, for messages."""
+    """Lists the first few of many names, for messages."""
     keys = list(keys)
     more = f" and {len(keys) - most} more" if len(keys) > most else ""
     return ", ".join(map(brief, keys[:most])) + more

@@ -1,4 +1,4 @@
-"""Makes a model take state dicts of any DETR, also from loaders that know nothing of them."""
+"""Makes a model accept state dicts of any DETR, from any loader."""
 
 from __future__ import annotations
 
@@ -19,53 +19,53 @@ logger = logging.getLogger(__name__)
 
 
 def take_any_detr(model: nn.Module, rules: LoadingRules) -> None:
-    """Makes ``load_state_dict`` of a model take the reference's and Hugging Face's names as well.
+    """Makes ``load_state_dict`` of a model accept the reference's and Hugging Face's names, too.
 
-    So Detectron2's ``DefaultPredictor`` and ``DetectionCheckpointer`` load released weights. Names
-    of this project load as those of every module. Others are converted, and have to fit completely;
-    others are also those that a wrapper put prefixes before.
+    Thereby Detectron2's ``DefaultPredictor`` and ``DetectionCheckpointer`` load released weights.
+    Names of this project load as in every module. Other names, and names with the prefix of a
+    wrapper, are converted, and have to fit completely.
 
     Args:
-        model: a DETR under the names used here; gets the attribute ``loading_rules``.
-        rules: what the model wants of checkpoints.
+        model: a DETR; gets the attribute ``loading_rules``.
+        rules: what the model requires of a checkpoint.
     """
-    model.loading_rules = rules  # type: ignore[assignment]  # PyTorch's types know tensors alone
+    model.loading_rules = rules  # type: ignore[assignment]  # PyTorch's types allow tensors only
     model.register_load_state_dict_pre_hook(_convert)
 
 
 def load_checkpoint(model: nn.Module, checkpoint: Checkpoint, *, to_train: bool) -> None:
-    """Loads a checkpoint of any kind by a model's ``loading_rules``, and logs what became of it.
+    """Loads a checkpoint of any kind by a model's ``loading_rules``, and logs the result.
 
     Args:
-        model: that ``take_any_detr`` was called with.
-        checkpoint: of any kind.
+        model: a model that ``take_any_detr`` has prepared.
+        checkpoint: a checkpoint of any kind.
         to_train: see ``fit``.
 
     Raises:
-        CheckpointError: it doesn't fit.
+        CheckpointError: the checkpoint doesn't fit.
     """
     model.load_state_dict(_fitted(model, checkpoint, to_train=to_train))
 
 
 def _fitted(model: nn.Module, checkpoint: Checkpoint, *, to_train: bool) -> dict[str, torch.Tensor]:
-    """What a checkpoint makes of the model's state dict; logs it."""
+    """Fits a checkpoint to the model's state dict, and logs the result."""
     state = model.state_dict(keep_vars=True)
-    own = {plain_name(name): name for name in state}  # compiled parts have wrappers
+    own = {plain_name(name): name for name in state}  # names of compiled parts have wrappers
     plain = {short: state[name].detach() for short, name in own.items()}
     fitted = fit(checkpoint, plain, cast(LoadingRules, model.loading_rules), to_train=to_train)
     log_loaded(logger, fitted)
-    # What keeps its initial value is loaded into itself, so that nothing is missing.
+    # Tensors that keep their initial values are loaded into themselves, so that none is missing.
     return state | {own[short]: tensor for short, tensor in fitted.weights.items()}
 
 
 def _convert(model: nn.Module, state_dict: dict[str, Any], prefix: str, *_others: object) -> None:
-    """PyTorch's hook: before a state dict is loaded, puts what it makes of the model in its place.
+    """PyTorch's hook: converts a state dict in place before it is loaded.
 
     Raises:
-        CheckpointError: the tensors of another kind don't fit, or none at all is of this model.
+        CheckpointError: converted tensors don't fit, or no tensor belongs to the model.
     """
     own = model.state_dict().keys()
-    if prefix or state_dict.keys() <= own:  # compiled parts have wrappers in names of their own
+    if prefix or state_dict.keys() <= own:  # names of compiled parts have wrappers, too
         return
     unwrapped = unwrap(state_dict, lambda names: recognise(names) is not None)
     if unwrapped.taken_off or recognise(state_dict) not in (None, OWN):
@@ -74,8 +74,8 @@ def _convert(model: nn.Module, state_dict: dict[str, Any], prefix: str, *_others
         state_dict.clear()
         state_dict.update(converted)
     elif own.isdisjoint(state_dict):
-        # Loaders that aren't strict would go on with nothing but initial values.
+        # Loaders that aren't strict would continue with initial values alone.
         raise CheckpointError(
-            f"No tensor is one of a DETR's: {shorten(state_dict)}. See the README for the "
-            "kinds of checkpoints that can be loaded."
+            f"No tensor belongs to a DETR: {shorten(state_dict)}. See the README for the kinds "
+            "of checkpoints that can be loaded."
         )

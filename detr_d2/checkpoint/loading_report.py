@@ -1,4 +1,4 @@
-"""What was loaded, in a line and a table."""
+"""Reports what was loaded, in a line and a table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLUMNS = ("what", "tensors", "in the file", "in the model")
 
 
 def log_loaded(logger: logging.Logger, fitted: Fitted) -> None:
-    """Logs one line that says what was recognised, the table, and warnings."""
+    """Logs the recognised format, the table, and warnings."""
     logger.info(
         "Loaded %s, recognised as %s\n%s",
         fitted.checkpoint.origin,
@@ -29,7 +29,7 @@ def log_loaded(logger: logging.Logger, fitted: Fitted) -> None:
 
 
 def loading_table(fitted: Fitted) -> str:
-    """What was renamed, split, resized, left at its initial value or ignored, by module."""
+    """Lists, by module, which tensors were renamed, split, resized, not loaded or ignored."""
     source = fitted.checkpoint.named.source
     rows = []
     for names in _grouped(fitted.weights, lambda name: (_action(fitted, name), _module(name))):
@@ -43,7 +43,7 @@ def loading_table(fitted: Fitted) -> str:
 
 
 def tensor_table(fitted: Fitted) -> str:
-    """The same, tensor by tensor, with shapes."""
+    """Lists the same for each tensor, with shapes."""
     source, in_file = fitted.checkpoint.named.source, fitted.checkpoint.named.weights
     rows = [
         (_action(fitted, name), source[name], f"{name} {_shapes(in_file[name], tensor)}")
@@ -55,7 +55,7 @@ def tensor_table(fitted: Fitted) -> str:
 
 
 def _grouped(names: Iterable[str], key: Callable[[str], object]) -> list[list[str]]:
-    """The names that have a key in common, for each key, in the order of first names."""
+    """Groups names by a key, in the order of the first name of each group."""
     groups: dict[object, list[str]] = defaultdict(list)
     for name in names:
         groups[key(name)].append(name)
@@ -79,7 +79,7 @@ def _module(name: str) -> str:
 
 
 def _common(names: Iterable[str]) -> str:
-    """What several names have in common at their beginning, e.g. detector.backbone.*"""
+    """Returns the common beginning of several names, e.g. detector.backbone.*"""
     names = list(names)
     if len(names) == 1:
         return names[0]

@@ -12,14 +12,14 @@ from detectron2.config import CfgNode
 
 from detr_d2.checkpoint.checkpoint_errors import CheckpointError, brief
 
-# What all of torchvision's ResNets were made with, and all DETRs of others.
+# Settings of all of torchvision's ResNets, and of all DETRs of other projects.
 OF_TORCHVISION: dict[str, Any] = {"stride_in_1x1": False, "input_format": "RGB"}
 OF_DETR: dict[str, Any] = {"position_temperature": 10000.0, "attention_softmax": "joint"}
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """What a checkpoint was made with; None where it doesn't say, or has no such part.
+    """Settings of a model; None if a checkpoint doesn't tell, or has no such part.
 
     Each attribute has the meaning and the values of the key in ``KEYS``.
     """
@@ -38,7 +38,7 @@ class ModelSettings:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, *, has_resnet: bool) -> ModelSettings:
-        """The settings of a model: those of ``MODEL.RESNETS`` only where it has a ResNet."""
+        """Reads a config; ``MODEL.RESNETS`` is read only if the model has a ResNet."""
         resnet = cfg.MODEL.RESNETS
         return cls(
             num_heads=cfg.MODEL.DETR.NUM_HEADS,
@@ -53,13 +53,13 @@ class ModelSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> ModelSettings:
-        """Takes what ``to_dict`` gave, perhaps in another version: unknown names are left out."""
+        """Reads the result of ``to_dict``, also of another version: unknown names are ignored."""
         known = {field.name for field in fields(cls)}
         return cls(**{name: _plain(value) for name, value in values.items() if name in known})
 
     @classmethod
     def from_reference(cls, args: argparse.Namespace | None) -> ModelSettings:
-        """From the arguments that the reference's training saves; its softmax is always joint."""
+        """Reads the arguments that the reference saves; its softmax is always joint."""
         said = {} if args is None else {name: _plain(x) for name, x in vars(args).items()}
         dilation, position_embedding = said.get("dilation"), said.get("position_embedding")
         positions: dict[str | None, str] = {"v2": "sine", "v3": "learned"}
@@ -74,10 +74,10 @@ class ModelSettings:
 
     @classmethod
     def from_hugging_face(cls, config: Mapping | None) -> ModelSettings:
-        """From a ``config.json``; None: only what is the same for all.
+        """Reads a ``config.json``; None gives only the settings that are the same for all.
 
         Raises:
-            CheckpointError: it describes a model that this project has no settings for.
+            CheckpointError: this project has no settings for the described model.
         """
         always = {"pre_norm": False, **OF_TORCHVISION, **OF_DETR}
         if config is None:
@@ -88,7 +88,7 @@ class ModelSettings:
         if len(heads) > 1:
             raise CheckpointError(
                 f"its config.json has {' and '.join(map(brief, heads))} attention heads in encoder "
-                "and decoder; here both have as many."
+                "and decoder; this project needs the same number in both."
             )
         activation = config.get("activation_function", "relu")
         if activation != "relu":
@@ -104,7 +104,7 @@ class ModelSettings:
 
 
 def _plain(value: object) -> Any:
-    """A value that a file gives, if it is one that a setting may have; None: it doesn't say."""
+    """Returns a value of a file if it has a type of settings, else None."""
     return value if isinstance(value, bool | int | float | str) else None
 
 
@@ -112,7 +112,7 @@ def _is_dilated(config: Mapping) -> bool:
     """Whether the backbone of a ``config.json`` keeps stride 16 in its last stage.
 
     Raises:
-        CheckpointError: it is another network than torchvision's ResNet, under the same names.
+        CheckpointError: the backbone isn't torchvision's ResNet, although names are the same.
     """
     given = (config.get(f"backbone_{key}") for key in ("config", "kwargs"))
     backbone = next((x for x in given if x and isinstance(x, Mapping)), {})
@@ -138,8 +138,8 @@ def _is_dilated(config: Mapping) -> bool:
     ]
     if others:
         raise CheckpointError(
-            f"its config.json has a backbone with {', '.join(others)}: not the ResNet that this "
-            "project has."
+            f"its config.json has a backbone with {', '.join(others)}: it is not the ResNet of "
+            "this project."
         )
     return bool(config.get("dilation")) or stride == 16
 
@@ -159,12 +159,12 @@ KEYS = {
 def different_settings(
     file: ModelSettings, model: ModelSettings, has_mask_head: bool
 ) -> dict[str, str]:
-    """The settings in which a file and a model differ, each with a phrase that says how.
+    """Returns the settings in which file and model differ, each with a phrase that says how.
 
     Args:
-        file: of the checkpoint.
-        model: of the config.
-        has_mask_head: whether a mask head is loaded, the only part that the softmax matters to.
+        file: settings of the checkpoint.
+        model: settings of the config.
+        has_mask_head: whether a mask head is loaded; without one, the softmax has no effect.
     """
     theirs, ours = file.to_dict(), model.to_dict()
     if model.position_embedding != "sine":

@@ -9,29 +9,29 @@ from detr_d2.checkpoint.formats import TORCHVISION, recognise, shorten
 from detr_d2.checkpoint.sources import fetch
 from detr_d2.checkpoint.weight_files import check_pickle
 
-# Addresses in the zoo of all but its backbones.
+# Addresses of all models in the zoo that are not just backbones.
 WHOLE_MODELS = re.compile(r"(detectron2://|/detectron2/)(?!ImageNetPretrained/).+\.pkl")
 WANTED = (
-    "Wanted is a trained DETR: the model_final.pth that a training left, or a released model of "
-    "one of the kinds in the README."
+    "Name a trained DETR: the model_final.pth of a training, or a released model of one of the "
+    "kinds in the README."
 )
 
 
 def whole_model_in(path: str) -> str:
-    """What a ``.pkl`` holds, in a sentence, where that is more than a backbone; empty for others.
+    """Says in a sentence what a ``.pkl`` holds if it is more than a backbone; else empty.
 
-    Files of an address aren't downloaded for this.
+    URLs are judged by their address, without a download.
     """
     if not path.endswith(".pkl"):
         return ""
     if "://" in path:
         if WHOLE_MODELS.search(path):
-            return f"{path} is a whole model of Detectron2's model zoo, and no DETR. {WANTED}"
+            return f"{path} is a whole model of Detectron2's model zoo, but not a DETR. {WANTED}"
         return ""
     try:
         names = check_pickle(fetch(path))
     except CheckpointError:
-        return ""  # it isn't there, or damaged: told where it is used
+        return ""  # a missing or damaged file is reported when it is used
     kind = recognise(names)
     if kind not in (None, TORCHVISION):
         return (
@@ -42,6 +42,6 @@ def whole_model_in(path: str) -> str:
     if "backbone" not in parts or len(parts) == 1:
         return ""
     return (
-        f"{path} is a whole model of Detectron2 with {shorten(map(brief, parts))}, and no DETR. "
+        f"{path} is a whole model of Detectron2 with {shorten(map(brief, parts))}, but not a DETR. "
         f"{WANTED}"
     )

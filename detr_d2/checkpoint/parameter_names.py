@@ -1,4 +1,4 @@
-"""What the modules of a DETR are called in the files that people have, and what here.
+"""Names of a DETR's modules in files of other projects, and in this project.
 
 In the tables ``#`` stands for a number, which both sides have in the same order.
 """
@@ -14,7 +14,7 @@ Names = dict[str, str]
 
 
 def _below(prefix: str, own_prefix: str, names: Names) -> Names:
-    """The names of modules that are under a prefix there and under another here."""
+    """Puts prefixes before the names of both sides."""
     return {prefix + theirs: own_prefix + own for theirs, own in names.items()}
 
 
@@ -33,7 +33,7 @@ DETECTRON2_RESNET: Names = {
     for norm in ("", ".norm")
 }
 
-# timm has the same.
+# timm uses the same names.
 TORCHVISION_RESNET: Names = {"conv1": "stem.conv1", "bn1": "stem.conv1.norm"}
 for _n in range(1, 5):
     for _i in range(1, 4):
@@ -42,7 +42,7 @@ for _n in range(1, 5):
     TORCHVISION_RESNET[f"layer{_n}.#.downsample.0"] = f"res{_n + 1}.#.shortcut"
     TORCHVISION_RESNET[f"layer{_n}.#.downsample.1"] = f"res{_n + 1}.#.shortcut.norm"
 
-# transformers' own ResNet, in DETRs that do without timm.
+# transformers' own ResNet, in DETRs without timm.
 HUGGING_FACE_RESNET: Names = {
     "embedder.embedder.convolution": "stem.conv1",
     "embedder.embedder.normalization": "stem.conv1.norm",

@@ -1,4 +1,4 @@
-"""What pickles name, and whether those of arrays may be unpickled. Nothing they name is called."""
+"""Lists what pickles name, and reads pickles of arrays. Nothing that they name is called."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from typing import IO, Any, BinaryIO
 
 from detr_d2.checkpoint.checkpoint_errors import CheckpointError, brief
 
-# What torch permits without being told, and argparse.Namespace.
+# Names that torch permits by default, and argparse.Namespace.
 PERMITTED_GLOBALS = re.compile(
     r"torch\.\w+|torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_\w+"
     r"|torch\.storage\.\w+Storage|torch\.nn\.parameter\.Parameter"
     r"|torch\.serialization\._get_layout|collections\.(OrderedDict|Counter)|_codecs\.encode"
     r"|(builtins|__builtin__)\.(set|bytearray|complex)|argparse\.Namespace"
 )
-# The version of the format, and the content, among them.
+# Among them are the version of the format, and the content.
 _PICKLES_IN_OLD_FILES = 5
 
 
 def globals_of(path: Path) -> list[str]:
-    """The functions and classes that a file of PyTorch names, as far as it can be followed.
+    """Lists the functions and classes that a file of PyTorch names, as far as it can be read.
 
-    A zip holds one pickle that matters, older files are a row of them.
+    A zip holds one relevant pickle; older files are a sequence of pickles.
     """
     names = []
     try:
@@ -47,7 +47,7 @@ def globals_of(path: Path) -> list[str]:
 
 
 def _names_in(file: IO[bytes]) -> list[str]:
-    """The functions and classes in the next pickle of a file, by its opcodes alone."""
+    """Lists the functions and classes that the next pickle of a file names, from its opcodes."""
     names: list[str] = []
     memo: dict[Any, str | None] = {}
     texts: list[str | None] = [None, None]  # the last two are the halves of a name
@@ -63,15 +63,15 @@ def _names_in(file: IO[bytes]) -> list[str]:
                 texts.append(memo.get(argument))
             else:
                 texts.append(argument if isinstance(argument, str) else None)
-    except Exception:  # whatever comes of damaged bytes
+    except Exception:  # damaged bytes may raise any error
         pass
     return names
 
 
 class _Dtype:
-    """Stands for a dtype: of numbers, or it can't be made.
+    """Stands for a dtype of numbers; others are refused.
 
-    NumPy would believe a state by which an array's bytes are pointers.
+    NumPy would accept a state that makes pointers of an array's bytes.
     """
 
     def __new__(cls, kind: str, *copy: object) -> _Dtype:
@@ -85,10 +85,10 @@ class _Dtype:
 
 
 class Array:
-    """Stands for an array or for one of NumPy's numbers: of a dtype that is seen here as well."""
+    """Stands for an array or a number of NumPy, whose dtype has to be a ``_Dtype``."""
 
     def __new__(cls, *parts: object) -> Array:
-        is_empty = parts[:2] == (_NDARRAY, (0,))  # what it holds, says its state
+        is_empty = parts[:2] == (_NDARRAY, (0,))  # its state gives its dtype
         if not is_empty and not any(isinstance(part, _Dtype) for part in parts[:2]):
             raise ValueError("something else than arrays")
         return super().__new__(cls)
@@ -99,8 +99,8 @@ class Array:
 
 
 _NDARRAY = object()
-# What a pickle of NumPy arrays and plain values needs, in all versions of both, and what stands for
-# it here.
+# The names that pickles of NumPy arrays and plain values need, in all versions of both, and what
+# stands for each of them here.
 ARRAY_GLOBALS = {
     **{
         f"numpy.{core}.{function}": Array
@@ -128,14 +128,14 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def read_arrays(file: BinaryIO) -> Any:
-    """What a pickle holds, ``Array`` in place of the arrays.
+    """Reads a pickle, with ``Array`` in place of arrays.
 
     Raises:
-        CheckpointError: it names something else.
-        Exception: of any kind, where it is damaged.
+        CheckpointError: the pickle names something else.
+        Exception: of any kind, if the pickle is damaged.
     """
     for opcode, argument, position in pickletools.genops(file):
-        # The unpickler makes room for as many, and damaged bytes may say billions.
+        # The unpickler allocates this many places, and damaged bytes may ask for billions.
         if opcode.name.endswith("PUT") and int(argument or 0) > int(position or 0):
             raise ValueError("numbers that make no sense")
     file.seek(0)

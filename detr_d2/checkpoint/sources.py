@@ -1,4 +1,4 @@
-"""Where checkpoints come from: paths, URLs, and names of torchvision's ImageNet weights."""
+"""Sources of checkpoints: paths, URLs, and names of torchvision's ImageNet weights."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ from iopath.common.file_io import get_cache_dir
 from detr_d2.checkpoint.checkpoint_errors import CheckpointError, CheckpointNotFoundError, brief
 from detr_d2.checkpoint.weight_files import HUGGING_FACE_CONFIG, WEIGHT_FILES
 
-# Of files; other URLs are those of folders.
+# Suffixes of files; other URLs name folders.
 SUFFIXES = {".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pkl", ".pyth"}
 
-# Ends of paths whose files Detectron2 alone can read: they hold backbones, whose names it matches
-# by heuristics.
+# Ends of paths of backbones that only Detectron2 can read. It matches their names by heuristics.
 DETECTRON2_FORMATS = (".pkl", ".pyth", "?matching_heuristics=True")
 
 
 class TorchvisionHandler(PathHandler):
-    """``torchvision://resnet50``: what that model of torchvision learned on ImageNet.
+    """``torchvision://resnet50``: the ImageNet weights of that model of torchvision.
 
-    The first version of the weights, from which the reference's backbones start.
+    The handler takes the first version of the weights, as the reference does.
     """
 
     PREFIX = "torchvision://"
@@ -36,7 +35,7 @@ class TorchvisionHandler(PathHandler):
         return [self.PREFIX]
 
     def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
-        name = path.removeprefix(self.PREFIX).lower()  # as torchvision has it
+        name = path.removeprefix(self.PREFIX).lower()  # torchvision's spelling
         classifiers = torchvision.models.list_models(torchvision.models)
         if name not in classifiers:
             known = ", ".join(n for n in classifiers if n.startswith("resnet"))
@@ -57,7 +56,7 @@ class TorchvisionHandler(PathHandler):
 
 
 def names_a_backbone(path: str) -> bool:
-    """Whether a path tells by itself that there is a backbone to train from, and no detector."""
+    """Whether the path alone shows that the file is a backbone to train from, not a detector."""
     return path.endswith(DETECTRON2_FORMATS) or path.startswith(TorchvisionHandler.PREFIX)
 
 
@@ -65,7 +64,7 @@ PathManager.register_handler(TorchvisionHandler())
 
 
 def fetch(path: str) -> str:
-    """Makes a checkpoint local: downloads it where it isn't yet.
+    """Returns a local path of a checkpoint, and downloads it if necessary.
 
     Args:
         path: local, of a file or of a Hugging Face folder; or a URL of either, such as
@@ -90,24 +89,24 @@ def fetch(path: str) -> str:
         return _fetch_folder(path.rstrip("/"))
     except CheckpointError:
         raise
-    except (OSError, HTTPException, ValueError) as error:  # whatever isn't there or makes no sense
+    except (OSError, HTTPException, ValueError) as error:  # the address is missing or invalid
         reason = brief(str(error).strip(), 200)
         raise CheckpointError(f"{path} could not be downloaded: {reason}") from error
 
 
 def _download(url: str) -> str:
-    """Downloads a file once; files of the same path on two hosts are two, other than for iopath."""
+    """Downloads a file once. Other than iopath, keeps files of different hosts apart."""
     try:
         return PathManager.get_local_path(
             url, cache_dir=os.path.join(get_cache_dir(), urlparse(url).netloc)
         )
     except HTTPError as error:
-        error.close()  # it is an open connection as well
+        error.close()  # the error holds an open connection
         raise
 
 
 def _fetch_folder(url: str) -> str:
-    """Downloads the files that make up a Hugging Face folder."""
+    """Downloads the files of a Hugging Face folder."""
     if urlparse(url).hostname == "huggingface.co" and "/resolve/" not in url:
         url += "/resolve/main"
     folder = os.path.dirname(_download(f"{url}/{HUGGING_FACE_CONFIG}"))

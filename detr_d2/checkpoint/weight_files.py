@@ -1,4 +1,4 @@
-"""Reads checkpoint files without running anything that they hold."""
+"""Reads checkpoint files without running any code in them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 from detr_d2.checkpoint.checkpoint_errors import CheckpointError, CheckpointNotFoundError, brief
 from detr_d2.checkpoint.pickles import PERMITTED_GLOBALS, Array, globals_of, read_arrays
 
-# Of Hugging Face's folders, in the order of preference.
+# Names in Hugging Face's folders, in the order of preference.
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 HUGGING_FACE_CONFIG = "config.json"
 
-# The reference's training checkpoints hold their command line. It is nothing but attributes, and
-# Detectron2's own loaders may read it as well.
+# The reference's training checkpoints hold their command line in this class, which is safe: it has
+# attributes only. This lets Detectron2's own loaders read it as well.
 torch.serialization.add_safe_globals([argparse.Namespace])
 
 
@@ -33,13 +33,13 @@ def read_file(path: str | Path) -> dict[str, Any]:
         path: local.
 
     Returns:
-        What the file holds, tensors on the CPU. A folder gives ``model``, its tensors, and
-        ``config``, what its ``config.json`` holds; a bare state dict is under ``model`` as well.
+        The content of the file, with tensors on the CPU. A folder gives ``model``, its tensors, and
+        ``config``, its ``config.json``. A bare state dict is returned under ``model`` as well.
 
     Raises:
         CheckpointNotFoundError: there is nothing at the path.
-        CheckpointError: it is something else, damaged, or wants other things to be unpickled than
-            tensors, plain containers and ``argparse.Namespace``; says which.
+        CheckpointError: the file is no checkpoint, is damaged, or would unpickle other things than
+            tensors, plain containers and ``argparse.Namespace``, which the message names.
     """
     path = Path(path)
     if path.is_dir():
@@ -52,7 +52,7 @@ def read_file(path: str | Path) -> dict[str, Any]:
 
 
 def _read_weights(path: Path) -> dict[str, Any]:
-    """What a single file holds, by itself."""
+    """Reads a single file."""
     _check_start(path)
     if path.suffix.partition("?")[0] == ".safetensors":  # a download keeps its URL's query
         return _with_model(_read_safetensors(path), path)
@@ -60,10 +60,10 @@ def _read_weights(path: Path) -> dict[str, Any]:
 
 
 def _check_start(path: Path) -> None:
-    """Recognises what isn't a checkpoint by how it begins.
+    """Refuses files whose first bytes show that they are no checkpoints.
 
     Raises:
-        CheckpointError: it evidently is something else, or can't be opened.
+        CheckpointError: the file evidently is something else, or can't be opened.
     """
     try:
         with open(path, "rb") as file:
@@ -72,7 +72,7 @@ def _check_start(path: Path) -> None:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from None
     if not start:
         raise CheckpointError(f"{path} is empty.")
-    # As text goes on: a file of safetensors begins with a number, of which any byte may be "<".
+    # A letter has to follow: safetensors begin with a number, of which any byte may be "<".
     if re.match(rb"<[!?a-zA-Z]", start):
         raise CheckpointError(
             f"{path} is a web page (HTML), not a checkpoint: the download failed, or the address "
@@ -87,7 +87,7 @@ def _check_start(path: Path) -> None:
 
 
 def _with_model(content: Any, path: Path) -> dict[str, Any]:
-    """Makes sure that there is a state dict under ``model``."""
+    """Puts the state dict under ``model``, and checks it."""
     if isinstance(content, dict) and "model" not in content:
         for name in ("model_state", "state_dict", "model_state_dict"):
             if isinstance(content.get(name), dict):
@@ -107,7 +107,7 @@ def _with_model(content: Any, path: Path) -> dict[str, Any]:
 
 
 def _odd_entries(weights: dict, kind: type) -> list[str]:
-    """What of a dict isn't a name and something of a kind, in words."""
+    """Describes the entries of a dict that are not a name and a value of the type ``kind``."""
     return [
         f"{brief(repr(name))}: {type(value).__name__}"
         for name, value in weights.items()
@@ -120,7 +120,7 @@ def _read_torch(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about pickles of a newer protocol
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for files that aren't its own
+    except Exception as error:  # torch raises errors of many types for other files
         refused = _refused_global(path, error)
         if refused:
             raise CheckpointError(
@@ -135,24 +135,24 @@ def _read_torch(path: Path) -> Any:
 
 
 def _refused_global(path: Path, error: Exception) -> str:
-    """The name of the function or class on whose account torch refused a file, if that is why."""
+    """Names the function or class for which torch refused a file; empty if there is none."""
     names = globals_of(path)
     match = re.search(r"GLOBAL ([\w.]+)", str(error))
-    if match and any(name.endswith(match[1]) for name in names):  # and not half of one
+    if match and any(name.endswith(match[1]) for name in names):  # and not a part of one
         return brief(match[1])
     refused = [name for name in names if not PERMITTED_GLOBALS.fullmatch(name)]
-    # Rather a stranger's than one of torch.
+    # A name of another package tells the user more than a name of torch.
     return brief(min(refused, key=lambda name: name.startswith("torch."), default=""))
 
 
 def check_pickle(path: str | Path) -> list[str]:
-    """Makes sure that a ``.pkl`` holds arrays and plain values alone, so that it may be unpickled.
+    """Checks that a ``.pkl`` holds only arrays and plain values, so that it is safe to unpickle.
 
     Returns:
         The names of its arrays.
 
     Raises:
-        CheckpointError: it doesn't, or is damaged.
+        CheckpointError: the file holds something else, or is damaged.
     """
     _check_start(Path(path))
     try:
@@ -160,12 +160,12 @@ def check_pickle(path: str | Path) -> list[str]:
             content = read_arrays(file)
     except CheckpointError as error:
         raise CheckpointError(f"{path} {error}") from None
-    except Exception as error:  # whatever damaged bytes make the unpickler raise
+    except Exception as error:  # damaged bytes may raise any error
         raise CheckpointError(
             f"{path} cannot be read as a pickle: it is damaged, cut off, or something else "
             f"({_reason(error)})."
         ) from None
-    if isinstance(content, dict):  # one of Detectron2's, or of Caffe2's
+    if isinstance(content, dict):  # a file of Detectron2 or Caffe2
         is_own = {"model", "__author__"} <= content.keys()
         content = content["model"] if is_own else content.get("blobs", content)
     odd = [type(content).__name__]
@@ -209,7 +209,7 @@ def _read_folder(folder: Path) -> dict[str, Any]:
 
 
 def _config_beside(path: Path) -> dict[str, Any] | None:
-    """The ``config.json`` beside a file, if it is that of a DETR."""
+    """Reads the ``config.json`` beside a file; None if it doesn't describe a DETR."""
     try:
         return _read_config(path.parent / HUGGING_FACE_CONFIG)
     except CheckpointError:

@@ -1,4 +1,4 @@
-"""Prefixes that wrappers around a model leave in the names of its tensors, taken off."""
+"""Removes the prefixes that wrappers around a model leave in the names of its tensors."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from detr_d2.checkpoint.checkpoint_errors import CheckpointError, brief
 
-# Distributed training, torch.compile, and what shards or recomputes: wherever they stand in a name,
-# around the model or around a part of it, no model has a part of this name.
+# Wrappers of distributed training, torch.compile, sharding and recomputation. They are recognised
+# anywhere in a name, since they may wrap parts of a model, and no model has parts of these names.
 WRAPPERS = (
     "module",
     "_orig_mod",
@@ -18,7 +18,7 @@ WRAPPERS = (
     "_checkpoint_wrapped_module",
     "_forward_module",
 )
-# What trainers call the model that they hold. Models of Hugging Face have it in names of their own.
+# The attribute in which trainers hold a model. Hugging Face's own names begin with it as well.
 HOLDER = "model."
 
 
@@ -29,7 +29,7 @@ class Unwrapped:
     Attributes:
         tensors: plain name → tensor.
         source: plain name → name in the file.
-        taken_off: the prefixes, each once.
+        taken_off: the removed prefixes, each once.
     """
 
     tensors: dict[str, Any]
@@ -38,20 +38,19 @@ class Unwrapped:
 
 
 def plain_name(name: str) -> str:
-    """A name without the wrappers that no model has in names of its own."""
+    """Removes all ``WRAPPERS`` from a name."""
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def unwrap(state_dict: Mapping[str, Any], is_known: Callable[[Iterable[str]], bool]) -> Unwrapped:
-    """Takes the prefixes of wrappers off, however many and in whatever order.
+    """Removes the prefixes of wrappers, in any number and order.
 
     Args:
-        state_dict: as a file has it.
+        state_dict: the state dict of a file.
         is_known: whether names are those of a known kind of model.
 
     Raises:
-        CheckpointError: some names have a prefix and others of the same part have not, or two names
-            are one without it.
+        CheckpointError: only some names of a part have a prefix, or two names are equal without it.
     """
     _check_consistency(state_dict)
     plain = {name: plain_name(name) for name in state_dict}
@@ -79,12 +78,12 @@ def unwrap(state_dict: Mapping[str, Any], is_known: Callable[[Iterable[str]], bo
 
 
 def _check_consistency(names: Iterable[str]) -> None:
-    """Makes sure that what is wrapped is wrapped for all of its tensors.
+    """Checks that all tensors of a part have the same wrappers.
 
     Raises:
-        CheckpointError: it isn't.
+        CheckpointError: some tensors have other wrappers.
     """
-    # For each part of the model, the wrappers right below it → the first name that has these.
+    # For each part of the model: the wrappers directly below it → the first name that has them.
     found: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
     for name in names:
         path: tuple[str, ...] = ()
@@ -104,5 +103,5 @@ def _check_consistency(names: Iterable[str]) -> None:
 def _refuse(prefix: str, having: str, lacking: str) -> None:
     raise CheckpointError(
         f"only some of its names have the prefix {brief(prefix)!r} of a wrapper: "
-        f"{brief(having)} has it, {brief(lacking)} hasn't. Save the state dict of one model."
+        f"{brief(having)} has it, {brief(lacking)} doesn't. Save the state dict of one model."
     )

@@ -33,10 +33,10 @@ logger = logging.getLogger(__name__)
 
 
 class StrictCheckpointer(DetectionCheckpointer):
-    """Loads any kind of checkpoint, completely or not at all, where Detectron2 would warn.
+    """Loads any kind of checkpoint completely, and raises errors where Detectron2 would warn.
 
-    Files of Detectron2's own model zoo (``.pkl``) load as Detectron2 loads them, but nothing is
-    unpickled beyond arrays and plain values.
+    Files of Detectron2's own model zoo (``.pkl``) load as Detectron2 loads them, but only arrays
+    and plain values are unpickled.
     """
 
     def __init__(
@@ -47,15 +47,15 @@ class StrictCheckpointer(DetectionCheckpointer):
         to_train: bool = False,
         **checkpointables: object,
     ) -> None:
-        """Takes what ``DetectionCheckpointer`` takes.
+        """Takes the arguments of ``DetectionCheckpointer``.
 
         Args:
-            model: a DETR with ``loading_rules``, see ``take_any_detr``, perhaps wrapped for
+            model: a DETR with ``loading_rules``, see ``take_any_detr``. It may be wrapped for
                 distributed training.
-            save_dir: where checkpoints are saved.
-            to_train: whether the model is trained from here on, so that files may lack the mask
-                head, or hold a backbone alone.
-            **checkpointables: what is saved and loaded beside the model.
+            save_dir: the folder of checkpoints.
+            to_train: whether the model is trained after loading, so that files may lack the mask
+                head, or hold only a backbone.
+            **checkpointables: objects that are saved and loaded with the model.
         """
         super().__init__(model, save_dir, **checkpointables)
         self.to_train = to_train
@@ -64,22 +64,22 @@ class StrictCheckpointer(DetectionCheckpointer):
         """Loads a checkpoint of any kind.
 
         Args:
-            path: see ``fetch``; nothing is loaded where it is empty.
+            path: see ``fetch``; if it is empty, nothing is loaded.
             checkpointables: names of those to load; None: all that the file has.
 
         Returns:
-            What else the file holds.
+            The rest of the file's content.
 
         Raises:
             CheckpointNotFoundError: there is nothing at the path.
-            CheckpointError: it can't be read, or doesn't fit the model.
+            CheckpointError: the file can't be read, or doesn't fit the model.
         """
         if not path or path.endswith(DETECTRON2_FORMATS):
             if path:
                 self._check_backbone(path)
             try:
                 return super().load(path, checkpointables)
-            except AssertionError as error:  # what Detectron2 says of files without a model
+            except AssertionError as error:  # Detectron2 raises it for files without a model
                 raise CheckpointError(f"{path}: {error}") from error
         checkpoint = read_checkpoint(path)
         load_checkpoint(self.model, checkpoint, to_train=self.to_train)
@@ -90,15 +90,16 @@ class StrictCheckpointer(DetectionCheckpointer):
         return rest
 
     def _check_backbone(self, path: str) -> None:
-        """Makes sure that a backbone is wanted, and that Detectron2 may read it: it trusts files.
+        """Checks that a backbone is enough, and that its file, which Detectron2 trusts, is safe.
 
         Raises:
-            CheckpointNotFoundError, CheckpointError: it isn't, or may not.
+            CheckpointNotFoundError, CheckpointError: a backbone isn't enough, or the file isn't
+                safe or doesn't exist.
         """
         if not self.to_train or self.model.loading_rules.frozen:
             raise CheckpointError(
                 whole_model_in(path)
-                or f"{path} is a backbone to train from, and no trained detector. {WANTED}"
+                or f"{path} is a backbone to train from, and not a trained detector. {WANTED}"
             )
         path = urlparse(path)._replace(query="").geturl()  # the file that Detectron2 will read
         if path.endswith(".pkl"):
@@ -107,10 +108,10 @@ class StrictCheckpointer(DetectionCheckpointer):
             read_file(fetch(path))
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Saves the model, and what its classes and settings are: whole, or not at all.
+        """Saves the model with its classes and settings, completely or not at all.
 
         Raises:
-            OSError: the file can't be written; those before it are as they were.
+            OSError: the file can't be written; earlier files are unchanged.
         """
         if not self.save_dir or not self.save_to_disk:
             return
@@ -128,18 +129,17 @@ class StrictCheckpointer(DetectionCheckpointer):
         self.tag_last_checkpoint(path.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Notes which checkpoint is the last: another, or still the one before."""
+        """Records the name of the last checkpoint. A failure leaves the old record."""
         with written_whole(Path(self.save_dir, "last_checkpoint"), "w") as file:
             file.write(last_filename_basename)
 
     def find_to_resume(self) -> str:
-        """The newest complete checkpoint of a run, the same in all processes; "" before the first.
+        """Finds the newest complete checkpoint, the same in all processes; "" if there is none.
 
-        It is the one that ``last_checkpoint`` names, or where that is damaged one that was saved
-        before it.
+        It is the checkpoint that ``last_checkpoint`` names or, if that is damaged, an earlier one.
 
         Raises:
-            CheckpointError: there are checkpoints, and none is complete.
+            CheckpointError: there are checkpoints, but none is complete.
         """
         found: str | None = ""
         if comm.is_main_process() and self.has_checkpoint():
@@ -147,13 +147,13 @@ class StrictCheckpointer(DetectionCheckpointer):
         found = comm.all_gather(found)[0]
         if found is None:
             raise CheckpointError(
-                f"No checkpoint in {self.save_dir} is complete. Start anew, without --resume: what "
-                "is there will be kept."
+                f"No checkpoint in {self.save_dir} is complete. Start again without --resume: the "
+                "existing files will be kept."
             )
         return found
 
     def _candidates(self) -> Iterator[Path]:
-        """The last checkpoint and, newest first, those before it."""
+        """Yields the last checkpoint, then the earlier ones, newest first."""
         last = Path(self.get_checkpoint_file())
         yield last
         number = _number(last)
@@ -164,13 +164,13 @@ class StrictCheckpointer(DetectionCheckpointer):
 
 
 def _number(path: Path) -> int | None:
-    """The iteration in the name of a checkpoint; None for ``model_final.pth`` and strangers."""
+    """The iteration in the name of a checkpoint; None for ``model_final.pth`` and other files."""
     match = re.fullmatch(r"model_(\d+)\.pth", path.name)
     return int(match[1]) if match else None
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a checkpoint is all there, by its own checksums, which torch itself doesn't read."""
+    """Whether a checkpoint is complete, by its checksums, which torch doesn't check."""
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()

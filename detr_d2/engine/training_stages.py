@@ -1,7 +1,7 @@
 """The stages of a training run: what each of them changes in the config.
 
 A run goes through ``SOLVER.STAGES`` in order. "boxes" trains the detector on boxes of things and
-stuff; "masks" fixes it and trains the mask head alone; "joint" trains everything at once.
+stuff; "masks" freezes it and trains the mask head alone; "joint" trains everything at once.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ FINAL_WEIGHTS = "model_final.pth"
 
 
 def stage_config(cfg: CfgNode, stage: str) -> CfgNode:
-    """The config of one stage. Its output goes to a folder of the stage's name.
+    """Returns the config of one stage, whose output goes to a folder of the stage's name.
 
     Args:
-        cfg: the config of the run; left as it is.
+        cfg: the config of the run, which is not changed.
         stage: "boxes", "masks" or "joint".
     """
     staged = cfg.clone()
@@ -46,19 +46,19 @@ def stage_config(cfg: CfgNode, stage: str) -> CfgNode:
 
 
 def final_weights(cfg: CfgNode, stage: str) -> str:
-    """Where a finished stage leaves its model."""
+    """Returns the path of a finished stage's model."""
     return os.path.join(cfg.OUTPUT_DIR, stage, FINAL_WEIGHTS)
 
 
 def set_aside(cfg: CfgNode, stage: str) -> None:
-    """Moves what a stage left in an older run out of the way: to ``OUTPUT_DIR/previous_<n>``.
+    """Moves the output of a stage in an older run to ``OUTPUT_DIR/previous_<n>``.
 
-    A folder is renamed, in one step, so that a run that is killed here has either begun anew or
-    not begun at all.
+    The folder is renamed in one step, so that a kill leaves it either in the old or in the new
+    place.
 
     Args:
         cfg: the config of the run.
-        stage: its name. Without checkpoints in its folder, nothing happens.
+        stage: the stage's name. If its folder has no checkpoints, nothing happens.
     """
     folder = Path(cfg.OUTPUT_DIR, stage)
     has_checkpoints = any(folder.glob("*.pth")) or (folder / "last_checkpoint").exists()
@@ -68,17 +68,17 @@ def set_aside(cfg: CfgNode, stage: str) -> None:
     place = next(place for place in places if not place.exists())
     place.parent.mkdir(exist_ok=True)
     folder.rename(place)
-    logger.info("Stage %r: an older run's is now in %s", stage, place)
+    logger.info("Stage %r: the output of an older run is now in %s", stage, place)
 
 
 def check_starting_point(cfg: CfgNode) -> None:
-    """Makes sure that the stage "masks", if it is run, has a detector to start from.
+    """Checks that the stage "masks", if it is run, has a detector to start from.
 
     Args:
         cfg: the config of the run.
 
     Raises:
-        FileNotFoundError: it hasn't; says where it was looked for.
+        FileNotFoundError: there is no detector; the message names the missing file.
     """
     if "masks" not in cfg.SOLVER.STAGES:
         return
@@ -91,7 +91,7 @@ def check_starting_point(cfg: CfgNode) -> None:
 
 
 def check_batch_sizes(cfg: CfgNode) -> None:
-    """Makes sure that the batches of all stages can be shared out evenly.
+    """Checks that the batches of all stages can be divided evenly.
 
     Raises:
         ValueError: a batch can't be divided by the number of processes times
@@ -109,10 +109,10 @@ def check_batch_sizes(cfg: CfgNode) -> None:
 
 
 def evaluation_config(cfg: CfgNode) -> CfgNode:
-    """The config to evaluate or predict with: ``MODEL.WEIGHTS``, or else what the last stage left.
+    """Returns the config to evaluate or predict with, by default with the last stage's weights.
 
-    ImageNet weights are a backbone to train from, and no model. What the stage "boxes" left is a
-    model without masks.
+    ``MODEL.WEIGHTS`` takes precedence, unless it names ImageNet weights, which are only a backbone
+    to train from. The stage "boxes" gives a model without masks.
 
     Raises:
         FileNotFoundError: ``MODEL.WEIGHTS`` doesn't exist, or names no model and no stage has

@@ -1,4 +1,4 @@
-"""Whole models as one file for other runtimes: ONNX, and programs of torch.export."""
+"""Exports whole models to one file for other runtimes: ONNX, and programs of torch.export."""
 
 from detr_d2.export.model_export import ExportOptions, export_model
 

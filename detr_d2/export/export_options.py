@@ -1,4 +1,4 @@
-"""What is exported, and what can't be."""
+"""Options of an export, and checks whether a model can be exported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.fx.experimental import _config as symbolic_config
 from detr_d2.extras import require_extra
 from detr_d2.modeling import DETR
 
-# Ends of file names by format.
+# Suffixes of file names by format.
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 FORMS = ("panoptic", "raw")
 # Smallest side of an image of fixed size: its coarsest map has more than one row and column.
@@ -23,13 +23,13 @@ class ExportOptions:
     """How a model is exported.
 
     Attributes:
-        format: "onnx" or "torch". Programs of torch refuse what they weren't traced with: images of
-            one row or column of features (``MIN_SIDE``), and in the form "raw" batches of one.
+        format: "onnx" or "torch". Programs of torch refuse images of one row or column of features
+            (``MIN_SIDE``) and, in the form "raw", batches of one: they are traced with larger ones.
         form: "panoptic", from one image to its panoptic picture, or "raw", from a batch to logits,
             boxes and masks.
-        size: (height, width) of the only images that the graph takes; None: of any.
-        top_k: of how many queries, the best, masks are made; None: of those that compete for
-            pixels ("panoptic"), or of all ("raw").
+        size: the only (height, width) of images that the graph takes; None: any size.
+        top_k: number of best queries that get masks; None: all that compete for pixels
+            ("panoptic"), or all ("raw").
     """
 
     format: str = "onnx"
@@ -38,10 +38,10 @@ class ExportOptions:
     top_k: int | None = None
 
     def check(self, cfg: CfgNode) -> None:
-        """Makes sure that they fit each other and a model of this config.
+        """Checks that the options fit each other and a model of this config.
 
         Raises:
-            ValueError: they don't; the message names the option.
+            ValueError: an option doesn't fit; the message names it.
             ImportError: the packages that write ONNX are missing, or PyTorch is too old.
         """
         if self.format not in SUFFIXES:
@@ -75,10 +75,10 @@ class ExportOptions:
 
 
 def check_exportable(model: DETR) -> None:
-    """Makes sure that a graph can hold a model.
+    """Checks that a graph can hold a model.
 
     Raises:
-        ValueError: a part of it isn't known here.
+        ValueError: its backbone pads images.
     """
     divisor = model.detector.backbone.size_divisibility
     if divisor > 1:

@@ -1,4 +1,4 @@
-"""What travels in an exported file beside the graph, so that it can be used without its config."""
+"""Metadata of an exported file, which make it usable without its config."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from detr_d2 import __version__
 from detr_d2.data.categories import PanopticClasses
 from detr_d2.export.export_options import ExportOptions
 
-# The entry's name in the metadata of ONNX, and, with ".json", among the files of torch.export.
+# Name of the entry in ONNX's metadata, and, with ".json", of the extra file of torch.export.
 METADATA_KEY = "detr_d2"
 METADATA_FORMAT = 1
 
 
 def describe(cfg: CfgNode, options: ExportOptions, classes: PanopticClasses | None) -> dict:
-    """The metadata of a file, of types that JSON has.
+    """Returns the metadata of a file, in JSON's types.
 
     Args:
-        cfg: of the model.
-        options: what is exported.
-        classes: of the model.
+        cfg: the config of the model.
+        options: options of the export.
+        classes: classes of the model.
 
     Raises:
         ValueError: the classes aren't known.
@@ -27,7 +27,7 @@ def describe(cfg: CfgNode, options: ExportOptions, classes: PanopticClasses | No
     if classes is None:
         raise ValueError(
             "DATASETS.TEST: no dataset tells the names and colours of the classes, which the file "
-            "has to hold, and MODEL.WEIGHTS doesn't either. Name a dataset whose files are there."
+            "has to hold, and MODEL.WEIGHTS doesn't either. Name a dataset whose files exist."
         )
     detr = cfg.MODEL.DETR
     return {

@@ -1,6 +1,6 @@
-"""From raw predictions of one image to its panoptic picture, in tensors alone.
+"""Merges the raw predictions of one image to its panoptic picture, with tensors only.
 
-The loop of ``detr_d2.modeling.merging``, as a graph can hold it: by the same rules
+This is the loop of ``detr_d2.modeling.merging`` for graphs. It follows the same rules
 (``detr_d2.modeling.merging_rules``), without lists and without a transfer to the host.
 
 Axes: Q queries, K classes, n chosen queries, S segments; h×w the mask logits (stride 4), H×W the
@@ -17,24 +17,24 @@ import torch.nn.functional as F
 from detr_d2.modeling.inference_options import PanopticOptions
 from detr_d2.modeling.merging_rules import competing_queries, settle_round
 
-# The logit of masks that have dropped out: below all others, yet safe to interpolate.
+# The logit of dropped masks: below all others, but safe to interpolate.
 DROPPED = -1e30
 
 
 def choose_queries(
     logits: torch.Tensor, score_thresh: float, top_k: int | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The queries whose masks are made.
+    """Chooses the queries whose masks are made.
 
     Args:
         logits: Q×(K+1).
         score_thresh: in [0, 1].
-        top_k: how many, by their scores; None: those that compete for pixels, or, where there are
-            none, the first, since operators and runtimes stumble over batches of nothing.
+        top_k: number of queries with the best scores; None: all that compete for pixels, or the
+            first query if none competes, since operators and runtimes fail on empty batches.
 
     Returns:
-        n int64 indices, rising; whether each competes, n bool; classes, n int64, never "no object";
-        scores, n float32.
+        n int64 indices, ascending; whether each competes, n bool; classes, n int64, never "no
+        object"; scores, n float32.
     """
     scores, classes, kept = competing_queries(logits, score_thresh)
     if top_k is None:
@@ -54,22 +54,22 @@ def resolve_overlaps(
     rows: torch.Tensor,
     columns: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gives pixels to the masks with the highest logits, in rounds until no segment is dropped.
+    """Assigns pixels to the masks with the highest logits, until a round drops no segment.
 
-    The argmax is over pixels of the network's input; each counts as often as the output takes it.
+    The argmax is over pixels of the network's input. A pixel counts as often as the output uses it.
 
     Args:
         mask_logits: n×h×w.
         competing: n bool.
         segment_of: n int64, the first query of each query's segment.
         options: rule of merging and smallest area.
-        rows: H int64, how often the output takes each row.
-        columns: W int64, likewise.
+        rows: H int64, how often the output uses each row.
+        columns: W int64, how often the output uses each column.
 
     Returns:
-        winner: H×W int64, a query for each pixel; of no meaning where none competes.
+        winner: H×W int64, a query for each pixel; meaningless if no query competes.
         areas: n int64, see ``settle_round``.
-        survivors: n bool, the queries that are left.
+        survivors: n bool, the queries that are not dropped.
     """
     weights = (rows[:, None] * columns).flatten()  # HW
 
@@ -101,15 +101,15 @@ def resolve_overlaps(
 
 
 def nearest_pixels(old: int, new: torch.Tensor, length: int) -> torch.Tensor:
-    """``detr_d2.modeling.upsampling.nearest_pixels``, as a graph computes it.
+    """Computes ``detr_d2.modeling.upsampling.nearest_pixels`` in a graph.
 
     Args:
-        old: pixels that there are.
-        new: pixels that are wanted, an int64 scalar.
-        length: the same as a size.
+        old: number of input pixels.
+        new: number of output pixels, an int64 scalar.
+        length: ``new`` as an integer.
 
     Returns:
-        ``new`` int64.
+        ``new`` int64 indices.
     """
     step = torch.full_like(new, old, dtype=torch.float64) / new
     first = torch.arange(length, device=new.device) == 0
@@ -117,14 +117,14 @@ def nearest_pixels(old: int, new: torch.Tensor, length: int) -> torch.Tensor:
 
 
 def counts(index: torch.Tensor, size: int) -> torch.Tensor:
-    """How often each of 0 … ``size`` - 1 is in an int64 index: ``size`` int64."""
+    """Counts how often each of 0 … ``size`` - 1 is in an int64 index: ``size`` int64."""
     return torch.zeros(size, dtype=torch.int64, device=index.device).scatter_add(
         0, index, torch.ones_like(index)
     )
 
 
 def boxes_in_pixels(boxes_cxcywh: torch.Tensor, size: Sequence[torch.Tensor]) -> torch.Tensor:
-    """S×4 relative boxes to (x0, y0, x1, y1) in pixels, cut at the image's border."""
+    """Converts S×4 relative boxes to (x0, y0, x1, y1) in pixels, clipped to the image."""
     centre, extent = boxes_cxcywh[:, :2], boxes_cxcywh[:, 2:]
     height, width = size
     scale = torch.stack([width, height]).to(boxes_cxcywh.dtype)

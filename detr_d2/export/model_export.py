@@ -1,4 +1,4 @@
-"""Exporting: from a config and its weights to a file."""
+"""Exports the model of a config and its weights to a file."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def export_model(
         cfg: the whole config; ``MODEL.WEIGHTS`` as for evaluation. Thresholds and
             ``MODEL.DETR.TEST.STUFF_MERGING`` become constants of the graph.
         output: the file, ``.onnx`` or ``.pt2``; appears once it is complete.
-        options: what is exported.
-        triton_repository: a folder that gets the model as Triton wants it, under the file's name.
+        options: options of the export.
+        triton_repository: a model repository of Triton, which gets the model under the file's name.
 
     Raises:
         ValueError: the options don't fit each other or the model, or neither a dataset of
@@ -60,7 +60,7 @@ def export_model(
     program = trace(model, options)
     if options.format == "torch":
         with written_whole(output) as file, warnings.catch_warnings():
-            # It has something to say on weights whose axes lie in another order, and saves them.
+            # torch warns of weights whose axes have another order in memory, but saves them.
             warnings.filterwarnings("ignore", message="No complete tensor found")
             extra = {f"{METADATA_KEY}.json": json.dumps(metadata)}
             torch.export.save(program, file, extra_files=extra)
@@ -78,7 +78,7 @@ def export_model(
 def _check_output(
     output: Path, options: ExportOptions, triton_repository: str | Path | None
 ) -> None:
-    """Makes sure, before minutes of work, that the result can be written."""
+    """Checks, before minutes of work, that the result can be written."""
     suffix = SUFFIXES.get(options.format, output.suffix)
     if output.suffix != suffix:
         raise ValueError(f"--output {output}: files of format {options.format} end in {suffix}.")

@@ -28,7 +28,7 @@ class Network(nn.Module):
     """Detector and mask head on images of one size, which need no padding."""
 
     def __init__(self, model: DETR) -> None:
-        """Takes a copy of a model with masks; see ``check_exportable``."""
+        """Copies a model with masks; see ``check_exportable``."""
         super().__init__()
         model = copy.deepcopy(model).eval().requires_grad_(False)
         fold_for_good(model)
@@ -45,14 +45,14 @@ class Network(nn.Module):
         return self.detector.encode((image.float() - self.pixel_mean) / self.pixel_std, None)
 
     def masks(self, detected: DetectorOutput, queries: torch.Tensor) -> torch.Tensor:
-        """B×k×D decoded queries to B×k×h×w mask logits."""
+        """Computes B×k×h×w mask logits of B×k×D decoded queries."""
         return self.mask_head(
             queries, detected.memory, detected.projected, detected.features[-2::-1]
         )
 
 
 class RawGraph(nn.Module):
-    """Images to what the network says of all queries, or of the best."""
+    """Computes the network's output on images, with masks of all queries or of the best."""
 
     def __init__(self, model: DETR, top_k: int | None = None) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class RawGraph(nn.Module):
             logits: B×Q×(K+1).
             boxes_cxcywh: B×Q×4, relative to the image.
             mask_logits: B×k×h×w.
-            query_index: B×k int64, which queries they are of, rising.
+            query_index: B×k int64, the queries of the masks, ascending.
         """
         detected = self.network.detect(image)
         logits, boxes_cxcywh = detected.logits[-1], detected.boxes_cxcywh[-1]
@@ -82,7 +82,7 @@ class RawGraph(nn.Module):
 
 
 class PanopticGraph(nn.Module):
-    """One image to its panoptic picture."""
+    """Computes the panoptic picture of one image."""
 
     def __init__(self, model: DETR, top_k: int | None = None) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class PanopticGraph(nn.Module):
         id_of_query = segment_ids(areas, segment_of, survivors)
         ids = id_of_query[winner][rows][:, columns]
         place = torch.arange(segment_of.shape[0])
-        members = (segment_of == place[:, None]) & survivors  # n×n, of each segment its queries
+        members = (segment_of == place[:, None]) & survivors  # n×n, the queries of each segment
         best_scores, best = torch.where(members, scores, -1.0).max(1)
         first = ((id_of_query > 0) & (segment_of == place)).nonzero()[:, 0]
         best = best[first]
@@ -152,7 +152,7 @@ class PanopticGraph(nn.Module):
 
 
 def fold_for_good(module: nn.Module) -> None:
-    """Gives convolutions the weights in which their batch norm is folded, in place."""
+    """Folds batch norms into the weights of their convolutions, in place."""
     for conv in module.modules():
         if isinstance(conv, FoldedConv2d) and has_fixed_statistics(conv.norm):
             weight, bias = conv.folded()

@@ -21,15 +21,15 @@ OPSET = 18
 
 
 def to_onnx(program: ExportedProgram, interface: Interface, metadata: dict) -> onnx.ModelProto:
-    """Translates a program, and checks what comes out.
+    """Translates a program, and checks the result.
 
     Args:
-        program: traced.
+        program: a traced program.
         interface: names and axes of its inputs and outputs.
-        metadata: what the model holds beside the graph, see ``describe``.
+        metadata: metadata of the model, see ``describe``.
 
     Returns:
-        The model, weights and all.
+        The model with its weights.
     """
     import onnx
     import onnx_ir
@@ -51,10 +51,10 @@ def to_onnx(program: ExportedProgram, interface: Interface, metadata: dict) -> o
 
 
 def _simplify(model: onnx_ir.Model) -> None:
-    """Folds constants and leaves out what isn't used.
+    """Folds constants and removes unused operations.
 
     The exporter's own optimisation also tries hundreds of patterns on each operation, which takes
-    a third of the whole time; runtimes have patterns of their own.
+    a third of the whole time. Runtimes have patterns of their own.
     """
     from onnx_ir.passes.common import ShapeInferencePass
     from onnxscript import optimizer
@@ -65,7 +65,7 @@ def _simplify(model: onnx_ir.Model) -> None:
     try:
         optimizer.inline(model)
         optimizer.fold_constants(model)
-        ShapeInferencePass()(model)  # with all types known, the last casts to the same type go
+        ShapeInferencePass()(model)  # known types make more casts removable
         optimizer.fold_constants(model)
         optimizer.remove_unused_nodes(model)
     finally:
@@ -82,7 +82,7 @@ def _name(values: list[onnx_ir.Value], axes: dict[str, tuple]) -> None:
 
 
 def _forget_sources(model: onnx_ir.Model) -> None:
-    """Removes what the exporter notes of where operations came from, a tenth of the file."""
+    """Removes the exporter's notes on the origin of operations, a tenth of the file."""
     for graph in (model.graph, *model.functions.values()):
         graph.metadata_props.clear()
         for node in graph.all_nodes():

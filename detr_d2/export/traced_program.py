@@ -18,20 +18,20 @@ from detr_d2.export.export_options import ExportOptions, check_exportable
 from detr_d2.export.model_graph import PanopticGraph, RawGraph
 from detr_d2.modeling import DETR
 
-# Size of the image that graphs of any size are traced with. What it is decides nothing.
+# Size of the image with which graphs of any size are traced. It doesn't change the program.
 EXAMPLE_SIZE = (97, 130)
 
 
 @dataclass(frozen=True)
 class Interface:
-    """Names of a graph's inputs and outputs, each with its axes: names, or numbers where fixed."""
+    """Names of a graph's inputs and outputs, each with its axes: names, or numbers if fixed."""
 
     inputs: dict[str, tuple]
     outputs: dict[str, tuple]
 
     @classmethod
     def of(cls, options: ExportOptions) -> Interface:
-        """The interface of what these options export."""
+        """Returns the interface of a graph with these options."""
         fixed = options.size is not None
         size = options.size or ("height", "width")
         if options.form == "raw":
@@ -65,14 +65,14 @@ def trace(model: DETR, options: ExportOptions) -> ExportedProgram:
 
     Args:
         model: with masks; on a CPU.
-        options: which graph is made of it.
+        options: options of the export.
 
     Returns:
         The program, with inputs and outputs in the order of ``Interface.of(options)``. It holds no
         paths of this machine.
 
     Raises:
-        ValueError: a part of the model isn't known here.
+        ValueError: see ``check_exportable``.
     """
     check_exportable(model)
     graph_type = PanopticGraph if options.form == "panoptic" else RawGraph
@@ -87,7 +87,7 @@ def trace(model: DETR, options: ExportOptions) -> ExportedProgram:
     shapes: tuple = (any_size or None,)
     if options.form == "panoptic" and not fixed:
         inputs, shapes = (image, torch.tensor(EXAMPLE_SIZE)), (any_size, None)
-    # What was compiled before, of another model perhaps, confuses PyTorch's tracing of loops.
+    # Earlier compilations, also of other models, confuse PyTorch's tracing of loops.
     torch.compiler.reset()
     with torch.no_grad(), _any_size_alike():
         program = torch.export.export(graph, inputs, dynamic_shapes=shapes, strict=False)
@@ -97,13 +97,13 @@ def trace(model: DETR, options: ExportOptions) -> ExportedProgram:
 
 @contextmanager
 def _any_size_alike() -> Iterator[None]:
-    """Keeps the example's size from deciding how tensors lie in memory, which programs check."""
+    """Keeps memory layouts, which programs check, independent of the example's size."""
     with symbolic_config.patch(backed_size_oblivious=True):
         yield
 
 
 def _forget_sources(program: ExportedProgram) -> None:
-    """Removes from each operation where in which file of this machine it came from."""
+    """Removes the paths of source files on this machine from all operations."""
     for module in program.graph_module.modules():
         if isinstance(module, fx.GraphModule):
             for node in module.graph.nodes:

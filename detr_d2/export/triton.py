@@ -11,7 +11,7 @@ from detr_d2.file_io import written_whole
 if TYPE_CHECKING:
     import onnx
 
-# Triton's names of types that it doesn't call as ONNX does.
+# Triton's names of types, if they differ from ONNX's.
 _TYPES = {"FLOAT": "FP32", "DOUBLE": "FP64", "FLOAT16": "FP16"}
 
 
@@ -19,15 +19,15 @@ def write_repository(model: onnx.ModelProto, repository: Path, name: str) -> Pat
     """Writes ``NAME/1/model.onnx`` and ``NAME/config.pbtxt`` into a model repository.
 
     Args:
-        model: exported.
-        repository: the folder; is made where it isn't there.
-        name: of the model in it.
+        model: the exported model.
+        repository: the folder, which is created if necessary.
+        name: name of the model in the repository.
 
     Returns:
         The model's folder.
 
     Raises:
-        OSError: it can't be written.
+        OSError: a file can't be written.
     """
     folder = repository / name
     (folder / "1").mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def write_repository(model: onnx.ModelProto, repository: Path, name: str) -> Pat
 
 
 def _config(model: onnx.ModelProto, name: str) -> str:
-    """Triton's configuration. The first axis is no batch that Triton may make: 0."""
+    """Triton's configuration. A ``max_batch_size`` of 0 keeps Triton from making batches."""
     return (
         f'name: "{name}"\n'
         'backend: "onnxruntime"\n'

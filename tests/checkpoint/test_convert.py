@@ -233,7 +233,7 @@ def test_without_a_dataset_all_rows_stay(convert_head):
         (92, "coco_2017_val_panoptic", r"head\.pth: .*up to 90: it has none for 92 \('banner'\)"),
         (251, VAL, r"head\.pth: its classes don't fit the dataset: the file's 251 rows are COCO's"),
         (20, "coco_2017_val", r"head\.pth: .*the file has 19 classes, .* is 80"),
-        (92, "no_such_dataset", "No classes are known of a dataset 'no_such_dataset'"),
+        (92, "no_such_dataset", "No classes are known for a dataset 'no_such_dataset'"),
     ],
 )
 def test_datasets_that_do_not_fit(num_rows, dataset_name, message, convert_head, tmp_path):

@@ -90,7 +90,7 @@ def test_nothing_is_run(name, save, make_model, tmp_path):
 )
 def test_a_backbone_is_no_trained_detector(name, overrides, to_train, save, make_model):
     path = save(name, FILES[name]({"stem.conv1.weight": torch.zeros(64, 3, 7, 7)}))
-    with pytest.raises(CheckpointError, match=r"R-50.* is a backbone to train from, and no train"):
+    with pytest.raises(CheckpointError, match=r"R-50.* is a backbone to train from, and not a"):
         StrictCheckpointer(make_model(overrides), to_train=to_train).load(path)
 
 
@@ -104,7 +104,7 @@ def test_a_file_that_is_missing_is_named(name, make_model, tmp_path):
 def test_a_file_of_which_nothing_matches_is_refused(name, save, make_model):
     """Detectron2 would warn, and training would start from scratch."""
     path = save(name, FILES[name]({"entirely.else": torch.zeros(3, 3)}))
-    with pytest.raises(CheckpointError, match="No tensor is one of a DETR's: entirely.else"):
+    with pytest.raises(CheckpointError, match="No tensor belongs to a DETR: entirely.else"):
         StrictCheckpointer(make_model(), to_train=True).load(path)
 
 

@@ -123,7 +123,7 @@ def test_a_backbone_loads_where_training_starts(save, make_model, make_torchvisi
     }
     assert changed == {name for name in before if name.startswith("detector.backbone.")}
     assert torch.equal(model.detector.backbone.stem.conv1.weight, resnet.conv1.weight)
-    with pytest.raises(CheckpointError, match="it is a backbone to train from, and no trained"):
+    with pytest.raises(CheckpointError, match="it is a backbone to train from, and not a trained"):
         DetectionCheckpointer(make_model().eval()).load(path)
 
 
@@ -137,7 +137,7 @@ def without(weights: dict, name: str) -> dict:
 @BOTH_LOADERS
 def test_files_that_are_no_detr(load, save, make_cfg):
     maskrcnn = {"backbone.bottom_up.stem.conv1.weight": torch.zeros(64, 3, 7, 7)}
-    with pytest.raises(CheckpointError, match="No tensor is one of a DETR's: backbone.bottom_up"):
+    with pytest.raises(CheckpointError, match="No tensor belongs to a DETR: backbone.bottom_up"):
         load(make_cfg(), save({"model": maskrcnn}))
 
 
@@ -165,7 +165,7 @@ def test_files_that_are_no_detr(load, save, make_cfg):
         ),
         (
             {"detr.more.weight": torch.zeros(1)},
-            r"tensors that such a model has not: detr\.more\.weight",
+            r"tensors that such a model doesn't have: detr\.more\.weight",
         ),
     ],
     ids=["queries", "classes", "left over", "NaN", "unknown"],

@@ -252,7 +252,7 @@ def only_backbone(weights: Weights) -> None:
 
 
 def test_a_backbone_is_something_to_train_from(make_model, model, save):
-    what = ["it is a backbone to train from, and no trained detector"]
+    what = ["it is a backbone to train from, and not a trained detector"]
     path, weights = save(model, only_backbone)
     assert problems(model, path) == problems(make_model(*FROZEN), path, to_train=True) == what
     with pytest.raises(CheckpointError, match=r"Recognised as .*\(backbone\):"):

@@ -289,6 +289,6 @@ def test_backbones_of_torchvision(
     ("overrides", "to_train"), [({}, False), ({"MODEL.DETR.FREEZE_DETECTOR": True}, True)]
 )
 def test_a_backbone_is_no_detector(load, make_torchvision, overrides, to_train):
-    message = r"a ResNet of torchvision \(backbone\):\n  it is a backbone to train from, and no tra"
+    message = r"a ResNet of torchvision \(backbone\):\n  it is a backbone to train from, and not a "
     with pytest.raises(CheckpointError, match=message):
         load(make_torchvision([3, 4, 6, 3]).state_dict(), overrides, to_train)

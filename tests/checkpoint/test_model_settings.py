@@ -250,7 +250,7 @@ def load(make_tiny_cfg, tmp_path):
 )
 def test_other_settings_are_refused_or_trained_on_from(load, caplog, setting, value, of_detector):
     refused = f"it was made with other settings: {KEYS[setting]} is .*, .* was made with {value!r}"
-    advice = "Set the keys accordingly, or MODEL.DETR.RESIZE_ON_LOAD True to train on from it"
+    advice = "Set the keys accordingly, or MODEL.DETR.RESIZE_ON_LOAD True to train from it"
     for overrides in ((), *([] if of_detector else [FROZEN])):
         with pytest.raises(CheckpointError, match=rf"{refused}\. {advice}"):
             load(setting, value, *overrides)

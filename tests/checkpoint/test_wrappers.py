@@ -84,12 +84,12 @@ def test_any_wrappers_around_any_parts(kind, data):
     ("names", "message"),
     [
         (["module.detector.a", "detector.b"], "'module.' .*: module.detector.a has it, detector.b"),
-        (["detector._orig_mod.a", "detector.b"], "'_orig_mod.' .*_orig_mod.a has it, detector.b h"),
+        (["detector._orig_mod.a", "detector.b"], "'_orig_mod.' .*_orig_mod.a has it, detector.b d"),
         (["module.detector.a", "module._orig_mod.detector.b"], "'module._orig_mod.' of a wrapper"),
         (["model.detector.a", "criterion.b"], "'model.' .*: model.detector.a has it, criterion.b"),
         (
             ["model.detector.a", "detector.b"],
-            "'model.' .*: model.detector.a has it, detector.b has",
+            "'model.' .*: model.detector.a has it, detector.b doesn't",
         ),
         (["module.detector.a", "detector.a"], "only some of its names have the prefix 'module.'"),
         (

@@ -88,7 +88,7 @@ def test_nothing_is_converted_twice(run_cli, refused_in_one_line, source, tmp_pa
         (["folder", "output.pth"], "folder is a folder without config.json"),
         (["source.pth", "output.bin"], "output.bin: the name of a checkpoint has to end in .pth."),
         (["source.pth", "empty.pth/output.pth"], "[Errno 17] File exists: 'empty.pth'"),
-        (["source.pth", "output.pth", "--dataset", "unknown"], "No classes are known of a dataset"),
+        (["source.pth", "output.pth", "--dataset", "unknown"], "No classes are known for a"),
         (["source.pth", "output.pth", "--dataset", VAL], "source.pth: its classes don't fit the"),
         (["torchvision://resnet51", "output.pth"], "torchvision://resnet51: torchvision has no"),
         (["http://127.0.0.1:x/w.pth", "output.pth"], "http://127.0.0.1:x/w.pth could not be down"),
@@ -168,7 +168,7 @@ def test_a_frozen_detector_that_does_not_fit(refused_in_one_line, tiny_cfg, conf
         ("page.pth", b"<html>", "is a web page"),
         ("cut_off.pth", b"PK\x03\x04", "cannot be read as a checkpoint of PyTorch"),
         ("attack.bin", b"cposix\nsystem\n(S'true'\ntR.", "wants posix.system to be unpickled"),
-        ("unknown.pth", None, ": no known kind of checkpoint"),
+        ("unknown.pth", None, ": it is no known kind of checkpoint"),
     ],
 )
 def test_files_that_are_no_checkpoint(

@@ -143,8 +143,8 @@ def test_all_that_predicts_knows_the_classes(elsewhere):
     said = run_python(elsewhere / "predict.py", elsewhere)
     weights = elsewhere / "model_final.pth"
     held = f"the classes are those that {weights} holds, 3, of which 2 are things"
-    assert f"No dataset of DATASETS can be had (own_train, own_val): {held}" in said
-    assert "No dataset of DATASETS can be had (none is named): the classes" in said
+    assert f"No dataset of DATASETS is available (own_train, own_val): {held}" in said
+    assert "No dataset of DATASETS is available (none is named): the classes" in said
     assert "all count as things" not in said
 
     told = json.loads(next(line for line in said.splitlines() if line.startswith("TOLD"))[5:])

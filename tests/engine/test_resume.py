@@ -104,7 +104,7 @@ def test_who_goes_back_on_purpose_is_not_led_forward(found, tmp_path):
 def test_where_nothing_is_whole_nothing_is_begun_anew_silently(cfg, tmp_path):
     for path in (tmp_path / "boxes").glob("*.pth"):
         cut_off(path)
-    with pytest.raises(CheckpointError, match=r"No checkpoint in .*boxes is complete\. Start anew"):
+    with pytest.raises(CheckpointError, match=r"No checkpoint .*boxes is complete\. Start again"):
         train(cfg, resume=True)
     train(cfg)
     assert len(list((tmp_path / "previous_1" / "boxes").glob("*.pth"))) == 3

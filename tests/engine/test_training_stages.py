@@ -133,7 +133,7 @@ ARRAY = np.zeros(2, np.float32)
     [
         (
             ["backbone.res2.0.conv1.weight", "proposal_generator.a", "roi_heads.b"],
-            "a whole model of Detectron2 with backbone, proposal_generator, roi_heads, and no DETR",
+            "a whole model of Detectron2 with backbone, proposal_generator, roi_heads, but not a",
         ),
         (
             ["detector.input_proj.bias"],
@@ -164,7 +164,7 @@ def test_a_whole_model_in_a_pickle_is_not_taken_for_a_backbone(tiny_cfg, tmp_pat
 def test_a_whole_model_of_the_zoo_is_known_by_its_address(tiny_cfg, url):
     tiny_cfg.MODEL.WEIGHTS = url
     with pytest.raises(
-        CheckpointError, match="is a whole model of Detectron2's model zoo, and no D"
+        CheckpointError, match="is a whole model of Detectron2's model zoo, but not a D"
     ):
         evaluation_config(tiny_cfg)
 

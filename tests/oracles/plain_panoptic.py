@@ -1,7 +1,7 @@
-"""Panoptic prediction the plain way: nothing fused, shared, skipped or reordered.
+"""Predicts in the plain way: nothing is fused, shared, skipped or reordered.
 
-It takes the parameters of our model and the path of the paper's figure 8. Benchmarks compare with
-its time, tests with its results. The convolutional part, the masks and the merging share no code
+It takes the parameters of our model, and follows the paper's figure 8. Benchmarks compare their
+times with it, and tests their results. The convolutions, the masks and the merging share no code
 with ``detr_d2.modeling``.
 
 Axes: Q queries, n kept queries, K classes, D width, L decoder layers, M heads; h×w the res5 grid,
@@ -24,14 +24,14 @@ from detr_d2.modeling import DETR
 
 @dataclass(frozen=True)
 class PlainDetection:
-    """What the plain detector says of one image.
+    """The output of the plain detector for one image.
 
     Attributes:
         features: res2 … res5, each 1×C×·×·.
         projected: 1×D×h×w.
         memory: 1×D×h×w.
         hidden: L×Q×D, the output of every decoder layer.
-        logits: Q×(K+1), after the last.
+        logits: Q×(K+1), after the last layer.
     """
 
     features: list[torch.Tensor]
@@ -42,10 +42,10 @@ class PlainDetection:
 
 
 class PlainPanoptic:
-    """A DETR with masks, one image at a time, its output as large as the image."""
+    """A DETR with masks, for one image at a time. Its output is as large as the image."""
 
     def __init__(self, model: DETR) -> None:
-        """Takes the parameters of a model in evaluation mode; its settings hold as they are now."""
+        """Takes the parameters and current settings of a model in evaluation mode."""
         self.backbone = _made_plain(model.detector.backbone)
         self.mask_head = _made_plain(model.mask_head)
         self.detector_parts = {
@@ -67,11 +67,11 @@ class PlainPanoptic:
             H×W int32 ids and ``segments_info``.
         """
         detection = self.detect(self.normalise(image))
-        masks = self.masks_from(detection, self.attention_maps(detection))  # kept or not
+        masks = self.masks_from(detection, self.attention_maps(detection))  # of all queries
         return self.choose_and_merge(detection.logits, masks, image.shape[-2:])
 
     def normalise(self, image: torch.Tensor) -> torch.Tensor:
-        """3×H×W, 0 … 255, to 1×3×H×W."""
+        """Normalises 3×H×W, 0 … 255, to 1×3×H×W."""
         return ((image.to(self.pixel_mean.device).float() - self.pixel_mean) / self.pixel_std)[None]
 
     def detect(self, pixels: torch.Tensor) -> PlainDetection:
@@ -88,7 +88,7 @@ class PlainPanoptic:
         return PlainDetection(features, projected, memory, hidden, logits)
 
     def attention_maps(self, detection: PlainDetection) -> torch.Tensor:
-        """Q×M×h×w: what each head of each query looks at."""
+        """Computes Q×M×h×w attention maps of each query and head."""
         attention = self.mask_head.attention_map
         heads = attention.num_heads
         q = attention.q_proj(detection.hidden[-1]).unflatten(1, (heads, -1))  # Q×M×D/M
@@ -101,7 +101,7 @@ class PlainPanoptic:
         return weights.unflatten(2, detection.memory.shape[-2:])
 
     def masks_from(self, detection: PlainDetection, attention: torch.Tensor) -> torch.Tensor:
-        """n×M×h×w attention maps to n×H/4×W/4 mask logits."""
+        """Computes n×H/4×W/4 mask logits of n×M×h×w attention maps."""
         head, n = self.mask_head, len(attention)
         x = torch.cat([detection.projected.repeat(n, 1, 1, 1), attention], dim=1)
         x = F.relu(head.input_norm(head.input_conv(x)))
@@ -138,10 +138,10 @@ class PlainPanoptic:
     ) -> tuple[torch.Tensor, list[dict]]:
         """Merges n kept masks by a pixel-wise argmax over an image of (H, W).
 
-        As the released code does it: softmax over the masks left, argmax, duplicates of a stuff
-        class given to its first, segments of few pixels dropped, and again until none is. That
-        joins duplicates in the first round alone, after which they are dropped for having no
-        pixels; with ``stuff_merging`` "merged" they count with their first, and stay.
+        Each round follows the released code: softmax over the remaining masks, argmax, duplicates
+        of a stuff class join its first mask, small segments are dropped. Rounds end when none is
+        dropped. The released code joins duplicates only in the first round, and then drops them for
+        having no pixels. With ``stuff_merging`` "merged" they count with the first mask, and stay.
         """
         ids = torch.zeros(tuple(size), dtype=torch.int32, device=mask_logits.device)
         if not classes:
@@ -184,8 +184,8 @@ class PlainPanoptic:
 
 
 def _made_plain(module: nn.Module) -> nn.Module:
-    """A copy whose parameters are in PyTorch's default order of memory, and whose convolutions are
-    Detectron2's own: norms are computed behind them, not folded into them.
+    """Copies a module with PyTorch's default memory format and Detectron2's own convolutions, whose
+    norms are computed after them, not folded into them.
     """
     plain = copy.deepcopy(module).to(memory_format=torch.contiguous_format)
     for conv in plain.modules():

@@ -1,4 +1,4 @@
-"""Random models whose queries differ as those of trained models do."""
+"""Makes the queries of random models differ as those of trained models do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from detr_d2.modeling import DETR
 
 @torch.no_grad()
 def spread_queries(model: DETR) -> None:
-    """Makes queries name many classes with confidence, and masks depend on them."""
+    """Changes weights such that queries predict many classes with confidence, and masks differ."""
     for module in model.modules():
         if hasattr(module, "running_var"):
             module.weight.uniform_(0.4, 1)

@@ -1,4 +1,4 @@
-"""What a part of somebody else's goes through: both stages, prediction, export, explanation."""
+"""Runs a plug-in through both training stages, prediction, export and explanation."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from detr_d2.predictor import Predictor
 
 @dataclass(frozen=True)
 class Journey:
-    """What came out of it.
+    """The results of a plug-in.
 
     Attributes:
-        model: as it was trained.
+        model: the trained model.
         before: its weights before the stage "masks".
-        segments_info: of the prediction.
+        segments_info: segments of the prediction.
         equal_ids: the share of pixels that have the same id in PyTorch and in onnxruntime.
         page: the text of ``explain.html``.
     """
@@ -41,7 +41,7 @@ class Journey:
 
 @pytest.fixture
 def travel(make_tiny_cfg, tmp_path: Path) -> Callable[..., Journey]:
-    """Trains two iterations of both stages, predicts, exports and explains: ``(*overrides)``."""
+    """A function of config overrides that trains both stages, predicts, exports and explains."""
 
     def make(*overrides: object) -> Journey:
         steps = ("SOLVER.MAX_ITER", 2, "SOLVER.MASK_STAGE.MAX_ITER", 2, "DATASETS.TEST", ())

@@ -1,4 +1,4 @@
-"""A transformer of one's own: conditional queries (Meng et al. 2021, arXiv:2108.06152).
+"""A transformer as a plug-in: conditional queries (Meng et al. 2021, arXiv:2108.06152).
 
 Axes: B images, T queries or S grid points, D width, M heads, L decoder layers.
 """
@@ -14,7 +14,7 @@ from detr_d2.modeling.transformer import DecoderLayer, MultiHeadAttention
 
 
 class SideBySide(nn.Module):
-    """What a query or a point is, and beside it, in each head, where it is."""
+    """Concatenates, in each head, the content and the position of queries or points."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class SideBySide(nn.Module):
 
 
 class ConditionalAttention(MultiHeadAttention):
-    """Cross-attention whose queries and keys keep content and position apart (section 3.3)."""
+    """Cross-attention whose queries and keys concatenate content and position (section 3.3)."""
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__(dim, num_heads, dropout)
@@ -43,7 +43,7 @@ class ConditionalAttention(MultiHeadAttention):
 
 @DETR_TRANSFORMER_REGISTRY.register()
 class ConditionalTransformer(Transformer):
-    """DETR's encoder, and a decoder that looks around a reference point of each query."""
+    """DETR's encoder, and a decoder that attends around a reference point of each query."""
 
     def __init__(self, cfg) -> None:
         super().__init__(cfg)
@@ -73,14 +73,14 @@ def decode_layer(layer: DecoderLayer, x, query_positions, where, memory, positio
 
 
 def sines(points: torch.Tensor, dim: int) -> torch.Tensor:
-    """Q×2 points to Q×D, as ``SinePositionEncoding`` has it for points of the grid."""
+    """Encodes Q×2 points as Q×D, as ``SinePositionEncoding`` encodes points of the grid."""
     periods = 10000 ** (torch.arange(dim // 4, device=points.device) / (dim // 4))
     phases = points.flip(1)[..., None] * 2 * math.pi / periods  # Q×2×D/4, rows before columns
     return torch.stack([phases.sin(), phases.cos()], dim=-1).flatten(1)
 
 
 def test_it_trains_predicts_exports_and_is_explained(travel):
-    # An untrained encoder makes all of an image alike; without, points differ from the beginning.
+    # An untrained encoder makes all points of an image alike; without one, they differ.
     overrides = {"TRANSFORMER_NAME": "ConditionalTransformer", "ENC_LAYERS": 0}
     journey = travel(*(x for key, value in overrides.items() for x in (f"MODEL.DETR.{key}", value)))
     transformer = journey.model.detector.transformer

@@ -1,4 +1,4 @@
-"""A mask head of one's own: masks are products of each query with each pixel.
+"""A mask head as a plug-in: masks are products of each query with each pixel.
 
 Axes: N (image, query) pairs, D width, C channels; H×W the batch.
 """
@@ -14,7 +14,7 @@ CHANNELS = 16
 
 @DETR_MASK_HEAD_REGISTRY.register()
 class DotProductHead(MaskHead):
-    """An embedding of each pixel at stride 4, and one of each query."""
+    """Embeds each pixel at stride 4 and each query, and multiplies them."""
 
     def __init__(self, cfg, lateral_channels) -> None:
         super().__init__()

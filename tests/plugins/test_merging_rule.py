@@ -1,4 +1,4 @@
-"""A rule of merging of one's own: several queries of one stuff class stay apart, as things do.
+"""A merging rule as a plug-in: queries of one stuff class stay apart, as things do.
 
 Axes: n queries.
 """

@@ -1,13 +1,13 @@
-"""This project beside its peers, measured in one run: see BENCHMARKS.md and tools/benchmark.py.
+"""Compares this project with its peers in one run: see BENCHMARKS.md and tools/benchmark.py.
 
-Nothing of the project imports this package. It is part of a checkout, not of what is installed, and
-needs the extra ``detr_d2[benchmark]``.
+Nothing in the project imports this package. It is in the repository but is not installed, and needs
+the extra ``detr_d2[benchmark]``.
 """
 
 import sys
 from pathlib import Path
 
-# The plain path, with which results and times are compared, is the tests' oracle.
+# Results and times are compared with the plain path, which is the tests' oracle.
 _TESTS = str(Path(__file__).resolve().parents[2] / "tests")
 if _TESTS not in sys.path:
     sys.path.append(_TESTS)

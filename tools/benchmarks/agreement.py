@@ -1,4 +1,4 @@
-"""How far two panoptic pictures agree.
+"""Measures how far two panoptic pictures agree.
 
 Axes: H×W pixels.
 """
@@ -18,7 +18,7 @@ class Picture:
     """A panoptic picture.
 
     Attributes:
-        ids: H×W integers; an id without class is void.
+        ids: H×W integers; an id without a class is void.
         class_of: the class of each id.
     """
 
@@ -27,7 +27,7 @@ class Picture:
 
     @classmethod
     def from_output(cls, ids: torch.Tensor, segments_info: list[dict]) -> Picture:
-        """Reads ids and ``segments_info`` as our model gives them."""
+        """Takes the ids and ``segments_info`` of our model."""
         return cls(ids.cpu(), {s["id"]: s["category_id"] for s in segments_info})
 
     @classmethod
@@ -38,13 +38,13 @@ class Picture:
 
 
 def equal_ids(picture: Picture, reference: Picture) -> float:
-    """The share of pixels with the same id and class, in [0, 1]: for paths that number alike."""
+    """The share of pixels with the same id and class, in [0, 1], if both number ids alike."""
     keys, of_reference = _keys(picture), _keys(reference)
     return float(((picture.ids == reference.ids).numpy() & (keys == of_reference)).mean())
 
 
 def equal_segments(picture: Picture, reference: Picture) -> float:
-    """The share of pixels in the same segment, however it is numbered, in [0, 1].
+    """The share of pixels in the same segment, whatever its id, in [0, 1].
 
     Segments of one class are paired one to one such that most pixels agree; void agrees with void.
     """

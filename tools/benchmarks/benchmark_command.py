@@ -1,10 +1,10 @@
-"""Measures this project beside its peers: the same weights and images, in one run and in turns.
+"""Compares this project with its peers: the same weights and images, in one run and in turns.
 
 tools/benchmark.py [inference|training|evaluation|export|all] --output FOLDER
 
-Writes benchmark.json (all that was measured), benchmark.md (tables) and benchmark.png into FOLDER,
-and prints the tables. What the figures mean is in BENCHMARKS.md. An interruption leaves what was
-measured until then. It needs pip install 'detr_d2[benchmark]'.
+Writes benchmark.json (all figures), benchmark.md (tables) and benchmark.png into FOLDER, and prints
+the tables. BENCHMARKS.md explains the figures. After an interruption, the files hold what was
+measured before it. The benchmark needs pip install 'detr_d2[benchmark]'.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import sys
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what is measured, on what, and how often."""
+    """Adds the options: what is measured, on what, and how often."""
     parser.add_argument(
         "part",
         nargs="?",
         default="all",
         choices=("inference", "training", "evaluation", "export", "all"),
-        help="what is measured (default: all, which leaves export out)",
+        help="what is measured (default: all, without export)",
     )
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="where the files go")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="folder of the files")
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="timed rounds (5)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=int, metavar="N", help="of PyTorch (its own default)")
+    parser.add_argument("--threads", type=int, metavar="N", help="PyTorch's threads (its default)")
     parser.add_argument(
         "--kept", type=int, default=15, metavar="N", help="queries that compete for pixels (15)"
     )
@@ -35,14 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", type=int, nargs=2, default=(800, 1066), metavar=("H", "W"), help="(800 1066)"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N")
-    parser.add_argument("--sweeps", action="store_true", help="also queries, sizes and batches")
-    parser.add_argument("--compile", action="store_true", help="also under torch.compile")
+    parser.add_argument("--sweeps", action="store_true", help="vary queries, sizes, batches, too")
+    parser.add_argument("--compile", action="store_true", help="measure torch.compile, too")
     parser.add_argument("--quick", action="store_true", help="a tiny model, to try this tool out")
 
 
 def run(args: argparse.Namespace) -> int | None:
     """Measures, and prints the tables."""
-    # PyTorch's profiler says when it starts and stops, in lines that nobody asked for.
+    # Otherwise PyTorch's profiler prints when it starts and stops.
     os.environ.setdefault("KINETO_LOG_LEVEL", "5")
     from benchmarks.benchmark_extras import require_extras
 

@@ -6,5 +6,5 @@ from detr_d2.extras import require_extra
 
 
 def require_extras() -> None:
-    """Makes sure that the packages of the extra ``benchmark`` are there; see ``require_extra``."""
+    """Checks that the packages of the extra ``benchmark`` are installed; see ``require_extra``."""
     require_extra("benchmark", "Benchmarks need", ("transformers", "matplotlib"))

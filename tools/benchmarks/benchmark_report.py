@@ -1,4 +1,4 @@
-"""What was measured, as JSON and as Markdown tables."""
+"""Writes the figures of a benchmark as JSON and as Markdown tables."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ PACKAGES = ("torch", "torchvision", "transformers", "numpy", "fvcore", "panoptic
 
 
 class BenchmarkReport:
-    """Takes figures as they come; ``write`` leaves files that are complete as far as they go."""
+    """Collects figures; ``write`` writes those that are measured so far."""
 
     def __init__(
         self, folder: str | Path, settings: BenchmarkSettings, command: Sequence[str]
     ) -> None:
         """
         Args:
-            folder: where the files go; made if need be.
-            settings: what is measured.
+            folder: the folder of the files, which is created if necessary.
+            settings: settings of the benchmark.
             command: the command line.
         """
         self.folder = Path(folder)
@@ -45,7 +45,7 @@ class BenchmarkReport:
         }
 
     def section(self, name: str) -> dict:
-        """An empty section, to be filled."""
+        """Adds an empty section, which the caller fills."""
         self.content[name] = {}
         return self.content[name]
 
@@ -56,14 +56,14 @@ class BenchmarkReport:
         (self.folder / f"{NAME}.md").write_text(self.markdown(), encoding="utf-8")
 
     def markdown(self) -> str:
-        """The tables of all that has been measured so far."""
+        """Returns the tables of all that has been measured so far."""
         return to_markdown(self.content)
 
 
 def add_medians(content: dict) -> None:
     """Adds ``medians`` beside ``seconds``, and ``ratios`` of medians to the first one.
 
-    Sweeps, whose points are named by their values, get medians alone.
+    Sweeps get medians only.
     """
     for part in ("inference", "training", "evaluation", "export"):
         section = content.get(part, {})
@@ -80,7 +80,7 @@ def add_medians(content: dict) -> None:
 
 
 def medians(seconds: dict[str, list[float]]) -> dict[str, float]:
-    """The median of each, without those that have no time yet; the first is timed first."""
+    """The median of each, without those that have no times yet."""
     return {name: statistics.median(times) for name, times in seconds.items() if times}
 
 
@@ -98,7 +98,7 @@ def describe_machine(settings: BenchmarkSettings) -> dict:
 
 
 def describe_versions() -> dict[str, str | None]:
-    """Versions of what takes part; None of what isn't installed as a package."""
+    """Versions of Python and of packages; None if a package isn't installed."""
     versions: dict[str, str | None] = {
         "python": platform.python_version(),
         "detr_d2": __version__,

@@ -1,4 +1,4 @@
-"""The whole benchmark, or a part of it."""
+"""Runs the whole benchmark, or a part of it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ OTHER_PARTS = {"export": run_export}
 def run_benchmark(
     part: str, settings: BenchmarkSettings, folder: str, command: Sequence[str]
 ) -> str:
-    """Measures, and leaves ``benchmark.json``, ``.md`` and ``.png``, also where interrupted.
+    """Measures, and writes ``benchmark.json``, ``.md`` and ``.png``, even after an interruption.
 
     Args:
         part: a key of ``PARTS`` or ``OTHER_PARTS``, or "all" for those of ``PARTS``.
-        settings: what is measured.
-        folder: where the files go.
-        command: the command line, for the record.
+        settings: settings of the benchmark.
+        folder: the folder of the files.
+        command: the command line, which the report quotes.
 
     Returns:
         The tables, in Markdown.

@@ -1,4 +1,4 @@
-"""What a benchmark measures, and how often."""
+"""Settings of a benchmark."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.weights import FULL, TINY
 
 @dataclass(frozen=True)
 class SweepValues:
-    """What is changed in each sweep, everything else being as in the settings."""
+    """The values of each sweep; everything else is as in the settings."""
 
     kept: tuple[int, ...] = (5, 15, 30, 60, 100)
     queries: tuple[int, ...] = (100, 200, 300)
@@ -25,19 +25,19 @@ class BenchmarkSettings:
 
     Attributes:
         device: "cpu" or "cuda".
-        threads: of PyTorch.
+        threads: number of PyTorch's threads.
         repeats: rounds that are timed.
-        seed: of weights, images and scenes.
+        seed: seed of weights, images and scenes.
         size: (H, W) of the image.
         kept: queries that compete for pixels.
-        num_targets: segments of the image that is trained on.
-        evaluated_images: predictions that are evaluated.
+        num_targets: segments of the training image.
+        evaluated_images: number of predictions that are evaluated.
         evaluated_size: their (H, W).
         architecture: changes to transformers' ``DetrConfig``.
-        matrix_side: of the matrices whose product tells what the machine can do.
+        matrix_side: side of the matrices whose product shows the machine's speed.
         memory: whether memory is measured, which starts a process for each figure.
-        compiled: whether ``torch.compile`` takes part.
-        sweeps: what is swept; None: nothing.
+        compiled: whether ``torch.compile`` is measured.
+        sweeps: values of sweeps; None: no sweeps.
     """
 
     device: str
@@ -56,7 +56,7 @@ class BenchmarkSettings:
     sweeps: SweepValues | None = None
 
     def quick(self) -> BenchmarkSettings:
-        """The same on a tiny model, small images and two rounds, without memory: to try it out."""
+        """Settings to try the tool out: a tiny model, small images, two rounds, without memory."""
         small = SweepValues(
             kept=(3, 5), queries=(100, 110), sizes=((64, 96), (96, 128)), batches=(1, 2)
         )

@@ -1,4 +1,4 @@
-"""The benchmark's part on evaluation: our evaluator and Detectron2's on the same predictions.
+"""Compares our evaluator with Detectron2's on the same predictions.
 
 Axes: H×W an image.
 """
@@ -29,16 +29,16 @@ from detr_d2.evaluation import GROUP_SUFFIXES, PanopticEvaluator
 logger = logging.getLogger(__name__)
 
 DATASET = "detr_d2_benchmark_panoptic"
-# Segments of an image: as many as the busier images of COCO have.
+# Numbers of segments in an image, as in the busier images of COCO.
 FEWEST_SEGMENTS, MOST_SEGMENTS = 15, 25
-# The model's input, as far as evaluators look at it, and its ``panoptic_seg``.
+# The model's input, as far as evaluators read it, and its ``panoptic_seg``.
 Prediction = tuple[dict, tuple[torch.Tensor, list[dict]]]
-# What both evaluators report.
+# Figures that both evaluators report.
 FIGURES = [figure + end for figure in ("PQ", "SQ", "RQ") for end in GROUP_SUFFIXES.values()]
 
 
 def run_evaluation(settings: BenchmarkSettings, report: BenchmarkReport) -> None:
-    """Measures both evaluators and compares their figures, into the section "evaluation"."""
+    """Writes times and figures of both evaluators into the report's section "evaluation"."""
     found = report.section("evaluation")
     with TemporaryDirectory(prefix="detr_d2_benchmark_") as folder:
         logger.info("Making %d predictions", settings.evaluated_images)
@@ -64,12 +64,12 @@ def run_evaluation(settings: BenchmarkSettings, report: BenchmarkReport) -> None
 def _evaluation(
     name: str, evaluator: DatasetEvaluator, predictions: list[Prediction], figures: dict
 ) -> Callable[[], None]:
-    """A whole evaluation, image by image; leaves the figures of the evaluator under its name."""
+    """Returns a whole evaluation, which stores the evaluator's figures under its name."""
 
     def run() -> None:
         evaluator.reset()
         for inputs, (ids, segments_info) in predictions:
-            # Detectron2's evaluator changes what it is given.
+            # Detectron2's evaluator changes its inputs.
             segments_info = [dict(segment) for segment in segments_info]
             evaluator.process([inputs], [{"panoptic_seg": (ids, segments_info)}])
         results = evaluator.evaluate()["panoptic_seg"]
@@ -80,7 +80,7 @@ def _evaluation(
 
 @contextmanager
 def made_up_dataset(folder: Path, settings: BenchmarkSettings) -> Iterator[list[Prediction]]:
-    """Registers a dataset with COCO's categories, and takes it out again.
+    """Registers a dataset with COCO's categories, and removes it afterwards.
 
     Yields:
         A prediction for each image.
@@ -130,7 +130,7 @@ def made_up_dataset(folder: Path, settings: BenchmarkSettings) -> Iterator[list[
 
 
 def _annotated(labels: np.ndarray, classes: np.ndarray) -> list[dict]:
-    """A ground truth's ``segments_info``, with ids from 1 on; ``classes`` as in COCO's list."""
+    """A ground truth's ``segments_info``, with ids from 1 on; ``classes`` index COCO's list."""
     segments = []
     for label, area in zip(*np.unique(labels, return_counts=True), strict=True):
         y, x = np.nonzero(labels == label)
@@ -148,7 +148,7 @@ def _annotated(labels: np.ndarray, classes: np.ndarray) -> list[dict]:
 
 
 def _output(labels: np.ndarray, classes: np.ndarray) -> tuple[torch.Tensor, list[dict]]:
-    """A model's ``panoptic_seg``; ``classes`` as in COCO's list, which has things first."""
+    """A model's ``panoptic_seg``; ``classes`` index COCO's list, which has things first."""
     segments_info = [
         {
             "id": int(label) + 1,

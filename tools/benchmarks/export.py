@@ -1,4 +1,4 @@
-"""The benchmark's part on export: the exported graph in onnxruntime beside PyTorch."""
+"""Compares the exported graph in onnxruntime with PyTorch."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ logger = logging.getLogger(__name__)
 
 
 def run_export(settings: BenchmarkSettings, report: BenchmarkReport) -> None:
-    """Measures both on the same weights and image, into the report's section "export".
+    """Measures both on the same weights and image, and fills the report's section "export".
 
     Raises:
         ImportError: onnxruntime is missing.
-        ValueError: a GPU is wanted.
+        ValueError: the device is a GPU.
     """
     if settings.device != "cpu":
         raise ValueError("--device: exported graphs are measured on a CPU.")
@@ -50,7 +50,7 @@ def run_export(settings: BenchmarkSettings, report: BenchmarkReport) -> None:
 
 
 def _exported(workload: Workload, settings: BenchmarkSettings, found: dict) -> Subject:
-    """The graph in onnxruntime, which has as many threads as PyTorch."""
+    """The graph in onnxruntime, with as many threads as PyTorch."""
     require_extra("benchmark", "This part of the benchmark needs", ("onnxruntime",))
     import onnxruntime
 

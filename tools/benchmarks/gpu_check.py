@@ -1,9 +1,9 @@
-"""Checks on a GPU all that wants one: training, DDP, inference, torch.compile, memory and speed.
+"""Checks the project on a GPU: training, DDP, inference, torch.compile, memory and speed.
 
 python -m benchmarks.gpu_check --output FOLDER
 
 Writes gpu_check.json and gpu_check.md (a table) into FOLDER, and needs no network. The exit status
-is 0 where all went well, 1 where a check failed, 2 where none could be made.
+is 0 if no check failed, 1 if a check failed, and 2 if the checks could not be run.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-# Imports and the start of a GPU come on top, and stay below the 4 minutes that all may take.
+# With imports and the start of a GPU, this stays below 4 minutes in total.
 SECONDS = 210.0
 
 
@@ -28,14 +28,14 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--output",
         default="output/gpu_check",
         metavar="FOLDER",
-        help="where the files go (output/gpu_check)",
+        help="folder of the files (output/gpu_check)",
     )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument(
         "--quick", action="store_true", help="a tiny model; with --device cpu, to try this tool out"
     )
     parser.add_argument(
-        "--seconds", type=float, default=SECONDS, metavar="N", help=f"for all checks ({SECONDS:g})"
+        "--seconds", type=float, default=SECONDS, metavar="N", help=f"time limit ({SECONDS:g})"
     )
     return parser.parse_args(arguments)
 
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit status."""
     args = parse_args(arguments)
     try:
-        from detr_d2 import load_config  # noqa: F401  (says what is missing, if anything is)
+        from detr_d2 import load_config  # noqa: F401  (its error names what is missing)
     except ImportError as error:
         return _refuse(str(error))
     import torch

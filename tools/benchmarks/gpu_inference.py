@@ -1,4 +1,4 @@
-"""Checks on a GPU: predictions against a CPU's, memory, speed, and torch.compile.
+"""Checks on a GPU: predictions compared with a CPU's, memory, speed, and torch.compile.
 
 Axes: H×W pixels.
 """
@@ -27,17 +27,17 @@ from benchmarks.timing import interleaved, median, seconds_of
 from benchmarks.weights import save_random_weights
 from detr_d2.modeling import DETR
 
-# Share of pixels that have to have the same id. bfloat16 rounds away much of what sets random
-# queries apart, so that only a prediction which has gone wrong altogether is found.
+# Share of pixels that need the same id. bfloat16 rounds away much of the difference between random
+# queries, so that this check finds only completely wrong predictions.
 NEEDED = {"float32": 0.99, "bfloat16": 0.2}
 
 
 def check_ids(bench: Bench, precision: str) -> dict:
-    """Predicts on the GPU, in a precision, what a CPU predicts in float32.
+    """Compares a prediction on the GPU, in a precision, with a CPU's in float32.
 
     Returns:
-        ``equal_ids`` and ``equal_segments``, shares of pixels (see ``agreement``; the second
-        doesn't mind other numbers), the ``needed`` share, and ``num_segments``.
+        ``equal_ids`` and ``equal_segments``, shares of pixels (see ``agreement``), the ``needed``
+        share, and ``num_segments``.
     """
     with exact_float32():
         reference = predict(bench.predictor("cpu"), bench)
@@ -54,14 +54,14 @@ def _compare(picture: Picture, reference: Picture, precision: str) -> dict:
     }
     measure = "equal_ids" if precision == "float32" else "equal_segments"
     if not figures["num_segments"]:
-        raise CheckFailed("nothing was predicted that could be compared", figures)
+        raise CheckFailed("the model predicted nothing to compare", figures)
     if not figures[measure] >= NEEDED[precision]:
         raise CheckFailed("the pictures differ", figures)
     return figures
 
 
 def predict(model: DETR, bench: Bench) -> Picture:
-    """The panoptic picture of the image."""
+    """Predicts the panoptic picture of the image."""
     return Picture.from_output(*model([{"image": bench.image}])[0]["panoptic_seg"])
 
 
@@ -77,7 +77,7 @@ def check_memory(bench: Bench, precision: str) -> dict:
 
 
 def check_speed(bench: Bench) -> dict:
-    """Measures the images per second of our model, from pixels on the CPU to the picture."""
+    """Measures our model's images per second, from pixels on the CPU to the picture."""
     models = {name: bench.predictor(TEST__PRECISION=name) for name in NEEDED}
     runs = {name: lambda model=model: predict(model, bench) for name, model in models.items()}
     return {f"{name}_per_second": value for name, value in _rates(runs, bench).items()}
@@ -109,13 +109,13 @@ def check_beside_transformers(bench: Bench) -> dict:
 
 
 def check_compile(bench: Bench) -> dict:
-    """Compiles detector and mask head: the picture is the same.
+    """Checks that compiling detector and mask head leaves the picture the same.
 
     Returns:
-        What ``check_ids`` returns, against the model that isn't compiled; the ``backend``; the
-        seconds of the first, compiling run; and images per second of both.
+        The result of ``check_ids`` for the compiled and the other model, the ``backend``, the
+        seconds of the first run, which compiles, and images per second of both.
     """
-    # On a CPU, and a tiny model, tracing is tried out, and no compiler.
+    # For a tiny model, only tracing is tried out, without a compiler.
     backend = "eager" if bench.quick else "inductor"
     models = {name: bench.predictor() for name in ("eager", "compiled")}
     try:
@@ -133,7 +133,7 @@ def check_compile(bench: Bench) -> dict:
 
 
 def _rates(runs: Mapping[str, Callable[[], object]], bench: Bench) -> dict[str, float]:
-    """Runs per second, by the medians of runs in turns."""
+    """Runs per second, from the medians of runs in turns."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for name, seconds in interleaved(runs, bench.settings.repeats, bench.settings.device):
         times[name].append(seconds)

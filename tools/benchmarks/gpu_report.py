@@ -1,4 +1,4 @@
-"""The checks on a GPU, one after the other, and what became of them as JSON and Markdown."""
+"""Runs the checks on a GPU one after the other, and reports them as JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from detr_d2.file_io import write_json_atomically, written_whole
 logger = logging.getLogger(__name__)
 
 NAME = "gpu_check"
-# Characters of an error's first line that are told.
+# Number of characters of an error's first line that the report shows.
 LONGEST_REASON = 200
 NO_TIME = "no time left"
 Check = Callable[[Bench], dict]
 
-# In the order of what one wants to know first. Compiling takes longest and comes last.
+# The most important checks come first. Compiling takes longest and comes last.
 CHECKS: dict[str, Check] = {
     **{
         f"training step: {stage}, {'AMP' if amp else 'float32'}": partial(
@@ -57,14 +57,14 @@ CHECKS: dict[str, Check] = {
 
 
 class _TimeUpError(BaseException):
-    """The time for all checks is spent; no exception that the code under check might catch."""
+    """The time for all checks is up. It is not an ``Exception``, which checked code might catch."""
 
 
 class GPUReport:
-    """Takes what became of each check; ``write`` leaves files that are complete so far."""
+    """Collects the results of checks; ``write`` writes all results so far."""
 
     def __init__(self, folder: str | Path, bench: Bench, command: Sequence[str]) -> None:
-        """Takes the folder of the files, which is made if need be, and the command line."""
+        """Takes the folder of the files, which is created if necessary, and the command line."""
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.content: dict = {
@@ -88,11 +88,11 @@ class GPUReport:
         """Adds a check, and writes the files.
 
         Args:
-            name: of the check.
+            name: name of the check.
             status: "ok", "failed" or "skipped".
-            reason: why it isn't "ok".
-            figures: what was measured.
-            seconds: that it took.
+            reason: why the status isn't "ok".
+            figures: measured figures.
+            seconds: duration of the check.
         """
         self.content["checks"][name] = {
             "status": status,
@@ -114,16 +114,16 @@ class GPUReport:
 def run_checks(
     bench: Bench, report: GPUReport, seconds: float, checks: Mapping[str, Check] | None = None
 ) -> None:
-    """Runs each check by itself: one that fails is reported, and stops no other.
+    """Runs the checks one by one. A check that fails is reported, and the others still run.
 
     Args:
-        bench: what is checked.
-        report: takes what becomes of each.
-        seconds: for all of them. The check that they end in is stopped, and the rest is skipped.
-        checks: None: all.
+        bench: model and data of the checks.
+        report: receives the result of each check.
+        seconds: time for all checks; after it, the current check is stopped, the rest is skipped.
+        checks: the checks to run; None: all.
 
     Raises:
-        KeyboardInterrupt: the user's; the report has what was checked before.
+        KeyboardInterrupt: the user interrupted; the report has the earlier checks.
     """
     end = time.monotonic() + seconds
     for name, check in (CHECKS if checks is None else checks).items():
@@ -140,7 +140,7 @@ def run_checks(
 
 
 def _outcome_of(check: Check, bench: Bench, seconds: float) -> tuple[str, str, dict]:
-    """Status, reason and figures of a check."""
+    """Runs a check, and returns its status, reason and figures."""
     try:
         with _stopped_after(seconds):
             return "ok", "", check(bench)
@@ -150,7 +150,7 @@ def _outcome_of(check: Check, bench: Bench, seconds: float) -> tuple[str, str, d
         return "skipped", str(skipped), {}
     except CheckFailed as failed:
         return "failed", str(failed), failed.figures
-    except Exception as error:  # whatever a GPU, a driver or a compiler may come up with
+    except Exception as error:  # GPUs, drivers and compilers raise any error
         logger.debug("", exc_info=True)
         message = str(error).strip().partition("\n")[0][:LONGEST_REASON]
         return "failed", f"{type(error).__name__}: {message}", {}
@@ -158,7 +158,7 @@ def _outcome_of(check: Check, bench: Bench, seconds: float) -> tuple[str, str, d
 
 @contextmanager
 def _stopped_after(seconds: float) -> Iterator[None]:
-    """Ends what runs inside after so many seconds, by an exception."""
+    """Stops the code inside after so many seconds, by an exception."""
 
     def stop(*_: object) -> None:
         raise _TimeUpError
@@ -180,7 +180,7 @@ def _give_back_memory() -> None:
 
 
 def verdict(checks: Mapping[str, Mapping]) -> str:
-    """One sentence on all checks."""
+    """Sums up all checks in one sentence."""
     statuses = [check["status"] for check in checks.values()]
     counts = ", ".join(f"{statuses.count(s)} {s}" for s in ("ok", "failed", "skipped"))
     if "failed" in statuses:
@@ -190,11 +190,11 @@ def verdict(checks: Mapping[str, Mapping]) -> str:
 
 
 def to_markdown(content: Mapping) -> str:
-    """The report's content as a heading, what was checked, and a table."""
+    """Returns the report's content as a heading, a description and a table."""
     machine, settings = content["machine"], content["settings"]
     versions = ", ".join(f"{name} {v}" for name, v in content["versions"].items() if v)
     height, width = settings["size"]
-    where = machine["gpu"] or f"{machine['processor']} (a CPU: this was no check of a GPU)"
+    where = machine["gpu"] or f"{machine['processor']} (a CPU: no GPU was checked)"
     model = "a tiny model" if settings["quick"] else "DETR R50"
     rows = [
         [name, check["status"], check["seconds"], _shown(check["figures"]), check["reason"]]

@@ -1,4 +1,4 @@
-"""What the checks on a GPU share: one random model, an image, a batch, and how a check ends.
+"""Shared parts of the checks on a GPU: a random model, an image, a batch, and exceptions.
 
 Axes: Q queries, K classes, H×W an image.
 """
@@ -23,7 +23,7 @@ from benchmarks.weights import random_image, randomise, spread_classes
 from detr_d2 import config_file, load_config
 from detr_d2.modeling import DETR
 
-# A model that a CPU runs in no time, for --quick. All else is the released R50 model.
+# A model that a CPU runs quickly, for --quick. All else is as in the released R50 model.
 TINY_MODEL = {
     "MODEL.RESNETS.DEPTH": 18,
     "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
@@ -36,7 +36,7 @@ TINY_MODEL = {
 
 
 class CheckFailed(Exception):
-    """A check has found that something is wrong; it may have figures all the same."""
+    """A check has found an error. The exception may hold figures."""
 
     def __init__(self, reason: str, figures: dict | None = None) -> None:
         super().__init__(reason)
@@ -44,11 +44,11 @@ class CheckFailed(Exception):
 
 
 class CheckSkipped(Exception):
-    """A check can't be made here; the message says why."""
+    """A check can't be run on this machine; the message says why."""
 
 
 class Bench:
-    """The model, the image and the batch of all checks; each is made when it is first wanted.
+    """The model, the image and the batch of all checks. Each is made when it is first used.
 
     Attributes:
         settings: device, sizes and seed.
@@ -64,7 +64,7 @@ class Bench:
         return self.settings.device.startswith("cuda")
 
     def require_gpu(self, what: str) -> None:
-        """Ends a check that a CPU can't make, named at the beginning of the reason.
+        """Skips a check that needs a GPU; ``what`` begins the reason.
 
         Raises:
             CheckSkipped: the checks run on a CPU.
@@ -73,9 +73,9 @@ class Bench:
             raise CheckSkipped(f"{what} needs a GPU")
 
     def config(self, **overrides: object) -> CfgNode:
-        """The config of all models. Takes keys below ``MODEL.DETR``, with ``__`` for the dot."""
+        """Makes a config. Overrides are keys below ``MODEL.DETR``, with ``__`` for the dot."""
         keys = {f"MODEL.DETR.{key.replace('__', '.')}": x for key, x in overrides.items()}
-        # Built on the CPU, where initial values are the same whatever the device.
+        # Models are built on the CPU, so that initial values are the same for all devices.
         fixed = {"MODEL.DEVICE": "cpu", "MODEL.WEIGHTS": "", "MODEL.DETR.TEST.INSTANCES_ON": False}
         keys = {**fixed, **(TINY_MODEL if self.quick else {}), **keys}
         return load_config(
@@ -83,11 +83,11 @@ class Bench:
         )
 
     def build(self, cfg: CfgNode, device: str | None = None) -> DETR:
-        """A model that has the random weights, in evaluation mode.
+        """Builds a model with the random weights, in evaluation mode.
 
         Args:
-            cfg: its config; without masks it takes the detector's weights alone.
-            device: None: that of the settings.
+            cfg: its config; a model without masks takes only the detector's weights.
+            device: None: the device of the settings.
         """
         model = build_model(cfg)
         wanted = model.state_dict()
@@ -95,12 +95,12 @@ class Bench:
         return model.to(device or self.settings.device).eval()
 
     def predictor(self, device: str | None = None, **overrides: object) -> DETR:
-        """A model that keeps as many queries of the image as the settings want."""
+        """Builds a model that keeps as many queries of the image as the settings say."""
         return self.build(self.config(TEST__SCORE_THRESH=self.score_thresh, **overrides), device)
 
     @cached_property
     def weights(self) -> dict[str, torch.Tensor]:
-        """Of a random model whose queries truly differ, on the CPU."""
+        """Weights of a random model whose queries differ clearly, on the CPU."""
         torch.manual_seed(self.settings.seed)
         model = build_model(self.config()).eval()
         height, width = self.settings.size
@@ -108,7 +108,7 @@ class Bench:
         with torch.no_grad():
             for name, module in model.detector.backbone.named_modules():
                 if name.endswith((".conv3.norm", ".conv2.norm")):
-                    module.weight *= 0.5  # else activations double from block to block
+                    module.weight *= 0.5  # otherwise activations double in each block
             hidden = model.detector(model.preprocess([{"image": self.image}])).hidden[-1, 0]  # Q×D
             spread_classes(model.detector.class_head, hidden)
             model.mask_head.output_conv.bias -= 4  # most pixels belong to no mask
@@ -121,7 +121,7 @@ class Bench:
 
     @cached_property
     def batch(self) -> list[dict]:
-        """Two images to train on, one of which is padded."""
+        """Two training images, one of which gets padding."""
         height, width = self.settings.size
         return [
             {
@@ -147,7 +147,7 @@ class Bench:
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Without TF32, which has 10 bits where float32 has 23."""
+    """Turns TF32 off, which has 10 bits where float32 has 23."""
     places = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [place.allow_tf32 for place in places]
     try:
@@ -160,12 +160,12 @@ def exact_float32() -> Iterator[None]:
 
 
 def peak_mib(bench: Bench) -> float | None:
-    """The most that was allocated on the GPU since ``forget_peak``, in MiB; None on a CPU."""
+    """Peak of the GPU's allocated memory since ``forget_peak``, in MiB; None on a CPU."""
     return torch.cuda.max_memory_allocated() / 2**20 if bench.on_gpu else None
 
 
 def forget_peak(bench: Bench) -> None:
-    """Lets the peak begin anew, at what is there now."""
+    """Resets the peak to the memory that is allocated now."""
     if bench.on_gpu:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()

@@ -1,4 +1,4 @@
-"""Checks on a GPU: training steps, losses against a CPU's, and distributed training.
+"""Checks on a GPU: training steps, losses compared with a CPU's, and distributed training.
 
 Axes: none; tensors are compared as wholes.
 """
@@ -32,25 +32,25 @@ from detr_d2.engine.solver import build_optimizer
 from detr_d2.engine.training_loop import Trainer
 from detr_d2.engine.training_stages import stage_config
 
-# Steps in which AMP may look for a scale that doesn't overflow.
+# Number of steps in which AMP has to find a scale that doesn't overflow.
 SCALING_STEPS = 20
 # Largest relative difference of a loss from the CPU's, in float32 without TF32.
 LOSS_TOLERANCE = 1e-3
-# … of the gradients of DDP from those without, as the norm of the difference.
+# Largest relative norm of the difference between gradients with and without DDP.
 GRADIENT_TOLERANCE = 1e-3
 
 
 def check_step(bench: Bench, stage: str, amp: bool) -> dict:
-    """Trains a stage for some steps: loss and gradients are finite.
+    """Trains a stage for some steps, and checks that loss and gradients are finite.
 
     Returns:
-        ``loss`` of the last step and whether its gradients are finite, the median ``seconds`` of a
-        step, the ``peak_mib``, and with AMP the ``skipped_steps``, whose gradients overflowed.
+        ``loss`` of the last step and ``gradients_finite``, the median ``seconds`` of a step, the
+        ``peak_mib``, and with AMP the number of ``skipped_steps``, whose gradients overflowed.
     """
     if amp:
         bench.require_gpu("mixed precision")
     cfg = bench.config()
-    set_key(cfg, "SOLVER.AMP.ENABLED", amp)  # which the optimizer goes by, too
+    set_key(cfg, "SOLVER.AMP.ENABLED", amp)  # the optimizer reads it, too
     cfg = stage_config(cfg, stage)
     model = bench.build(cfg).train()
     with TemporaryDirectory(prefix="detr_d2_gpu_check_") as folder:
@@ -83,10 +83,10 @@ def check_step(bench: Bench, stage: str, amp: bool) -> dict:
 
 
 def _find_scale(trainer: Trainer) -> None:
-    """Takes one step, and more where AMP skips them, as it does until gradients don't overflow.
+    """Takes steps until gradients don't overflow, so that AMP doesn't skip the step.
 
     Raises:
-        CheckFailed: they always do.
+        CheckFailed: gradients overflow in all steps.
     """
     for _ in range(SCALING_STEPS):
         skipped = trainer.skipped_steps
@@ -97,10 +97,10 @@ def _find_scale(trainer: Trainer) -> None:
 
 
 def check_losses(bench: Bench) -> dict:
-    """Losses of all stages' kinds are the CPU's, on the same weights and images, in float32.
+    """Compares all losses with a CPU's, on the same weights and images, in float32.
 
     Returns:
-        ``largest_difference``, relative, and the ``tolerance``.
+        The relative ``largest_difference`` and the ``tolerance``.
     """
     ours, reference = (
         {name: loss.item() for name, loss in _losses(bench, device).items()}
@@ -111,7 +111,7 @@ def check_losses(bench: Bench) -> dict:
     figures = {"largest_difference": differences[worst], "tolerance": LOSS_TOLERANCE}
     if not differences[worst] <= LOSS_TOLERANCE:
         raise CheckFailed(
-            f"{worst} is {ours[worst]:.6g}, by the CPU {reference[worst]:.6g}", figures
+            f"{worst} is {ours[worst]:.6g}, on the CPU {reference[worst]:.6g}", figures
         )
     return figures
 
@@ -124,7 +124,7 @@ def _losses(bench: Bench, device: str) -> dict[str, torch.Tensor]:
 
 
 def check_ddp(bench: Bench) -> dict:
-    """A step in one process of a process group has the gradients of a step without.
+    """Compares the gradients of a step with DDP, in one process, with those of a step without.
 
     Returns:
         ``backend``, the relative ``difference`` of all gradients, and the ``tolerance``.
@@ -151,7 +151,7 @@ def check_ddp(bench: Bench) -> dict:
 @contextmanager
 def _process_group(backend: str) -> Iterator[None]:
     """A process group of this process alone, which needs no network."""
-    # nccl looks for a network interface even where nobody is at the other end.
+    # nccl looks for a network interface even for a single process.
     loopback = {"NCCL_SOCKET_IFNAME": os.environ.get("NCCL_SOCKET_IFNAME", "lo")}
     with (
         TemporaryDirectory(prefix="detr_d2_gpu_check_") as folder,

@@ -1,4 +1,4 @@
-"""The benchmark's part on inference: our paths and our peers' on the same weights and image."""
+"""Compares our paths of inference with our peers' on the same weights and image."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 def run_inference(settings: BenchmarkSettings, report: BenchmarkReport) -> None:
-    """Measures all that there is on inference, into the report's section "inference"."""
+    """Measures everything on inference, and fills the report's section "inference"."""
     found = report.section("inference")
     with TemporaryDirectory(prefix="detr_d2_benchmark_") as folder:
         logger.info("Making weights")
@@ -65,7 +65,7 @@ def run_inference(settings: BenchmarkSettings, report: BenchmarkReport) -> None:
 
 
 def make_workload(weights: str, settings: BenchmarkSettings) -> Workload:
-    """Chooses the score threshold such that the image keeps as many queries as wanted."""
+    """Chooses the score threshold such that the image keeps ``settings.kept`` queries."""
     workload = Workload(weights, settings.size, 0.0, settings.device, settings.seed)
     logits = class_logits(workload.load_ours(), workload.image())
     return replace(workload, score_thresh=score_threshold(logits, settings.kept))
@@ -83,13 +83,13 @@ def measure_times(
     report: BenchmarkReport,
     seconds: dict,
 ) -> None:
-    """Times things in turns, and writes the report after every run.
+    """Times functions in turns, and writes the report after every run.
 
     Args:
-        runs: what is timed, by name.
-        settings: rounds and device.
-        report: what is written.
-        seconds: takes the times of each, in the order of rounds.
+        runs: name → function that is timed.
+        settings: number of rounds, and device.
+        report: the report to write.
+        seconds: gets the times of each, in the order of rounds.
     """
     seconds.update({name: [] for name in runs})
     with tqdm(total=settings.repeats * len(runs), desc="Timing", unit="run") as progress:
@@ -108,14 +108,14 @@ def measure_memory(
     prepare: Callable[..., Callable[[], object]],
     *args: object,
 ) -> None:
-    """Measures the peak memory of one run of each, where the settings want it.
+    """Measures the peak memory of one run of each, if the settings ask for it.
 
     Args:
-        names: what is measured.
+        names: names of what is measured.
         settings: device and threads.
-        report: what is written.
-        found: its section, which gets ``memory``; None there: the process was killed.
-        prepare: builds what has a name, in a process of its own: ``prepare(name, *args)``.
+        report: the report to write.
+        found: its section, which gets ``memory``, with None if a process was killed.
+        prepare: builds one of the names in a process of its own: ``prepare(name, *args)``.
         *args: see ``prepare``.
     """
     if not settings.memory:
@@ -129,7 +129,7 @@ def measure_memory(
 
 
 def _agreement(subjects: Mapping[str, Subject], workload: Workload) -> dict[str, dict]:
-    """Each panoptic picture beside that of "plain"."""
+    """Compares each panoptic picture with that of "plain"."""
     pictures = {}
     for name, subject in tqdm(subjects.items(), desc="Comparing results", unit="subject"):
         if subject.picture is not None:
@@ -143,7 +143,7 @@ def _agreement(subjects: Mapping[str, Subject], workload: Workload) -> dict[str,
         agreement[name] = {
             "num_segments": len(picture.class_of),
             "equal_segments": same,
-            # transformers numbers segments otherwise
+            # transformers numbers segments differently
             "equal_ids": None if name == "transformers" else equal_ids(picture, plain),
         }
     return agreement
@@ -172,7 +172,7 @@ def _measure_stages(
 def _measure_sweeps(
     settings: BenchmarkSettings, folder: str, report: BenchmarkReport, found: dict
 ) -> None:
-    """Our model's time as one thing changes; each sweep is timed in turns of its own."""
+    """Times our model while one setting changes; each sweep is timed in turns of its own."""
     values, size = settings.sweeps, settings.size
     model = make_workload(folder, settings).load_ours()
 
@@ -201,7 +201,7 @@ def _measure_sweeps(
 def _prediction(
     model: DETR, settings: BenchmarkSettings, *, num_images: int = 1, **changes: object
 ) -> Callable[[], object]:
-    """Predicts on a batch of one image, repeated; ``changes`` are to the settings."""
+    """Returns a prediction on a batch of equal images; ``changes`` override settings."""
     settings = replace(settings, **changes)
     image = random_image(settings.size, torch.Generator().manual_seed(settings.seed))
     threshold = score_threshold(class_logits(model, image), settings.kept)

@@ -1,4 +1,4 @@
-"""Peak memory of one run, measured in a process of its own."""
+"""Measures the peak memory of one run, in a process of its own."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Peak:
     """Memory in MiB.
 
     Attributes:
-        total: the most that the process had during the run: Python, libraries, weights and all.
-            On a GPU, the most that was allocated there.
-        rise: how much of it was not there before the run.
+        total: peak of the process during the run, with Python, libraries and weights. On a GPU, the
+            peak of allocated memory.
+        rise: how far the peak is above the memory before the run.
     """
 
     total: float
@@ -36,16 +36,16 @@ class Peak:
 def peak_memory(
     prepare: Callable[..., Callable[[], object]], *args: object, device: str, threads: int
 ) -> Peak | None:
-    """Prepares something in a fresh process, runs it once, and sees what memory that took.
+    """Prepares something in a fresh process, runs it once, and measures its memory.
 
     Args:
-        prepare: a function of a module, which returns what is to be run.
-        *args: what it takes; has to survive pickling.
+        prepare: a function of a module, which returns the function to run.
+        *args: arguments of ``prepare``, which have to be picklable.
         device: "cpu" or "cuda".
-        threads: of PyTorch in the new process.
+        threads: number of PyTorch's threads in the new process.
 
     Returns:
-        The peak; None where the process was killed, as it is when memory runs out.
+        The peak; None if the process was killed, as happens when memory runs out.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as executor:
@@ -76,9 +76,9 @@ def _probe(prepare: Callable, args: tuple, device: str, threads: int) -> Peak:
 
 
 def _status(field: str) -> int | None:
-    """A figure of the kernel's on this process, in bytes; None where it doesn't tell.
+    """Reads a figure of the kernel on this process, in bytes; None if there is none.
 
-    The peak of ``resource.getrusage`` won't do: a new process inherits that of its parent.
+    The peak of ``resource.getrusage`` is no substitute: a process inherits that of its parent.
     """
     if STATUS.is_file():
         for line in STATUS.read_text().splitlines():
@@ -88,21 +88,21 @@ def _status(field: str) -> int | None:
 
 
 def _largest_ever() -> int:
-    """Bytes; what there is outside Linux."""
+    """Returns the peak of the process in bytes, for systems other than Linux."""
     scale = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
 def _forget_peak() -> None:
-    """Lets the peak begin anew, so that what building took doesn't hide what the run takes."""
+    """Resets the peak, so that the memory of building doesn't hide that of the run."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:  # not Linux, or not allowed: the peak is that of building, where it was higher
+    except OSError:  # not Linux, or not allowed: then the peak may be that of building
         pass
 
 
 def _give_back_what_is_free() -> None:
-    """Else the run would reuse what building has freed, and its rise would look smaller."""
+    """Frees what building left, since a run that reuses it would seem to need less memory."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError, TypeError):  # not glibc

@@ -1,4 +1,4 @@
-"""The figure of a benchmark: times, stages, memory and sweeps at a glance."""
+"""Draws the figure of a benchmark: times, stages, memory and sweeps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Panel = tuple[str, Callable[[Axes], None]]
 
 
 def draw(content: Mapping, path: Path) -> None:
-    """Draws a report's content, as far as it goes, into a PNG; nothing where nothing is timed."""
+    """Draws a report's content into a PNG; without times, draws nothing."""
     panels = _panels(content)
     if not panels:
         return
@@ -101,7 +101,7 @@ def _color(name: str) -> str:
 
 
 def _bars(ax: Axes, values: Mapping[str, float], label: str, log: bool = False) -> None:
-    """Horizontal bars, the first on top, each with its figure."""
+    """Draws horizontal bars, the first on top, each with its figure."""
     names = list(values)
     bars = ax.barh(names, values.values(), color=[_color(name) for name in names], height=0.66)
     ax.bar_label(bars, [label.format(v) for v in values.values()], padding=4, fontsize=8, color=INK)
@@ -133,7 +133,7 @@ def _stages(ax: Axes, seconds: Mapping[str, float]) -> None:
 
 
 def _line(ax: Axes, points: Mapping[str, float]) -> None:
-    """A point for each value of a sweep, evenly spaced, with its figure."""
+    """Draws a point for each value of a sweep, evenly spaced, with its figure."""
     places = range(len(points))
     ax.plot(places, points.values(), color=OURS, marker="o", linewidth=1.6, markersize=5)
     for place, seconds in zip(places, points.values(), strict=True):
@@ -154,5 +154,5 @@ def _line(ax: Axes, points: Mapping[str, float]) -> None:
 
 
 def _rises(memory: Mapping[str, Mapping | None]) -> dict[str, float]:
-    """MiB above what was there before; without what was killed or took nothing that shows."""
+    """Returns the rises in MiB, without killed processes and rises of zero."""
     return {name: peak["rise"] for name, peak in memory.items() if peak and peak["rise"] > 0}

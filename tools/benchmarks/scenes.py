@@ -1,4 +1,4 @@
-"""Made-up panoptic scenes: images cut into blobs of uneven size and outline.
+"""Random panoptic scenes: images that are cut into blobs of different sizes and outlines.
 
 Axes: n segments, H×W pixels.
 """
@@ -11,13 +11,13 @@ import numpy as np
 def blob_labels(
     size: tuple[int, int], num_segments: int, rng: np.random.Generator, jitters: tuple[float, ...]
 ) -> list[np.ndarray]:
-    """Cuts one scene into blobs, several times over.
+    """Cuts one scene into blobs several times.
 
     Args:
         size: (H, W).
         num_segments: n; small ones may be hidden.
-        rng: where chance comes from.
-        jitters: for each cut, by how many pixels centres are moved about. Two cuts of the same
+        rng: the source of random numbers.
+        jitters: for each cut, by how many pixels centres are moved at random. Two cuts of the same
             scene are like a ground truth and a good prediction.
 
     Returns:
@@ -25,7 +25,7 @@ def blob_labels(
     """
     height, width = size
     y, x = np.mgrid[:height, :width].astype(np.float32)
-    for waves in (3, 7):  # outlines that are no straight lines
+    for waves in (3, 7):  # to bend the outlines
         phase = rng.uniform(0, 2 * np.pi, 2)
         y = y + height / (waves * 8) * np.sin(waves * 2 * np.pi * x / width + phase[0])
         x = x + width / (waves * 8) * np.sin(waves * 2 * np.pi * y / height + phase[1])

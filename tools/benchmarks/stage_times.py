@@ -1,8 +1,7 @@
-"""Where the time of our model goes: its stages, their arithmetic, and what the machine can do.
+"""Measures times and FLOPs of our model's stages, and the speed of the machine.
 
-A FLOP here is one multiplication or one addition, so that a multiply-add counts two. Matrix
-products and convolutions are counted, whatever their form; norms, activations, softmax, resizing
-and merging are not.
+A FLOP here is one multiplication or one addition, so that a multiply-add counts two. All matrix
+products and convolutions are counted; norms, activations, softmax, resizing and merging are not.
 
 Axes: H×W the image, Q queries.
 """
@@ -27,12 +26,12 @@ from benchmarks.timing import seconds_of
 # The spans of ``torch.profiler.record_function`` in detr_d2.modeling, in their order.
 STAGES = ("preprocess", "backbone", "transformer", "attention_maps", "mask_head", "merge")
 ATTENTION = "scaled_dot_product_attention"
-# What is counted of fvcore's operators; it has norms and resizing too.
+# The operators of fvcore that are counted; it has norms and resizing, too.
 PRODUCTS = ("conv", "linear", "matmul", "mm", "addmm", "bmm", "einsum", ATTENTION)
 
 
 def stage_seconds(run: Callable[[], object], device: str) -> dict[str, float]:
-    """Seconds that each stage takes in one run under PyTorch's profiler."""
+    """Measures the seconds of each stage in one run under PyTorch's profiler."""
     on_gpu = device.startswith("cuda")
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * on_gpu
     with profile(activities=activities) as profiler:
@@ -46,9 +45,9 @@ def stage_seconds(run: Callable[[], object], device: str) -> dict[str, float]:
 
 
 def stage_flops(run: Callable[[], object]) -> dict[str, float]:
-    """FLOPs that each stage executes in one run, by the operators that PyTorch dispatches.
+    """Counts the FLOPs of each stage in one run, from the operators that PyTorch dispatches.
 
-    PyTorch's own formulas are used, with one more for attention on a CPU, which has none there.
+    The formulas are PyTorch's own, and one more for attention on a CPU, which PyTorch lacks.
     """
     with _CountByStage() as count:
         run()
@@ -84,14 +83,14 @@ class _CountByStage(TorchDispatchMode):
 
 
 def plain_flops(plain: PlainPanoptic, image: torch.Tensor) -> dict[str, float]:
-    """FLOPs of the plain path, with the masks of all Q queries, by fvcore's count.
+    """Counts the FLOPs of the plain path, with the masks of all Q queries, by fvcore.
 
-    fvcore counts a multiply-add once, which is doubled here. It knows convolutions, transposed ones
-    too, linear layers, matrix products and einsum; attention is handed to it. What comes between
-    backbone and mask head, such as the class head, counts with the transformer.
+    fvcore counts a multiply-add once, which is doubled here. It knows convolutions, linear layers,
+    matrix products and einsum; a formula for attention is added. Everything between backbone and
+    mask head, such as the class head, counts as transformer.
 
     Args:
-        plain: the path, of parameters that want no gradient.
+        plain: the plain path, whose parameters need no gradient.
         image: 3×H×W.
     """
     with torch.no_grad():
@@ -116,7 +115,7 @@ def _with_hidden(detection: PlainDetection, hidden: torch.Tensor) -> PlainDetect
 
 
 def _fvcore_flops(function: Callable[[torch.Tensor], Any], x: torch.Tensor) -> float:
-    """Twice the multiply-adds of a function of one tensor."""
+    """Counts twice the multiply-adds of a function of one tensor."""
 
     class Traced(nn.Module):
         def forward(self, x: torch.Tensor) -> Any:
@@ -131,7 +130,7 @@ def _fvcore_flops(function: Callable[[torch.Tensor], Any], x: torch.Tensor) -> f
 
 
 def _attention_macs(inputs: list, outputs: list) -> Counter[str]:
-    """Multiply-adds of attention: M×T×C by S, and back."""
+    """Counts the multiply-adds of attention: M×T×C by S, and back."""
     query, key, value = (x.type().sizes() for x in inputs[:3])
     *batch, targets, channels = query
     macs = math.prod(batch) * targets * key[-2] * (channels + value[-1])
@@ -139,7 +138,7 @@ def _attention_macs(inputs: list, outputs: list) -> Counter[str]:
 
 
 def matrix_rate(dtype: torch.dtype, device: str, side: int, repeats: int = 5) -> float:
-    """FLOPs per second of this machine's best of several matrix products of side × side."""
+    """Measures FLOPs per second in the fastest of several products of side × side matrices."""
     a, b = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
     torch.mm(a, b)
     best = min(seconds_of(lambda: torch.mm(a, b), device) for _ in range(repeats))

@@ -1,4 +1,4 @@
-"""What is compared at inference: this project's paths and its peers', from pixels to results.
+"""The subjects that are compared at inference, ours and our peers', from pixels to results.
 
 Axes: Q queries, K classes, H×W the image.
 """
@@ -18,14 +18,14 @@ from detr_d2.modeling import DETR
 
 @dataclass(frozen=True)
 class Workload:
-    """What every subject is given; survives pickling.
+    """The input of every subject. It is picklable.
 
     Attributes:
         weights: the folder that ``save_random_weights`` filled.
         size: (H, W) of the image, and of the output.
-        score_thresh: above which queries are kept.
+        score_thresh: queries with a higher score are kept.
         device: "cpu" or "cuda".
-        seed: of the image.
+        seed: seed of the image.
     """
 
     weights: str
@@ -35,11 +35,11 @@ class Workload:
     seed: int
 
     def image(self) -> torch.Tensor:
-        """The image: 3×H×W uint8, on the CPU, where data loaders leave images."""
+        """Returns the image: 3×H×W uint8, on the CPU, as from a data loader."""
         return random_image(self.size, torch.Generator().manual_seed(self.seed))
 
     def load_ours(self, **overrides: object) -> DETR:
-        """Our model. Takes keys below ``MODEL.DETR``, with ``__`` for the dot in them."""
+        """Loads our model. Overrides are keys below ``MODEL.DETR``, with ``__`` for the dot."""
         return load_ours(
             self.weights,
             {
@@ -53,11 +53,11 @@ class Workload:
 
 @dataclass(frozen=True)
 class Subject:
-    """Something that predicts.
+    """A way of predicting.
 
     Attributes:
-        run: predicts on the workload's image, pixels to result.
-        picture: reads the panoptic picture in a result; None for bare detectors.
+        run: predicts on the workload's image, from pixels to a result.
+        picture: gets the panoptic picture from a result; None for bare detectors.
     """
 
     run: Callable[[], object]
@@ -65,22 +65,22 @@ class Subject:
 
 
 def score_threshold(logits: torch.Tensor, kept: int) -> float:
-    """The threshold that exactly so many queries pass: halfway to the best that doesn't.
+    """Finds the threshold that exactly ``kept`` queries pass, halfway to the next best query.
 
     Args:
         logits: Q×(K+1).
-        kept: how many queries shall be kept.
+        kept: number of queries to keep.
 
     Raises:
-        ValueError: there is no such threshold, for too few queries are objects, or two are equal.
+        ValueError: no threshold does, since too few queries are objects, or scores are equal.
     """
     scores, classes = logits.float().softmax(-1).max(-1)
     scores = scores[classes != logits.shape[-1] - 1].double().sort(descending=True).values
     if not 1 <= kept <= len(scores):
-        raise ValueError(f"{kept} queries can't be kept: {len(scores)} stand for an object.")
+        raise ValueError(f"{kept} queries can't be kept: only {len(scores)} predict an object.")
     next_score = scores[kept].item() if kept < len(scores) else 0.0
     if next_score == scores[kept - 1].item():
-        raise ValueError(f"{kept} queries can't be kept: the next has the same score.")
+        raise ValueError(f"{kept} queries can't be kept: the next one has the same score.")
     return (scores[kept - 1].item() + next_score) / 2
 
 
@@ -90,14 +90,14 @@ def build_ours(workload: Workload, **overrides: object) -> Subject:
 
 
 def build_bf16(workload: Workload) -> Subject:
-    """The same, computing in bfloat16 where it may."""
+    """Our panoptic model in bfloat16, see ``MODEL.DETR.TEST.PRECISION``."""
     return build_ours(workload, TEST__PRECISION="bfloat16")
 
 
 def build_compiled(workload: Workload) -> Subject:
-    """The same with detector and mask head under ``torch.compile``.
+    """Our panoptic model with detector and mask head under ``torch.compile``.
 
-    What is between and behind them depends on how many queries are kept, and waits for that.
+    The other steps depend on how many queries are kept, and wait for this number.
     """
     model = workload.load_ours()
     model.detector.compile()
@@ -113,16 +113,16 @@ def build_detector(workload: Workload) -> Subject:
 
 
 def build_plain(workload: Workload) -> Subject:
-    """Our parameters by the plain path."""
+    """The plain path with our parameters."""
     plain, image = PlainPanoptic(workload.load_ours()), workload.image()
     return Subject(lambda: plain(image), lambda result: Picture.from_output(*result))
 
 
 def build_transformers(workload: Workload) -> Subject:
-    """The panoptic DETR of transformers with its image processor, masks merged by its rules.
+    """The panoptic DETR of transformers with its image processor and its merging.
 
-    Its thresholds on a segment's own pixels are 0, so that it keeps the same segments as ours; and
-    it shall not fuse stuff, since then it gives one id to several segments.
+    Thresholds on a segment's own pixels are 0, so that it keeps the same segments as ours. It
+    doesn't fuse stuff, since then it would give one id to several segments.
     """
     from transformers import DetrForSegmentation
 
@@ -163,7 +163,7 @@ def build_transformers_detector(workload: Workload) -> Subject:
 
 @torch.no_grad()
 def their_masks_merged_plainly(workload: Workload) -> Picture:
-    """What transformers' network says, merged by our rules: shows that it is the same network."""
+    """Merges transformers' masks by our rules, to show that it is the same network."""
     from transformers import DetrForSegmentation
 
     model = DetrForSegmentation.from_pretrained(workload.weights).to(workload.device).eval()
@@ -174,8 +174,8 @@ def their_masks_merged_plainly(workload: Workload) -> Picture:
     return Picture.from_output(*merged)
 
 
-# Names as they stand in tables. The first is what the others are compared with in time, "plain"
-# what they are compared with in results.
+# Names as in the tables. Times are compared with those of the first subject, and results with those
+# of "plain".
 SUBJECTS: dict[str, Callable[[Workload], Subject]] = {
     "panoptic": build_ours,
     "panoptic bf16": build_bf16,

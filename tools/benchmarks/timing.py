@@ -1,4 +1,4 @@
-"""Timing several things in turns, so that whatever else the machine does strikes all alike."""
+"""Times several functions in turns, so that other work of the machine slows all of them alike."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import torch
 def interleaved(
     runs: Mapping[str, Callable[[], object]], repeats: int, device: str, warmup: int = 1
 ) -> Iterator[tuple[str, float]]:
-    """Runs everything once per round, and in the next round begins with the next of them.
+    """Runs each function once per round; each round begins with the next function.
 
     Args:
-        runs: what is timed, by name.
+        runs: name → function that is timed.
         repeats: rounds that are timed.
-        device: "cpu" or "cuda", where work is waited for before and after each run.
-        warmup: rounds before, untimed.
+        device: "cpu" or "cuda"; pending work on a GPU is finished before and after each run.
+        warmup: earlier rounds, which are not timed.
 
     Yields:
         Name and seconds, after each timed run.
@@ -28,7 +28,7 @@ def interleaved(
     for name in names * warmup:
         runs[name]()
     gc.collect()
-    gc.freeze()  # what stays, models above all, needs no search before each run
+    gc.freeze()  # models and other lasting objects needn't be searched before each run
     for round_ in range(repeats):
         first = round_ % len(names)
         for name in names[first:] + names[:first]:
@@ -37,7 +37,7 @@ def interleaved(
 
 
 def seconds_of(run: Callable[[], object], device: str) -> float:
-    """How long one run takes, its work on the device included; collects garbage beforehand."""
+    """Times one run with its work on the device; collects garbage beforehand."""
     gc.collect()
     wait_for(device)
     start = time.perf_counter()
@@ -47,11 +47,11 @@ def seconds_of(run: Callable[[], object], device: str) -> float:
 
 
 def wait_for(device: str) -> None:
-    """Waits until a GPU has done all that it was given."""
+    """Waits until a GPU has finished its work."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
 
 
 def median(times: Sequence[float]) -> float | None:
-    """The median; None of nothing, as an interrupted benchmark leaves it."""
+    """The median; None if there are no times, as after an interruption."""
     return statistics.median(times) if times else None

@@ -1,4 +1,4 @@
-"""The benchmark's part on training: a step of the mask stage, with the detector frozen.
+"""Measures a training step of the mask stage, with the detector frozen.
 
 Axes: Q queries, T targets, L decoder layers, H×W the image.
 """
@@ -28,8 +28,8 @@ from detr_d2.modeling.targets import Target
 
 logger = logging.getLogger(__name__)
 
-# Our steps by name, with what each changes below MODEL.DETR; the first is what the others are
-# compared with. The plain step comes on top.
+# Our steps by name, with their keys below MODEL.DETR. The others are compared with the first. The
+# plain step is measured as well.
 VARIANTS: dict[str, dict[str, object]] = {
     "matched queries": {},
     "matched, 4 at a time": {"MASK_HEAD__CHUNK_SIZE": 4},
@@ -43,7 +43,7 @@ PLAIN = "all queries, plain"
 
 
 def run_training(settings: BenchmarkSettings, report: BenchmarkReport) -> None:
-    """Measures time and memory of a step, into the report's section "training"."""
+    """Measures time and memory of a step, and fills the report's section "training"."""
     found = report.section("training")
     names = [*VARIANTS, PLAIN]
     with TemporaryDirectory(prefix="detr_d2_benchmark_") as folder:
@@ -63,12 +63,12 @@ def prepare_step(name: str, workload: Workload, num_targets: int) -> Callable[[]
     """Builds a training step on one image: forward, backward, and an update of the mask head.
 
     Args:
-        name: of ``VARIANTS``, or ``PLAIN``.
+        name: a key of ``VARIANTS``, or ``PLAIN``.
         workload: weights and image.
-        num_targets: T, things and stuff alike.
+        num_targets: T, things and stuff together.
 
     Returns:
-        A function that makes a step, and returns the mask losses before the update.
+        A function that takes a step, and returns the mask losses before the update.
     """
     model = workload.load_ours(FREEZE_DETECTOR=True, **VARIANTS.get(name, {})).train()
     instances = make_scene(workload.size, num_targets, workload.seed)
@@ -96,10 +96,10 @@ def prepare_step(name: str, workload: Workload, num_targets: int) -> Callable[[]
 def plain_mask_losses(
     plain: PlainPanoptic, model: DETR, batch: list[dict]
 ) -> dict[str, torch.Tensor]:
-    """The losses of the mask stage as the released code has them, on a batch of one image.
+    """Computes the losses of the mask stage as the released code does, on a batch of one image.
 
-    The detector's losses are computed after every layer although nothing learns from them, the
-    masks of all queries although only matched ones count, and the losses in whole tensors.
+    The detector's losses are computed after every layer although nothing learns from them, and the
+    masks of all queries although only matched ones count. Losses are computed in whole tensors.
     """
     image, instances = batch[0]["image"], batch[0]["instances"].to(model.device)
     targets = [Target.from_instances(instances, with_masks=True)]
@@ -126,7 +126,7 @@ def plain_mask_losses(
 
 
 def make_scene(size: tuple[int, int], num_targets: int, seed: int) -> Instances:
-    """T segments that cover an image of H×W, as our mapper gives them."""
+    """Makes T segments that cover an image of H×W, in the format of our mapper."""
     rng = np.random.default_rng(seed)
     (labels,) = blob_labels(size, num_targets, rng, jitters=(0.0,))
     label_map = torch.from_numpy(labels + 1).to(torch.uint8)

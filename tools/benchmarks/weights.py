@@ -1,4 +1,4 @@
-"""Random weights whose queries truly differ, as transformers saves them and as ours loads them.
+"""Makes random weights whose queries differ clearly, in transformers' format, for both models.
 
 Axes: H×W an image.
 """
@@ -32,7 +32,7 @@ RESNET50 = {
 }
 # The layout of a ResNet-50 at an eighth of its width.
 TINY_RESNET = {**RESNET50, "embedding_size": 8, "hidden_sizes": [32, 64, 128, 256]}
-# Changes to transformers' ``DetrConfig``, which without them is the released R50 model.
+# Changes to transformers' ``DetrConfig``, which by default is the released R50 model.
 FULL = {"use_timm_backbone": False, "backbone_config": RESNET50, "num_labels": 133}
 TINY = {
     **FULL,
@@ -44,7 +44,7 @@ TINY = {
     "decoder_ffn_dim": 48,
 }
 
-# Values of self-attention, in transformers' names and in ours.
+# Parts of self-attention that get small weights, in transformers' names and in ours.
 SMALL = (
     *("self_attn.v_proj", "self_attn.o_proj"),
     *("self_attention.v_proj", "self_attention.out_proj"),
@@ -57,16 +57,16 @@ def save_random_weights(
     """Saves a random panoptic model of transformers': ``config.json`` and ``model.safetensors``.
 
     Args:
-        folder: where to.
+        folder: the folder of the files.
         changes: to the default ``DetrConfig``.
-        size: (H, W) of the images that the model is for.
-        seed: of the weights.
+        size: (H, W) of the model's images.
+        seed: seed of the weights.
     """
     from transformers import DetrConfig, DetrForSegmentation
 
     generator = torch.manual_seed(seed)
     model = DetrForSegmentation(DetrConfig(**changes)).eval()
-    # The larger the grid, the smaller are attention maps, which sum to one over all of it.
+    # Attention maps sum to one over the grid, so that larger grids have smaller values.
     randomise(model, attention_weight=0.6 * (size[0] // 32) * (size[1] // 32))
     _spread_queries(model, random_image(size, generator))
     model.save_pretrained(folder)
@@ -76,12 +76,12 @@ def save_random_weights(
 def _spread_queries(model: PreTrainedModel, image: torch.Tensor) -> None:
     """Changes the heads such that queries differ as those of trained models do.
 
-    All name an object, with confidence, and of many classes. Random queries have more in common
-    than sets them apart: what they share in an image goes into the bias of the class head, and the
-    rest is scaled up. Without, nearly all would be of one class, which merging would make one
-    segment of. And most pixels belong to no mask, so that probabilities tell masks apart.
+    All queries predict an object with confidence, and together many classes. Random queries are
+    much alike. Therefore the class head's bias removes what they share, and the rest is scaled up.
+    Otherwise nearly all would have one class, and merging would make one segment of them. Most
+    pixels belong to no mask, so that masks have different probabilities.
     """
-    pixels = (image[None] - 128.0) / 58  # as good as normalised
+    pixels = (image[None] - 128.0) / 58  # roughly normalised
     hidden = model.detr.model(pixels).last_hidden_state[0]  # Q×D
     spread_classes(model.detr.class_labels_classifier, hidden)
     model.mask_head.output_conv.bias -= 4
@@ -89,7 +89,7 @@ def _spread_queries(model: PreTrainedModel, image: torch.Tensor) -> None:
 
 @torch.no_grad()
 def spread_classes(head: nn.Linear, hidden: torch.Tensor) -> None:
-    """Makes a class head tell the queries of an image, Q×D, apart; all name an object."""
+    """Changes a class head such that queries, Q×D, have many classes, but not "no object"."""
     head.bias.zero_()
     head.weight *= 4 / head(hidden).std(0).mean()
     head.bias.copy_(-head(hidden).mean(0))
@@ -97,11 +97,11 @@ def spread_classes(head: nn.Linear, hidden: torch.Tensor) -> None:
 
 
 def load_ours(folder: str | Path, overrides: Mapping[str, Any]) -> DETR:
-    """Loads what ``save_random_weights`` left into our model, in evaluation mode.
+    """Loads the weights of ``save_random_weights`` into our model, in evaluation mode.
 
     Args:
-        folder: where it is.
-        overrides: config keys, beside those that follow from the weights.
+        folder: the folder of the weights.
+        overrides: config keys, besides those that follow from the weights.
     """
     config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
     model = build_model(matching_config(config, overrides)).eval()
@@ -110,11 +110,11 @@ def load_ours(folder: str | Path, overrides: Mapping[str, Any]) -> DETR:
 
 
 def matching_config(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> CfgNode:
-    """Our config for a model of transformers'.
+    """Returns our config for a model of transformers.
 
     Args:
-        config: what ``DetrConfig.to_dict`` gives.
-        overrides: config keys, beside those that follow.
+        config: the result of ``DetrConfig.to_dict``.
+        overrides: config keys, besides those that follow from ``config``.
     """
     backbone = config["backbone_config"]
     settings = {
@@ -142,14 +142,14 @@ def matching_config(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> 
 
 @torch.no_grad()
 def randomise(model: PreTrainedModel | DETR, attention_weight: float) -> None:
-    """Gives each tensor of a DETR values of its own, such that a mistake anywhere shows.
+    """Gives each tensor of a DETR random values, such that comparisons find any mistake.
 
-    As they start out, queries would hardly differ: attention would be the same mean everywhere.
+    With initial values, queries would hardly differ: attention would be the same mean everywhere.
 
     Args:
-        model: transformers', with masks or without, or ours.
-        attention_weight: how much the mask head's first convolution makes of attention maps, which
-            sum to one over all pixels: the larger the grid, the smaller their values.
+        model: transformers' model, with masks or without, or ours.
+        attention_weight: standard deviation of the mask head's weights for attention maps, whose
+            values are the smaller, the larger the grid is.
     """
     for name, module in model.named_modules():
         if hasattr(module, "running_var"):  # batch norm

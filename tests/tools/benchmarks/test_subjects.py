@@ -28,12 +28,12 @@ def test_queries_of_no_object_are_never_counted():
     threshold = score_threshold(logits, 1)
     scores = logits.softmax(-1)
     assert scores[1, 1] < threshold < scores[0, 0]
-    with pytest.raises(ValueError, match="3 queries can't be kept: 2 stand for an object"):
+    with pytest.raises(ValueError, match="3 queries can't be kept: only 2 predict an object"):
         score_threshold(logits, 3)
 
 
 def test_equal_scores_leave_no_threshold_between_them():
-    with pytest.raises(ValueError, match="the next has the same score"):
+    with pytest.raises(ValueError, match="the next one has the same score"):
         score_threshold(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), 1)
 
 
