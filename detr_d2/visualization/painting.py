@@ -11,9 +11,6 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-# Opacities are multiples of 1 / _STEPS, so that colours are mixed in 16-bit integers.
-_STEPS = 256
-
 
 def paint_segments(
     image: np.ndarray, places: np.ndarray, fills: np.ndarray, outlines: np.ndarray, opacity: float
@@ -30,11 +27,12 @@ def paint_segments(
     Returns:
         H×W×3 uint8.
     """
-    painted = Image.fromarray(_mixed(image, colored(places, fills), opacity))
-    painted.paste(Image.fromarray(image), mask=Image.fromarray(places == 0))
+    tints = Image.fromarray(colored(places, fills))
+    painted = np.array(Image.blend(Image.fromarray(image), tints, opacity))
+    np.copyto(painted, image, where=(places == 0)[:, :, None])
     edges = outline_mask(places, outline_width(places.shape))
-    painted.paste(Image.fromarray(colored(places, outlines)), mask=Image.fromarray(edges))
-    return np.array(painted)
+    painted[edges] = outlines[places[edges]]
+    return painted
 
 
 def colored(places: np.ndarray, table: np.ndarray) -> np.ndarray:
@@ -76,15 +74,6 @@ def outline_mask(places: np.ndarray, width: int) -> np.ndarray:
 def outline_width(size: tuple[int, int]) -> int:
     """Returns the width of outlines in pixels, for a picture of H, W."""
     return max(1, round(min(size) / 500))
-
-
-def _mixed(image: np.ndarray, colors: np.ndarray, opacity: float) -> np.ndarray:
-    """Lays H×W×3 colours over an image."""
-    part = round(_STEPS * opacity)
-    mixed = np.multiply(image, _STEPS - part, dtype=np.uint16)
-    mixed += np.multiply(colors, part, dtype=np.uint16)
-    mixed += _STEPS // 2  # so that the division rounds
-    return (mixed // _STEPS).astype(np.uint8)
 
 
 def _neighbours(num_axes: int) -> list[tuple[tuple[slice, ...], tuple[slice, ...]]]:
