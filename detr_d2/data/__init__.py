@@ -2,14 +2,11 @@
 
 from detr_d2.lazy_names import lazy_names
 
-__all__ = ["DetrDatasetMapper", "build_test_loader", "build_train_loader"]
-
 # Modules on plain files and arrays work without Detectron2.
-__getattr__ = lazy_names(
+__all__, __getattr__ = lazy_names(
     __name__,
     {
-        "DetrDatasetMapper": "dataset_mapper",
-        "build_test_loader": "loader",
-        "build_train_loader": "loader",
+        "dataset_mapper": ["DetrDatasetMapper"],
+        "loader": ["build_test_loader", "build_train_loader"],
     },
 )

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from detr_d2.data.deep_pixels import EIGHT_BITS, FULL_RANGE
 from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions
@@ -97,28 +98,28 @@ class ModelInfo:
                 f"{where}: a model of form {quoted(content.get('form'))}, whose output isn't the "
                 f"panoptic picture. {_EXPORT_AGAIN}"
             )
-        sizes = {key: content.get(key) for key in ("min_size", "max_size")}
-        for key, size in sizes.items():
-            if not _is_whole(size) or size < 0:
-                raise ModelError(f"{where}: its metadata have a wrong {key!r}: {quoted(size)}.")
-        input_format = content.get("input_format")
-        if input_format not in ("RGB", "BGR"):
-            raise ModelError(
-                f"{where}: its metadata have a wrong 'input_format': {quoted(input_format)}."
-            )
         classes = _read_classes(content.get("classes"), f"{where}: its metadata")
-        fixed = _read_fixed_size(content.get("fixed_size"), where)
-        options = _read_image_options(content, where)
-        max_side = content.get("max_side")  # older files don't have it
-        if max_side is not None and not (_is_whole(max_side) and max_side > 0):
-            raise ModelError(f"{where}: its metadata have a wrong 'max_side': {quoted(max_side)}.")
+
+        def read(key: str, is_right: Callable[[Any], bool], default: Any = None) -> Any:
+            value = content.get(key, default)
+            if not is_right(value):
+                raise ModelError(f"{where}: its metadata have a wrong {key!r}: {quoted(value)}.")
+            return value
+
+        fixed_size = read("fixed_size", lambda size: size is None or _is_size(size))
+        usual = DEFAULT_OPTIONS  # with which files were made that don't tell these options
         return cls(
             classes,
-            input_format,
-            **sizes,
-            fixed_size=fixed,
-            image_options=options,
-            max_side=max_side,
+            read("input_format", lambda order: order in ("RGB", "BGR")),
+            min_size=read("min_size", lambda size: _is_whole(size) and size >= 0),
+            max_size=read("max_size", lambda size: _is_whole(size) and size >= 0),
+            fixed_size=fixed_size and tuple(fixed_size),
+            image_options=ImageOptions(
+                read("deep_range", _is_deep_range, usual.deep_range),
+                read("ignore_exif", lambda ignore: isinstance(ignore, bool), usual.ignore_exif),
+            ),
+            # Older files don't have it.
+            max_side=read("max_side", lambda side: side is None or _is_whole(side) and side > 0),
         )
 
     def with_categories(self, categories: Iterable[dict], where: str | Path) -> ModelInfo:
@@ -211,33 +212,22 @@ def _read_class(entry: object, where: str, needs_color: bool) -> ModelClass:
     )
 
 
-def _read_fixed_size(size: object, where: str | Path) -> tuple[int, int] | None:
-    if size is None:
-        return None
-    if isinstance(size, list) and len(size) == 2 and all(_is_whole(n) and n > 0 for n in size):
-        return size[0], size[1]
-    raise ModelError(f"{where}: its metadata have a wrong 'fixed_size': {quoted(size)}.")
-
-
-def _read_image_options(content: dict, where: str | Path) -> ImageOptions:
-    """Reads the options of the training. Files without them were made with the usual options."""
-    usual = DEFAULT_OPTIONS
-    deep_range = content.get("deep_range", usual.deep_range)
-    ignore_exif = content.get("ignore_exif", usual.ignore_exif)
-    if not _is_whole(deep_range) or not EIGHT_BITS <= deep_range <= FULL_RANGE:
-        raise ModelError(f"{where}: its metadata have a wrong 'deep_range': {quoted(deep_range)}.")
-    if not isinstance(ignore_exif, bool):
-        wrong = quoted(ignore_exif)
-        raise ModelError(f"{where}: its metadata have a wrong 'ignore_exif': {wrong}.")
-    return ImageOptions(deep_range, ignore_exif)
-
-
 def _get(entry: object, key: str) -> object:
     return entry.get(key) if isinstance(entry, dict) else None
 
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_size(value: object) -> bool:
+    return (
+        isinstance(value, list) and len(value) == 2 and all(_is_whole(n) and n > 0 for n in value)
+    )
+
+
+def _is_deep_range(value: object) -> bool:
+    return _is_whole(value) and EIGHT_BITS <= value <= FULL_RANGE
 
 
 def _is_color(color: object) -> bool:

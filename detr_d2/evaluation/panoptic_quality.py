@@ -10,7 +10,8 @@ Axes: G segments of an image in its ground truth, P in its prediction, K classes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -18,14 +19,24 @@ from detr_d2.evaluation.segment_matching import SegmentMatching
 
 # A float64 in (0.5, 1] is a whole multiple of 2⁻⁵³. So the IoUs of matches add up exactly in this
 # unit, and their sum depends neither on the order of images nor on how processes share them.
-IOU_UNITS = 2**53
+UNITS = 2**53
 # The groups of classes that have figures, by panopticapi's names, and the endings of their figures'
 # names in Detectron2.
 GROUP_SUFFIXES = {"All": "", "Things": "_th", "Stuff": "_st"}
 
 
 @dataclass(frozen=True, eq=False)
-class PanopticStats:
+class Sums:
+    """A base of dataclasses of arrays, or of other sums, that are added with ``+``."""
+
+    def __add__(self, other: Self) -> Self:
+        return replace(
+            self, **{name: sum_ + vars(other)[name] for name, sum_ in vars(self).items()}
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class PanopticStats(Sums):
     """The sums from which PQ is computed, per class, over any number of images.
 
     The stats of several images are added with ``+``.
@@ -73,30 +84,18 @@ class PanopticStats:
             pred_groups: (P,) integers in 0 … num_groups-1, used for false positives.
             num_groups: takes the place of K.
         """
-        iou_units = np.zeros(num_groups, dtype=object)
         matched_groups = gt_groups[np.nonzero(matching.matches)[0]]
-        ious = matching.ious[matching.matches]
-        for group, iou in zip(matched_groups.tolist(), ious.tolist(), strict=True):
-            iou_units[group] += int(iou * IOU_UNITS)
         return cls(
-            iou_units=iou_units,
+            iou_units=exact_sums(matching.ious[matching.matches], matched_groups, num_groups),
             tp=np.bincount(matched_groups, minlength=num_groups),
             fp=np.bincount(pred_groups[matching.is_false_positive], minlength=num_groups),
             fn=np.bincount(gt_groups[matching.is_false_negative], minlength=num_groups),
         )
 
-    def __add__(self, other: PanopticStats) -> PanopticStats:
-        return PanopticStats(
-            self.iou_units + other.iou_units,
-            self.tp + other.tp,
-            self.fp + other.fp,
-            self.fn + other.fn,
-        )
-
     @property
     def iou_sum(self) -> np.ndarray:
         """(K,) float64, the sum of the IoUs of matched pairs, rounded once."""
-        return np.array([units / IOU_UNITS for units in self.iou_units], dtype=np.float64)
+        return np.array([units / UNITS for units in self.iou_units], dtype=np.float64)
 
     @property
     def occurs(self) -> np.ndarray:
@@ -121,6 +120,14 @@ class GroupQuality:
     sq: float
     rq: float
     num_classes: int
+
+
+def exact_sums(values: np.ndarray, groups: np.ndarray, num_groups: int) -> np.ndarray:
+    """Adds up n floats of each group as (num_groups,) Python integers in units of 2⁻⁵³."""
+    units = np.zeros(num_groups, dtype=object)
+    for group, value in zip(groups.tolist(), values.tolist(), strict=True):
+        units[group] += int(value * UNITS)
+    return units
 
 
 def class_quality(stats: PanopticStats) -> ClassQuality:

@@ -39,8 +39,9 @@ class Picture:
 
 def equal_ids(picture: Picture, reference: Picture) -> float:
     """The share of pixels with the same id and class, in [0, 1], if both number ids alike."""
-    keys, of_reference = _keys(picture), _keys(reference)
-    return float(((picture.ids == reference.ids).numpy() & (keys == of_reference)).mean())
+    (classes, places), (other_classes, others) = _segments(picture), _segments(reference)
+    same_class = classes[places] == other_classes[others]
+    return float(((picture.ids == reference.ids).numpy() & same_class).mean())
 
 
 def equal_segments(picture: Picture, reference: Picture) -> float:
@@ -48,21 +49,17 @@ def equal_segments(picture: Picture, reference: Picture) -> float:
 
     Segments of one class are paired one to one such that most pixels agree; void agrees with void.
     """
-    ids, others = picture.ids.numpy(), reference.ids.numpy()
-    values, rows = np.unique(ids, return_inverse=True)
-    other_values, columns = np.unique(others, return_inverse=True)
-    pairs = rows.ravel() * len(other_values) + columns.ravel()
-    overlap = np.bincount(pairs, minlength=len(values) * len(other_values))
-    overlap = overlap.reshape(len(values), len(other_values))
-    classes = np.array([picture.class_of.get(int(v), -1) for v in values])
-    other_classes = np.array([reference.class_of.get(int(v), -1) for v in other_values])
+    (classes, places), (other_classes, others) = _segments(picture), _segments(reference)
+    pairs = (places * len(other_classes) + others).ravel()
+    overlap = np.bincount(pairs, minlength=len(classes) * len(other_classes))
+    overlap = overlap.reshape(len(classes), len(other_classes))
     overlap = np.where(classes[:, None] == other_classes, overlap, 0)
     paired = linear_sum_assignment(overlap, maximize=True)
-    return float(overlap[paired].sum() / ids.size)
+    return float(overlap[paired].sum() / pairs.size)
 
 
-def _keys(picture: Picture) -> np.ndarray:
-    """H×W: the class of each pixel, -1 for void."""
-    values, inverse = np.unique(picture.ids.numpy(), return_inverse=True)
+def _segments(picture: Picture) -> tuple[np.ndarray, np.ndarray]:
+    """The classes of the n ids that occur, -1 for void, and H×W: which of them each pixel has."""
+    values, places = np.unique(picture.ids.numpy(), return_inverse=True)
     classes = np.array([picture.class_of.get(int(v), -1) for v in values])
-    return classes[inverse].reshape(picture.ids.shape)
+    return classes, places.reshape(picture.ids.shape)

@@ -39,43 +39,21 @@ def _panels(content: Mapping) -> list[Panel]:
         content.get(part, {}) for part in ("inference", "training", "evaluation")
     )
     panels: list[Panel] = []
-    if inference.get("medians"):
-        times = inference["medians"]
-        panels.append(
-            ("Seconds per image (log)", lambda ax: _bars(ax, times, "{:.3g} s", log=True))
-        )
-    if inference.get("memory"):
-        rises = _rises(inference["memory"])
-        panels.append(
-            (
-                "Memory of one prediction, MiB (log)",
-                lambda ax: _bars(ax, rises, "{:,.0f}", log=True),
-            )
-        )
-    if inference.get("stages", {}).get("medians"):
-        stages = inference["stages"]["medians"]
-        panels.append(("Stages of our prediction, seconds", lambda ax: _stages(ax, stages)))
+
+    def add(title: str, paint: Callable, values: Mapping | None, *how: object) -> None:
+        if values:
+            panels.append((title, lambda ax: paint(ax, values, *how)))
+
+    rises, rises_of_steps = (_rises(part.get("memory", {})) for part in (inference, training))
+    add("Seconds per image (log)", _bars, inference.get("medians"), "{:.3g} s", True)
+    add("Memory of one prediction, MiB (log)", _bars, rises, "{:,.0f}", True)
+    add("Stages of our prediction, seconds", _stages, inference.get("stages", {}).get("medians"))
     for name, points in inference.get("sweep_medians", {}).items():
-        if points:
-            panels.append(
-                (f"Seconds per image by {name}", lambda ax, points=points: _line(ax, points))
-            )
-    if training.get("medians"):
-        steps = training["medians"]
-        panels.append(
-            ("Training step of the mask stage, seconds", lambda ax: _bars(ax, steps, "{:.3g} s"))
-        )
-    if training.get("memory"):
-        rises_of_steps = _rises(training["memory"])
-        panels.append(
-            ("Memory of a training step, MiB", lambda ax: _bars(ax, rises_of_steps, "{:,.0f}"))
-        )
-    if evaluation.get("medians"):
-        evaluators = evaluation["medians"]
-        count = content["settings"]["evaluated_images"]
-        panels.append(
-            (f"PQ of {count} images, seconds", lambda ax: _bars(ax, evaluators, "{:.3g} s"))
-        )
+        add(f"Seconds per image by {name}", _line, points)
+    add("Training step of the mask stage, seconds", _bars, training.get("medians"), "{:.3g} s")
+    add("Memory of a training step, MiB", _bars, rises_of_steps, "{:,.0f}")
+    count = content["settings"]["evaluated_images"]
+    add(f"PQ of {count} images, seconds", _bars, evaluation.get("medians"), "{:.3g} s")
     return panels
 
 
@@ -92,6 +70,7 @@ def _make_quiet(ax: Axes) -> None:
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(FAINT)
     ax.tick_params(labelsize=8, colors=INK, length=0)
+    ax.set_axisbelow(True)
 
 
 def _color(name: str) -> str:
@@ -116,7 +95,6 @@ def _bars(ax: Axes, values: Mapping[str, float], label: str, log: bool = False) 
     else:
         ax.set_xlim(0, most * 1.18)
     ax.xaxis.grid(True, color=FAINT, linewidth=0.6)
-    ax.set_axisbelow(True)
 
 
 def _stages(ax: Axes, seconds: Mapping[str, float]) -> None:
@@ -129,7 +107,6 @@ def _stages(ax: Axes, seconds: Mapping[str, float]) -> None:
     ax.invert_yaxis()
     ax.set_xlim(0, max(seconds.values()) * 1.35 or 1.0)
     ax.xaxis.grid(True, color=FAINT, linewidth=0.6)
-    ax.set_axisbelow(True)
 
 
 def _line(ax: Axes, points: Mapping[str, float]) -> None:
@@ -150,7 +127,6 @@ def _line(ax: Axes, points: Mapping[str, float]) -> None:
     ax.set_xlim(-0.4, len(points) - 0.6)
     ax.set_ylim(0, max(points.values()) * 1.2)
     ax.yaxis.grid(True, color=FAINT, linewidth=0.6)
-    ax.set_axisbelow(True)
 
 
 def _rises(memory: Mapping[str, Mapping | None]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +127,10 @@ class Demo:
         try:
             with bar:
                 images = self._read(paths, bar)
-                for (path, name), image, output in self._predict(images, self._skip_image):
+                predictions = predict_stream(
+                    self._predictor, images, self._options.batch_size, self._skip_image
+                )
+                for (path, name), image, output in predictions:
                     scene = PanopticScene.from_output(output, MIN_INSTANCE_SCORE)
                     self._warn_of_missing(path, scene)
                     target = self._folder / f"{name}.png"
@@ -176,7 +179,10 @@ class Demo:
                 window = stack.enter_context(Window(name))
             stack.callback(lambda: _log_speed(video, shown, time.monotonic() - start, writer))
             bar = stack.enter_context(tqdm(total=total, unit="frame", desc=name, disable=None))
-            for place, image, output in self._predict(video, _refuse_frame(video)):
+            predictions = predict_stream(
+                self._predictor, video, self._options.batch_size, _refuse_frame(video)
+            )
+            for place, image, output in predictions:
                 scene = tracker.follow(PanopticScene.from_output(output, MIN_INSTANCE_SCORE))
                 picture = self._draw(image, scene)
                 self._save(f"{name}/{place:07d}.png", f"{name}/{place:07d}", scene)
@@ -191,11 +197,6 @@ class Demo:
                 bar.update()
                 if window is not None and not window.show(picture):
                     break
-
-    def _predict(
-        self, images: Iterable[tuple[Any, np.ndarray]], on_error: Callable[[Any, ValueError], None]
-    ) -> Iterator[tuple[Any, np.ndarray, dict]]:
-        return predict_stream(self._predictor, images, self._options.batch_size, on_error)
 
     def _read(
         self, paths: Sequence[Path], bar: tqdm

@@ -5,7 +5,6 @@ Axes: H×W a frame. Frames are BGR, as OpenCV has them.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +12,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-
-logger = logging.getLogger(__name__)
 
 # What sets how much OpenCV says: a module of its own in version 5, at the top in version 4.
 opencv_logging = getattr(cv2.utils, "logging", cv2)

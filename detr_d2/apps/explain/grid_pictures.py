@@ -17,8 +17,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from detr_d2.apps.explain.mask_head_stages import strongest_channels
-
 # Mask logits beyond this look alike: the probability is then within 0.0004 of 0 or 1.
 LOGIT_RANGE = 8.0
 
@@ -49,12 +47,6 @@ class Tiles:
         tiles[:count] = levels
         picture = tiles.reshape(rows, columns, height, width).swapaxes(1, 2)
         return cls(picture.reshape(rows * height, columns * width), columns, peaks.tolist())
-
-
-def channel_strip(maps: torch.Tensor, count: int) -> tuple[np.ndarray, list[int]]:
-    """Puts the strongest of C×h×w channels side by side: h × count·w levels, and their indices."""
-    channels = strongest_channels(maps, count)
-    return strip(maps[channels]), channels.tolist()
 
 
 def spread_channels(maps: torch.Tensor, count: int) -> list[int]:

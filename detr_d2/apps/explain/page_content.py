@@ -24,7 +24,6 @@ from detr_d2.apps.explain.grid_pictures import (
     LOGIT_RANGE,
     Tiles,
     at_most,
-    channel_strip,
     logit_levels,
     palette_uri,
     query_color,
@@ -33,6 +32,7 @@ from detr_d2.apps.explain.grid_pictures import (
     strip,
 )
 from detr_d2.apps.explain.left_out import left_out
+from detr_d2.apps.explain.mask_head_stages import strongest_channels
 from detr_d2.apps.explain.query_outcomes import (
     QueryOutcome,
     best_query,
@@ -57,6 +57,7 @@ def page_context(explanation: Explanation) -> dict:
     queries = query_outcomes(explanation)
     colors = {query.index: "#" + bytes(query_color(query.index)).hex() for query in queries}
     grid = tuple(explanation.padding_mask.shape)
+    positions = explanation.positions
     step = point_step(grid) if explanation.encoder_attention else 1
     context = {
         "title": "The seven moves of one image",
@@ -73,15 +74,20 @@ def page_context(explanation: Explanation) -> dict:
         "decoder_heads": _num_heads(explanation.decoder_attention),
         "hidden_layers": len(explanation.hidden),
         "picture": jpeg_uri(at_most(explanation.picture, LONGEST), 90),
-        "features": _features(explanation),
-        "positions": _positions(explanation),
+        "features": [
+            {"name": name, **_channels(maps)} for name, maps in explanation.features.items()
+        ],
+        "positions": _channels(positions, spread_channels(positions, CHANNELS)),
         "projected": _channels(explanation.projected),
         "memory": _channels(explanation.memory),
         "data": {
             "grid": grid,
             "size": explanation.raw.sizes.padded,
             "first": best_query(queries),
-            "queries": [_query(query, colors[query.index]) for query in queries],
+            "queries": [
+                asdict(query) | {"color": colors[query.index], "kind": query.kind}
+                for query in queries
+            ],
             "encoder": {
                 "step": step,
                 "possible": _possible_views(explanation.encoder_attention),
@@ -149,32 +155,14 @@ def _possible_views(attentions: Sequence[RecordedAttention]) -> int:
     return sum(1 + attention.num_heads for attention in attentions)
 
 
-def _query(query: QueryOutcome, color: str) -> dict:
-    return asdict(query) | {"color": color, "kind": query.kind}
-
-
-def _channels(maps: torch.Tensor) -> dict:
-    """The channels of C×h×w that vary most, as one picture."""
-    levels, channels = channel_strip(maps, CHANNELS)
+def _channels(maps: torch.Tensor, channels: list[int] | None = None) -> dict:
+    """Channels of C×h×w as one picture: those given, else those that vary most."""
+    if channels is None:
+        channels = strongest_channels(maps, CHANNELS).tolist()
     return {
-        "uri": palette_uri(levels, "viridis"),
+        "uri": palette_uri(strip(maps[channels]), "viridis"),
         "channels": channels,
         "shape": tuple(maps.shape),
-    }
-
-
-def _features(explanation: Explanation) -> list[dict]:
-    return [{"name": name, **_channels(feature)} for name, feature in explanation.features.items()]
-
-
-def _positions(explanation: Explanation) -> dict:
-    """Some of the D position features, evenly chosen."""
-    channels = spread_channels(explanation.positions, CHANNELS)
-    levels = strip(explanation.positions[channels])
-    return {
-        "uri": palette_uri(levels, "viridis"),
-        "channels": channels,
-        "shape": tuple(explanation.positions.shape),
     }
 
 

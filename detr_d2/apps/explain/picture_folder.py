@@ -15,7 +15,6 @@ from detectron2.utils.visualizer import Visualizer
 from detr_d2.apps.explain.explanation import Explanation
 from detr_d2.apps.explain.grid_pictures import (
     Tiles,
-    channel_strip,
     colored,
     heated,
     logit_levels,
@@ -24,7 +23,7 @@ from detr_d2.apps.explain.grid_pictures import (
     spread_channels,
     strip,
 )
-from detr_d2.apps.explain.mask_head_stages import Stage
+from detr_d2.apps.explain.mask_head_stages import Stage, strongest_channels
 from detr_d2.apps.explain.page_content import CHANNELS, MAX_STAGE_QUERIES, final_picture
 from detr_d2.apps.explain.query_outcomes import query_outcomes, surest_kept
 from detr_d2.visualization import below, beside, enlarge
@@ -44,13 +43,12 @@ def pictures(explanation: Explanation) -> Iterator[tuple[str, np.ndarray]]:
     small = _shrink(image)
     yield "move1_image", image
     for name, maps in explanation.features.items():
-        yield f"move1_{name}", _row(colored(channel_strip(maps, CHANNELS)[0], "viridis"), maps)
+        yield f"move1_{name}", _row(maps[strongest_channels(maps, CHANNELS)])
     positions = explanation.positions
-    some = positions[spread_channels(positions, CHANNELS)]
-    yield "move1_positions", _row(colored(strip(some), "viridis"), positions)
+    yield "move1_positions", _row(positions[spread_channels(positions, CHANNELS)])
     for name in ("projected", "memory"):
         maps = getattr(explanation, name)
-        yield f"move2_{name}", _row(colored(channel_strip(maps, CHANNELS)[0], "viridis"), maps)
+        yield f"move2_{name}", _row(maps[strongest_channels(maps, CHANNELS)])
     if explanation.encoder_attention:
         yield "move2_attention_of_the_middle", _encoder_attention(explanation, small)
     yield "move3_boxes", _boxes(explanation, image)
@@ -90,11 +88,12 @@ def _enlarge_cells(picture: np.ndarray) -> np.ndarray:
     return picture.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def _row(levels: np.ndarray, maps: torch.Tensor) -> np.ndarray:
-    """Enlarges a strip of C×h×w maps to about ``MAP_WIDTH`` each, with gaps between them."""
+def _row(maps: torch.Tensor) -> np.ndarray:
+    """Puts n×h×w maps side by side, each enlarged to about ``MAP_WIDTH``, with gaps between."""
+    large = colored(strip(maps), "viridis")
     factor = max(1, round(MAP_WIDTH / maps.shape[2]))
-    large = levels.repeat(factor, axis=0).repeat(factor, axis=1)
-    return beside(np.split(large, large.shape[1] // (maps.shape[2] * factor), axis=1))
+    large = large.repeat(factor, axis=0).repeat(factor, axis=1)
+    return beside(np.split(large, len(maps), axis=1))
 
 
 def _levels(weights: torch.Tensor, explanation: Explanation) -> np.ndarray:
@@ -136,8 +135,4 @@ def _boxes(explanation: Explanation, image: np.ndarray) -> np.ndarray:
 
 def _stages(stages: list[Stage], row: int) -> np.ndarray:
     """Puts a row for each stage below the other: the mean over channels, then some channels."""
-    rows = []
-    for stage in stages:
-        maps = torch.cat([stage.mean[row, None], stage.maps[row]])
-        rows.append(_row(colored(strip(maps), "viridis"), maps))
-    return below(rows)
+    return below([_row(torch.cat([s.mean[row, None], s.maps[row]])) for s in stages])

@@ -9,8 +9,6 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import nn
-
 from detr_d2.apps.explain.explanation import Explanation
 from detr_d2.apps.explain.query_rounds import margins
 from detr_d2.apps.explain.recorded_attention import RecordedAttention
@@ -64,89 +62,67 @@ def place_of(code: Callable) -> str:
     return f"{file}{line}: {function.__qualname__}"
 
 
-def _place_of_module(module: nn.Module) -> str:
-    return place_of(type(module))
+def _of_module(e: Explanation, name: str, axes: str, shape: tuple[int, ...], module: str) -> Origin:
+    code = place_of(type(e.model.get_submodule(module)))
+    return Origin(name, axes, tuple(shape), code, module)
 
 
 def _backbone(e: Explanation) -> list[Origin]:
-    detector = e.model.detector
-    backbone = _place_of_module(detector.backbone)
     return [
         Origin("image", "3×H×W", (3, *e.raw.sizes.padded), place_of(DETR.preprocess)),
         *(
-            Origin(f'features["{name}"]', "C×H×W", tuple(feature.shape), backbone, _BACKBONE)
+            _of_module(e, f'features["{name}"]', "C×H×W", feature.shape, "detector.backbone")
             for name, feature in e.features.items()
         ),
         Origin("padding_mask", "h×w", tuple(e.padding_mask.shape), place_of(to_grid)),
-        Origin(
-            "positions",
-            "D×h×w",
-            tuple(e.positions.shape),
-            _place_of_module(detector.position_encoding),
-            "detector.position_encoding",
-        ),
+        _of_module(e, "positions", "D×h×w", e.positions.shape, "detector.position_encoding"),
     ]
 
 
 def _encoder(e: Explanation) -> list[Origin]:
-    points, transformer = e.padding_mask.numel(), _place_of_module(e.model.detector.transformer)
+    points, encode = e.padding_mask.numel(), place_of(e.model.detector.encode)
     return [
-        Origin(
-            "projected",
-            "D×h×w",
-            tuple(e.projected.shape),
-            place_of(e.model.detector.encode),
-            "detector.input_proj",
-        ),
+        Origin("projected", "D×h×w", tuple(e.projected.shape), encode, "detector.input_proj"),
         *(_weights(e, attention, "M×S×S", points) for attention in e.encoder_attention),
-        Origin("memory", "D×h×w", tuple(e.memory.shape), transformer, _TRANSFORMER),
+        _of_module(e, "memory", "D×h×w", e.memory.shape, "detector.transformer"),
     ]
 
 
 def _weights(e: Explanation, attention: RecordedAttention, axes: str, targets: int) -> Origin:
     shape = (attention.num_heads, targets, e.padding_mask.numel())
-    place = _place_of_module(e.model.get_submodule(attention.name))
-    return Origin("softmax(q·k)", axes, shape, place, attention.name)
+    return _of_module(e, "softmax(q·k)", axes, shape, attention.name)
 
 
 def _decoder(e: Explanation) -> list[Origin]:
-    detector, queries = e.model.detector, e.hidden.shape[1]
-    transformer, predict = _place_of_module(detector.transformer), place_of(detector.predict)
-    boxes = tuple(e.raw.boxes_cxcywh.shape)
+    queries, predict = e.hidden.shape[1], place_of(e.model.detector.predict)
+    logits, boxes = tuple(e.raw.logits.shape), tuple(e.raw.boxes_cxcywh.shape)
     return [
         *(_weights(e, attention, "M×Q×S", queries) for attention in e.decoder_attention),
-        Origin("hidden", "L×Q×D", tuple(e.hidden.shape), transformer, _TRANSFORMER),
-        Origin("logits", "Q×(K+1)", tuple(e.raw.logits.shape), predict, _CLASS_HEAD),
-        Origin("boxes_cxcywh", "Q×4", boxes, predict, _BOX_HEAD),
+        _of_module(e, "hidden", "L×Q×D", e.hidden.shape, "detector.transformer"),
+        Origin("logits", "Q×(K+1)", logits, predict, "detector.class_head"),
+        Origin("boxes_cxcywh", "Q×4", boxes, predict, "detector.box_head"),
     ]
 
 
 def _attention_maps(e: Explanation) -> list[Origin]:
     if e.masks.attention_maps is None:
         return []
-    head, shape = e.model.mask_head, tuple(e.masks.attention_maps.shape)
-    name = head.explained_modules().attention_maps
-    place = _place_of_module(head.get_submodule(name))
-    return [Origin("attention", "Q×M×h×w", shape, place, f"{_MASK_HEAD}.{name}")]
+    name = f"mask_head.{e.model.mask_head.explained_modules().attention_maps}"
+    return [_of_module(e, "attention", "Q×M×h×w", e.masks.attention_maps.shape, name)]
 
 
 def _mask_head(e: Explanation) -> list[Origin]:
-    head = _place_of_module(e.model.mask_head)
+    head = place_of(type(e.model.mask_head))
     logits, masks = tuple(e.masks.logits.shape), place_of(RawPrediction.masks)
     return [
         *(Origin("x", "n×C×H×W", stage.shape, head, stage.name) for stage in e.masks.stages),
-        Origin("mask_logits", "n×H/4×W/4", logits, masks, _MASK_HEAD),
+        Origin("mask_logits", "n×H/4×W/4", logits, masks, "mask_head"),
     ]
 
 
 def _selection(e: Explanation) -> list[Origin]:
-    code = place_of(select_panoptic_queries)
-    kept = tuple(e.masks.kept.shape)
-    return [
-        Origin("scores", "n", kept, code),
-        Origin("classes", "n", kept, code),
-        Origin("query_index", "n", kept, code),
-    ]
+    code, kept = place_of(select_panoptic_queries), tuple(e.masks.kept.shape)
+    return [Origin(name, "n", kept, code) for name in ("scores", "classes", "query_index")]
 
 
 def _merging(e: Explanation) -> list[Origin]:
@@ -157,10 +133,3 @@ def _merging(e: Explanation) -> list[Origin]:
         Origin("ids", "H'×W'", size, code),
         Origin("segments_info", "segments", (len(e.masks.segments_info),), code),
     ]
-
-
-_BACKBONE = "detector.backbone"
-_TRANSFORMER = "detector.transformer"
-_CLASS_HEAD = "detector.class_head"
-_BOX_HEAD = "detector.box_head"
-_MASK_HEAD = "mask_head"

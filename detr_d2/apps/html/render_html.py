@@ -91,7 +91,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals["asset"] = _asset_of(environment)
-    environment.globals["json_for_script"] = json_for_script
+    environment.globals |= {"jpeg_uri": jpeg_uri, "json_for_script": json_for_script}
     return environment
 
 

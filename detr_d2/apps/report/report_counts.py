@@ -7,24 +7,23 @@ scores.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
 from detr_d2.apps.report.mismatch_reasons import REASONS, find_reasons
 from detr_d2.evaluation import PanopticStats, SegmentMatching
+from detr_d2.evaluation.panoptic_quality import UNITS, Sums, exact_sums
 
 # The sizes at which new bins begin. The size of a segment is the side, in pixels, of a square that
 # has the segment's area.
 SIZE_EDGES = (16, 32, 64, 128, 256, 512)
 # The number of bins of scores, of equal width over 0 … 1.
 NUM_SCORE_BINS = 20
-# Scores are added up as whole numbers, in units of 2⁻⁵³.
-SCORE_UNITS = 2**53
 
 
 @dataclass(frozen=True, eq=False)
-class Calibration:
+class Calibration(Sums):
     """The predicted segments in bins of scores, without the ignored ones.
 
     Attributes:
@@ -41,26 +40,16 @@ class Calibration:
     def of_scores(cls, scores: np.ndarray, is_true_positive: np.ndarray) -> Calibration:
         """Sorts n segments into bins: their scores in 0 … 1 are floats, the flags are bool."""
         bins = np.minimum((scores * NUM_SCORE_BINS).astype(np.int64), NUM_SCORE_BINS - 1)
-        units = np.zeros(NUM_SCORE_BINS, dtype=object)
-        for place, score in zip(bins.tolist(), scores.tolist(), strict=True):
-            units[place] += int(score * SCORE_UNITS)
         count, tp = (
             np.bincount(some, minlength=NUM_SCORE_BINS) for some in (bins, bins[is_true_positive])
         )
-        return cls(count, tp, units)
-
-    def __add__(self, other: Calibration) -> Calibration:
-        return Calibration(
-            self.count + other.count,
-            self.tp + other.tp,
-            self.score_units + other.score_units,
-        )
+        return cls(count, tp, exact_sums(scores, bins, NUM_SCORE_BINS))
 
     @property
     def mean_score(self) -> np.ndarray:
         """(C,) float64 in 0 … 1, NaN for empty bins."""
         counts = zip(self.score_units, self.count.tolist(), strict=True)
-        return np.array([units / SCORE_UNITS / n if n else np.nan for units, n in counts])
+        return np.array([units / UNITS / n if n else np.nan for units, n in counts])
 
     @property
     def precision(self) -> np.ndarray:
@@ -78,12 +67,12 @@ class Calibration:
 
 
 @dataclass(frozen=True, eq=False)
-class ReportCounts:
+class ReportCounts(Sums):
     """The counts of any number of images. The counts of several images are added with ``+``.
 
     Attributes:
         stats: for PQ, at the score threshold of the run.
-        sweep: T stats for PQ, one for each score threshold.
+        sweep: (T,) ``PanopticStats`` for PQ, one for each score threshold.
         sizes: stats for PQ with the S bins of sizes in place of classes. True positives and false
             negatives count at the size of the annotated segment, false positives at their own.
         calibration: the scores, and whether they belong to true positives.
@@ -96,7 +85,7 @@ class ReportCounts:
     """
 
     stats: PanopticStats
-    sweep: tuple[PanopticStats, ...]
+    sweep: np.ndarray
     sizes: PanopticStats
     calibration: Calibration
     pixels: np.ndarray
@@ -110,7 +99,7 @@ class ReportCounts:
         none = PanopticStats.zeros(num_classes)
         return cls(
             stats=none,
-            sweep=(none,) * num_thresholds,
+            sweep=np.full(num_thresholds, none, dtype=object),
             sizes=PanopticStats.zeros(len(SIZE_EDGES) + 1),
             calibration=Calibration.of_scores(np.zeros(0), np.zeros(0, dtype=bool)),
             pixels=np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64),
@@ -140,7 +129,7 @@ class ReportCounts:
         scored = np.zeros(0) if scores is None else scores[is_scored]
         return cls(
             stats=PanopticStats.of_matching(matching),
-            sweep=tuple(sweep),
+            sweep=np.array(sweep, dtype=object),
             sizes=_stats_by_size(matching),
             calibration=Calibration.of_scores(scored, matching.is_true_positive[is_scored]),
             pixels=_confused_pixels(matching, num_classes),
@@ -148,15 +137,6 @@ class ReportCounts:
             fp_reasons=_table(matching.pred.classes[is_fp], pred_reasons[is_fp], num_classes),
             fn_reasons=_table(matching.gt.classes[is_fn], gt_reasons[is_fn], num_classes),
         )
-
-    def __add__(self, other: ReportCounts) -> ReportCounts:
-        sums = {
-            field.name: getattr(self, field.name) + getattr(other, field.name)
-            for field in fields(self)
-            if field.name != "sweep"
-        }
-        sweep = tuple(a + b for a, b in zip(self.sweep, other.sweep, strict=True))
-        return ReportCounts(sweep=sweep, **sums)
 
 
 def _stats_by_size(matching: SegmentMatching) -> PanopticStats:

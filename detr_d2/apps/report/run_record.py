@@ -21,7 +21,7 @@ from detr_d2.apps.report.threshold_sweep import Sweep, sweep_stats, thresholds_w
 from detr_d2.data.categories import PanopticClasses
 from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions
 from detr_d2.evaluation import GroundTruth, PanopticStats
-from detr_d2.evaluation.panoptic_quality import IOU_UNITS
+from detr_d2.evaluation.panoptic_quality import UNITS
 
 
 @dataclass(frozen=True)
@@ -165,5 +165,5 @@ def _scores(segments_info: list[dict[str, Any]]) -> np.ndarray | None:
 def _image_score(place: int, stats: PanopticStats) -> ImageScore:
     tp, fp, fn = (int(counts.sum()) for counts in (stats.tp, stats.fp, stats.fn))
     weight = tp + 0.5 * fp + 0.5 * fn
-    pq = stats.iou_units.sum() / IOU_UNITS / weight if weight else float("nan")
+    pq = stats.iou_units.sum() / UNITS / weight if weight else float("nan")
     return ImageScore(place, pq, tp, fp, fn)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from detr_d2.apps.html.render_html import jpeg_uri, render_page
+from detr_d2.apps.html.render_html import render_page
 from detr_d2.apps.web.image_viewer import Shown
-from detr_d2.apps.web.segment_reasons import QueryReason, reasons, surest_query
+from detr_d2.apps.web.segment_reasons import reasons, surest_query
 from detr_d2.visualization import SceneSegment
 from detr_d2.visualization.class_colors import segment_color
 
@@ -63,7 +63,7 @@ def explanation(shown: Shown) -> str:
         "web_explanation.html.j2",
         has_point=shown.point is not None,
         row=next((row for row in _rows(shown) if row.is_chosen), None),
-        reasons=[] if chosen is None else [_for_page(each) for each in reasons(shown, chosen)],
+        reasons=[] if chosen is None else reasons(shown, chosen),
     )
 
 
@@ -87,15 +87,3 @@ def _row(shown: Shown, info: dict, segment: SceneSegment) -> SegmentRow:
         num_queries=len(info["queries"]),
         is_chosen=info is shown.chosen,
     )
-
-
-def _for_page(reason: QueryReason) -> dict[str, object]:
-    """Brings a reason into the form of the template: whole pixels, pictures as addresses."""
-    return {
-        "index": reason.index,
-        "top": reason.top,
-        "box_xyxy": [round(edge) for edge in reason.box_xyxy],
-        "mask": jpeg_uri(reason.mask),
-        "attention": [jpeg_uri(picture) for picture in reason.attention],
-        "shares": reason.shares,
-    }

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -19,36 +18,6 @@ SHOWN_EXAMPLES = 3
 
 
 @dataclass
-class Spread:
-    """Number, sum and extremes of values."""
-
-    count: int = 0
-    total: int = 0
-    lowest: float = math.inf
-    highest: float = -math.inf
-
-    def add(self, value: int) -> None:
-        self.count += 1
-        self.total += value
-        self.lowest, self.highest = min(self.lowest, value), max(self.highest, value)
-
-    def figures(self) -> dict[str, float | None]:
-        if self.count == 0:
-            return {"lowest": None, "mean": None, "highest": None}
-        mean = round(self.total / self.count, 1)
-        return {"lowest": self.lowest, "mean": mean, "highest": self.highest}
-
-
-@dataclass
-class ClassFigures:
-    """Figures of a class: areas of its segments, number of tiny ones, and number of its images."""
-
-    areas: Spread = field(default_factory=Spread)
-    num_tiny: int = 0
-    num_images: int = 0
-
-
-@dataclass
 class CheckReport:
     """What is wrong with a dataset, and what it consists of.
 
@@ -56,7 +25,8 @@ class CheckReport:
         name: of the dataset, or its JSON.
         findings: what is wrong.
         categories: the JSON's, by id.
-        classes: figures by category id; crowds don't count.
+        areas: in pixels, of the segments of each category id; crowds don't count.
+        num_images: with such segments, by category id.
         heights, widths, segments_per_image: of the images.
         pixels, void_pixels: of all PNGs that could be read.
     """
@@ -64,10 +34,11 @@ class CheckReport:
     name: str
     findings: Findings = field(default_factory=Findings)
     categories: dict[int, dict] = field(default_factory=dict)
-    classes: dict[int, ClassFigures] = field(default_factory=dict)
-    heights: Spread = field(default_factory=Spread)
-    widths: Spread = field(default_factory=Spread)
-    segments_per_image: Spread = field(default_factory=Spread)
+    areas: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    num_images: Counter[int] = field(default_factory=Counter)
+    heights: list[int] = field(default_factory=list)
+    widths: list[int] = field(default_factory=list)
+    segments_per_image: list[int] = field(default_factory=list)
     pixels: int = 0
     void_pixels: int = 0
 
@@ -80,17 +51,14 @@ class CheckReport:
         """Adds an image and the result of checking its files."""
         for finding in result.findings:
             self.findings.add(finding)
-        self.heights.add(task.height)
-        self.widths.add(task.width)
-        self.segments_per_image.add(len(task.segments))
+        self.heights.append(task.height)
+        self.widths.append(task.width)
+        self.segments_per_image.append(len(task.segments))
         self.pixels += result.pixels
         self.void_pixels += result.void_pixels
         for category_id, area in result.areas:
-            figures = self.classes.setdefault(category_id, ClassFigures())
-            figures.areas.add(area)
-            figures.num_tiny += area <= TINY_AREA
-        for category_id in Counter(category_id for category_id, _ in result.areas):
-            self.classes[category_id].num_images += 1
+            self.areas[category_id].append(area)
+        self.num_images.update({category_id for category_id, _ in result.areas})
 
     def to_dict(self) -> dict:
         """The whole report in types of JSON."""
@@ -112,10 +80,10 @@ class CheckReport:
                 for kind in self.findings.of_severity(severity)
             ],
             "images": {
-                "count": self.heights.count,
-                "height": self.heights.figures(),
-                "width": self.widths.figures(),
-                "segments": self.segments_per_image.figures(),
+                "count": len(self.heights),
+                "height": _spread(self.heights),
+                "width": _spread(self.widths),
+                "segments": _spread(self.segments_per_image),
                 "void_share": self.void_pixels / self.pixels if self.pixels else None,
             },
             "classes": [
@@ -130,14 +98,14 @@ class CheckReport:
         }
 
     def _class_figures(self, category_id: int) -> dict:
-        figures = self.classes.get(category_id, ClassFigures())
-        areas = figures.areas
+        areas = self.areas.get(category_id, [])
+        num_tiny = sum(area <= TINY_AREA for area in areas)
         return {
-            "images": figures.num_images,
-            "segments": areas.count,
-            "pixel_share": areas.total / self.pixels if self.pixels else None,
-            "area": areas.figures(),
-            "tiny_share": figures.num_tiny / areas.count if areas.count else None,
+            "images": self.num_images[category_id],
+            "segments": len(areas),
+            "pixel_share": sum(areas) / self.pixels if self.pixels else None,
+            "area": _spread(areas),
+            "tiny_share": num_tiny / len(areas) if areas else None,
         }
 
     def __str__(self) -> str:
@@ -162,6 +130,13 @@ class CheckReport:
 def write_reports(reports: Sequence[CheckReport], path: str) -> None:
     """Writes reports as JSON: ``{"datasets": [...]}``."""
     write_json_atomically({"datasets": [report.to_dict() for report in reports]}, path)
+
+
+def _spread(values: Sequence[int]) -> dict[str, float | None]:
+    if not values:
+        return {"lowest": None, "mean": None, "highest": None}
+    mean = round(sum(values) / len(values), 1)
+    return {"lowest": min(values), "mean": mean, "highest": max(values)}
 
 
 def _table_of_classes(classes: list[dict]) -> str:

@@ -70,8 +70,8 @@ def pixel_findings(where: str, report: CheckReport) -> Iterator[Finding]:
     if not report.pixels:
         return
     # Other findings that break may be the reason, and must be corrected first.
-    if not report.breaks and not any(figures.areas.count for figures in report.classes.values()):
-        what = f"{report.heights.count} images, all of them without segments, of crowds or void"
+    if not report.breaks and not report.areas:
+        what = f"{len(report.heights)} images, all of them without segments, of crowds or void"
         yield Finding("no_target", where, what)
     has_stuff = any(not category["isthing"] for category in report.categories.values())
     if not has_stuff and report.categories and report.void_pixels:

@@ -11,7 +11,7 @@ Axes: H×W pixels; points and radii are (x, y) in pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import cv2
@@ -92,12 +92,13 @@ def draw_scene(seed: tuple[int, int]) -> SyntheticScene:
     scene = SyntheticScene(
         np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.int32)
     )
-    new_ids = _segment_ids(rng)
-    _draw_stuff(scene, rng, new_ids)
+    # Distinct ids from the whole 24-bit range, as COCO's annotation has them.
+    ids = iter((rng.choice(256**3 - 1, size=64, replace=False) + 1).tolist())
+    _draw_stuff(scene, rng, ids)
     if rng.random() < 0.12:
-        _draw_crowd(scene, rng, new_ids)
+        _draw_crowd(scene, rng, ids)
     for _ in range(rng.integers(1, 6)):
-        _draw_thing(scene, rng, new_ids)
+        _draw_thing(scene, rng, ids)
     if rng.random() < 0.15:
         _draw_void(scene, rng)
     _forget_hidden_segments(scene)
@@ -107,15 +108,7 @@ def draw_scene(seed: tuple[int, int]) -> SyntheticScene:
     return scene
 
 
-def _segment_ids(rng: np.random.Generator) -> Callable[[], int]:
-    """Draws distinct ids from the whole 24-bit range, as COCO's annotation does."""
-    unused = iter(rng.choice(256**3 - 1, size=64, replace=False) + 1)
-    return lambda: int(next(unused))
-
-
-def _draw_stuff(
-    scene: SyntheticScene, rng: np.random.Generator, new_ids: Callable[[], int]
-) -> None:
+def _draw_stuff(scene: SyntheticScene, rng: np.random.Generator, ids: Iterator[int]) -> None:
     """Fills the scene with two or three kinds of stuff, one above the other or side by side."""
     height, width = scene.ids.shape
     count = rng.integers(2, 4)
@@ -135,12 +128,10 @@ def _draw_stuff(
         band += along > cut + wave + tilt
     band = band.T if side_by_side else band
     for i, kind in enumerate(kinds):
-        scene.add_segment(kind, band == i, _texture(kind, (height, width), rng), new_ids())
+        scene.add_segment(kind, band == i, _texture(kind, (height, width), rng), next(ids))
 
 
-def _draw_thing(
-    scene: SyntheticScene, rng: np.random.Generator, new_ids: Callable[[], int]
-) -> None:
+def _draw_thing(scene: SyntheticScene, rng: np.random.Generator, ids: Iterator[int]) -> None:
     """Puts one thing somewhere, possibly over others or across the border."""
     height, width = scene.ids.shape
     side = min(height, width)
@@ -151,18 +142,16 @@ def _draw_thing(
     mask = _outline(category.name, (height, width), centre, radius, rng)
     if mask.any():
         pixels = _surface(category, (height, width), centre, radius, rng)
-        scene.add_segment(category, mask, pixels, new_ids())
+        scene.add_segment(category, mask, pixels, next(ids))
 
 
-def _draw_crowd(
-    scene: SyntheticScene, rng: np.random.Generator, new_ids: Callable[[], int]
-) -> None:
+def _draw_crowd(scene: SyntheticScene, rng: np.random.Generator, ids: Iterator[int]) -> None:
     """A swarm of tiny things of one class, annotated as one crowd segment."""
     height, width = scene.ids.shape
     category = THINGS[rng.integers(len(THINGS))]
     middle = np.array([rng.uniform(0.25, 0.75) * width, rng.uniform(0.25, 0.75) * height])
     radius = 0.04 * min(height, width)
-    segment_id = new_ids()
+    segment_id = next(ids)
     for offset in rng.normal(0, 3 * radius, (12, 2)):
         centre = middle + offset
         mask = _outline(category.name, (height, width), centre, radius, rng)

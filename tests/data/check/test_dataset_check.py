@@ -79,7 +79,7 @@ def test_missing_folders_and_files_are_named(dataset):
 def test_registered_datasets_are_checked_against_what_is_registered(tiny_cfg):
     train, val = check_datasets(tiny_cfg)
     assert (train.name, val.name) == ("small_shapes_train", "small_shapes_val")
-    assert (train.heights.count, val.heights.count) == (12, 6)
+    assert (len(train.heights), len(val.heights)) == (12, 6)
     assert not train.breaks and not val.breaks
     # Five segments a scene; two of the tiny model's queries are not enough.
     tiny_cfg.MODEL.DETR.NUM_QUERIES = 2
