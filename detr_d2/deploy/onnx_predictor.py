@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,7 +60,10 @@ class OnnxPredictor:
         if image_format not in ("BGR", "RGB"):
             raise ValueError(f"image_format is 'BGR' or 'RGB', not {image_format!r}.")
         self._path, self._image_format = Path(model_path), image_format
-        self._session = _load(self._path, providers)
+        options = onnxruntime.SessionOptions()
+        # Weights that are stored in 8 bits are converted once, and not for each image.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        self._session = load_session(self._path, options, providers=list(providers))
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.info = ModelInfo.from_metadata(metadata, model_path)
         self._check_graph()
@@ -177,16 +181,21 @@ class OnnxPredictor:
         ]
 
 
-def _load(path: Path, providers: Sequence[str]) -> onnxruntime.InferenceSession:
+def load_session(
+    path: Path, options: onnxruntime.SessionOptions, **more: Any
+) -> onnxruntime.InferenceSession:
+    """Opens a file with onnxruntime; it is given ``more`` beside the options.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ModelError: onnxruntime can't load it.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file.")
-    options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; it warns of each shape that it can't infer
-    # Weights that are stored in 8 bits are converted once, and not for each image.
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
-    except Exception as error:  # see above
+        return onnxruntime.InferenceSession(str(path), options, **more)
+    except Exception as error:  # onnxruntime's have no common class
         raise ModelError(f"{path}: onnxruntime cannot load it as a model ({error}).") from error
 
 

@@ -25,6 +25,7 @@ import onnxruntime  # noqa: E402
 from detr_d2.deploy.eight_bits import to_int8  # noqa: E402
 from detr_d2.deploy.graph_nodes import inputs_of  # noqa: E402
 from detr_d2.deploy.half_precision import to_half  # noqa: E402
+from detr_d2.deploy.onnx_predictor import load_session  # noqa: E402
 
 KINDS = {"int8": to_int8, "fp16": to_half}
 # Parts that stay in float32, by the names of their weights. They have little arithmetic, and their
@@ -75,24 +76,16 @@ def kept_nodes(model: onnx.ModelProto) -> set[str]:
 
 def _load(path: Path) -> onnx.ModelProto:
     """Reads a model and folds its constants."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file.")
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     with tempfile.TemporaryDirectory() as folder:
         folded = options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
-        try:
-            session = onnxruntime.InferenceSession(
-                str(path),
-                options,
-                providers=["CPUExecutionProvider"],
-                # It makes nodes of a kind that quantize_dynamic doesn't know.
-                disabled_optimizers=["MatMulAddFusion"],
-            )
-            model = onnx.load(folded)
-        except Exception as error:  # onnxruntime's have no common class
-            raise ModelError(f"{path}: onnxruntime cannot load it as a model ({error}).") from error
+        # This optimizer makes nodes of a kind that quantize_dynamic doesn't know.
+        unwanted = ["MatMulAddFusion"]
+        session = load_session(
+            path, options, providers=["CPUExecutionProvider"], disabled_optimizers=unwanted
+        )
+        model = onnx.load(folded)
     if KEY not in session.get_modelmeta().custom_metadata_map:
         raise ModelError(f"{path}: not a model of detr-d2 export: its metadata have no {KEY!r}.")
     types = {weight.data_type for weight in model.graph.initializer}

@@ -73,7 +73,8 @@ def write_thing_instances(
         for segment in record["segments_info"]:
             if not classes.is_thing[segment["category_id"]]:
                 continue
-            if segment["id"] not in rles:
+            rle = rles.get(segment["id"])
+            if rle is None:
                 num_empty += 1
                 continue
             annotations.append(
@@ -82,7 +83,9 @@ def write_thing_instances(
                     "image_id": record["image_id"],
                     "category_id": classes.dataset_ids[segment["category_id"]],
                     "iscrowd": int(is_crowd(segment)),
-                    **_mask_fields(rles[segment["id"]]),
+                    "segmentation": _for_json(rle),
+                    "bbox": mask_util.toBbox(rle).tolist(),
+                    "area": int(mask_util.area(rle)),
                 }
             )
     if num_empty:
@@ -97,15 +100,6 @@ def write_thing_instances(
         },
         path,
     )
-
-
-def _mask_fields(rle: dict[str, Any]) -> dict[str, Any]:
-    """The RLE, the box (x, y, width, height in pixels) and the area of an encoded mask."""
-    return {
-        "segmentation": _for_json(rle),
-        "bbox": mask_util.toBbox(rle).tolist(),
-        "area": int(mask_util.area(rle)),
-    }
 
 
 class ThingInstanceEvaluator(COCOEvaluator):

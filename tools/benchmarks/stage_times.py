@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from fvcore.nn import FlopCountAnalysis
-from oracles.plain_panoptic import PlainDetection, PlainPanoptic
+from oracles.plain_panoptic import PlainPanoptic
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -100,7 +101,7 @@ def plain_flops(plain: PlainPanoptic, image: torch.Tensor) -> dict[str, float]:
         flops = {
             "backbone": _fvcore_flops(lambda x: tuple(plain.backbone(x).values()), pixels),
             "attention_maps": _fvcore_flops(
-                lambda hidden: plain.attention_maps(_with_hidden(detection, hidden)),
+                lambda hidden: plain.attention_maps(replace(detection, hidden=hidden)),
                 detection.hidden,
             ),
             "mask_head": _fvcore_flops(lambda x: plain.masks_from(detection, x), attention),
@@ -108,10 +109,6 @@ def plain_flops(plain: PlainPanoptic, image: torch.Tensor) -> dict[str, float]:
         detected = _fvcore_flops(lambda x: plain.detect(x).logits, pixels)
     flops["transformer"] = detected - flops["backbone"]
     return {stage: flops.get(stage, 0.0) for stage in STAGES}
-
-
-def _with_hidden(detection: PlainDetection, hidden: torch.Tensor) -> PlainDetection:
-    return PlainDetection(**{**vars(detection), "hidden": hidden})
 
 
 def _fvcore_flops(function: Callable[[torch.Tensor], Any], x: torch.Tensor) -> float:

@@ -145,7 +145,8 @@ def explain(
         "detector.position_encoding": lambda args, positions: (args[0], positions),
         **dict.fromkeys(projections, output_of),
     }
-    named = _mask_head_modules(model)
+    head = model.mask_head
+    named = ExplainedModules() if head is None else head.explained_modules()
     with evaluating(model), recording(model, of_detector | _mask_head_parts(named)) as calls:
         (raw,) = model.raw_predictions([image])
         _require_calls(calls, of_detector)
@@ -185,27 +186,20 @@ def _attention(
     return RecordedAttention(name, q, k, num_heads, padding_mask.flatten())
 
 
-def _mask_head_modules(model: DETR) -> ExplainedModules:
-    """Gives the names of the mask head's explained modules within the model, if it has any."""
-    if model.mask_head is None:
-        return ExplainedModules()
-    named = model.mask_head.explained_modules()
-    maps = named.attention_maps
-    return ExplainedModules(
-        attention_maps=None if maps is None else f"mask_head.{maps}",
-        stages=tuple(f"mask_head.{name}" for name in named.stages),
-    )
-
-
 def _mask_head_parts(named: ExplainedModules) -> dict[str, Callable[[Any, Any], Any]]:
     """Says what is recorded of each module. A ReLU overwrites stages, so these are summarised."""
 
     def summary(name: str, _args: Any, output: torch.Tensor) -> Stage:
         return Stage.of_norm(name, output)
 
-    maps = () if named.attention_maps is None else (named.attention_maps,)
-    stages = {name: partial(summary, name) for name in named.stages}
+    maps = [] if named.attention_maps is None else [_in_model(named.attention_maps)]
+    stages = {name: partial(summary, name) for name in map(_in_model, named.stages)}
     return dict.fromkeys(maps, output_of) | stages
+
+
+def _in_model(name: str) -> str:
+    """The name within the model of a module of the mask head."""
+    return f"mask_head.{name}"
 
 
 def _masks(raw: RawPrediction, named: ExplainedModules, calls: dict[str, list]) -> Masks:
@@ -220,11 +214,12 @@ def _masks(raw: RawPrediction, named: ExplainedModules, calls: dict[str, list]) 
     logits = raw.masks(kept.query_index)
     if len(kept):  # without queries, a mask head may do nothing
         _require_calls(calls, _mask_head_parts(named))
-    maps = calls[named.attention_maps] if named.attention_maps is not None else []
+    maps = [] if named.attention_maps is None else calls[_in_model(named.attention_maps)]
+    stages = [calls[name] for name in map(_in_model, named.stages)]
     return Masks(
         attention_maps=maps[0][0].float() if maps else None,
         kept=kept.query_index,
-        stages=[Stage.joined(calls[name]) for name in named.stages if calls[name]],
+        stages=[Stage.joined(chunks) for chunks in stages if chunks],
         logits=logits,
         rounds=rounds,
         margins=margins(logits, raw.sizes),

@@ -84,19 +84,14 @@ def palette(name: str) -> tuple[np.ndarray, np.ndarray]:
     return (colors * 255).round().astype(np.uint8), opacity
 
 
-def palette_png(levels: np.ndarray, colors: np.ndarray, opacity: np.ndarray) -> bytes:
-    """Encodes H×W uint8 levels and their palette (n×3 uint8, n uint8) as PNG."""
+def palette_uri(levels: np.ndarray, name: str) -> str:
+    """Encodes H×W uint8 levels in a named palette as the address of a PNG."""
+    colors, opacity = palette(name)
     picture = Image.fromarray(levels, "P")
     picture.putpalette(colors.tobytes())
     file = io.BytesIO()
     picture.save(file, "PNG", transparency=opacity.tobytes(), compress_level=9)
-    return file.getvalue()
-
-
-def palette_uri(levels: np.ndarray, name: str) -> str:
-    """Encodes H×W levels in a named palette as the address of an image."""
-    png = palette_png(levels, *palette(name))
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def colored(levels: np.ndarray, name: str) -> np.ndarray:
