@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from oracles.spread_queries import spread_queries
+from torch.fx.experimental import _config as symbolic_config
 
 from detr_d2.apps.explain import explain_image, write_explanation
 from detr_d2.data.shapes.synthetic_scenes import draw_scene
@@ -18,6 +19,12 @@ from detr_d2.engine import train
 from detr_d2.export import export_model
 from detr_d2.modeling import DETR
 from detr_d2.predictor import Predictor
+
+
+@pytest.fixture(scope="session", autouse=True)
+def needed_torch() -> None:
+    if not hasattr(symbolic_config, "backed_size_oblivious"):
+        pytest.skip("exporting needs PyTorch 2.8 or newer")
 
 
 @dataclass(frozen=True)
