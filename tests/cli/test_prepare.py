@@ -86,7 +86,7 @@ def test_sources(arguments, images, figures, run, data, capsys):
     out = data / "out"
     report = check_dataset(str(data / images), str(out / "panoptic"), str(out / "panoptic.json"))
     assert not report.breaks
-    assert report.heights.count == int(figures[0])
+    assert len(report.heights) == int(figures[0])
 
 
 def test_errors_are_one_line_or_skipped(run, data, capsys):

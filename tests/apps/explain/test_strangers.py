@@ -49,7 +49,7 @@ class ConditionalAttention(nn.Module):
         return nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
-class ConditionalTransformer(DetectorTransformer):
+class WideTransformer(DetectorTransformer):
     """Has no encoder, and names the attention of two decoder layers of different heads."""
 
     def __init__(self, cfg) -> None:
@@ -94,7 +94,7 @@ class StagedHead(ProductHead):
 
 
 STRANGERS = {
-    DETR_TRANSFORMER_REGISTRY: (AveragingTransformer, ConditionalTransformer),
+    DETR_TRANSFORMER_REGISTRY: (AveragingTransformer, WideTransformer),
     DETR_MASK_HEAD_REGISTRY: (ProductHead, StagedHead),
 }
 NO_ENCODER = (
@@ -154,7 +154,7 @@ CASES = {
         {"encoder": NO_ENCODER, "decoder": NO_DECODER, "attention_maps": NO_MAPS}
         | {"stages": NO_STAGES},
     ),
-    "decoder alone": (("ConditionalTransformer", "AttentionMaskHead"), {"encoder": NO_ENCODER}),
+    "decoder alone": (("WideTransformer", "AttentionMaskHead"), {"encoder": NO_ENCODER}),
     "stages alone": (("Transformer", "StagedHead"), {"attention_maps": NO_MAPS}),
 }
 
@@ -197,7 +197,7 @@ def test_pictures_leave_the_same_out(stranger, image, tmp_path):
 
 
 def test_attention_of_wide_queries_is_that_by_which_values_were_mixed(stranger, image):
-    model = stranger("ConditionalTransformer")
+    model = stranger("WideTransformer")
     explanation = explain(model, image)
     names = [attention.name for attention in explanation.decoder_attention]
     assert names == ["detector.transformer.attention.0", "detector.transformer.attention.1"]
