@@ -221,8 +221,10 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> CfgNode:
     try:
         if path is not None:
             loaded = CfgNode.load_yaml_with_base(path, allow_unsafe=True)
-            _rename_keys(loaded)
-            cfg.merge_from_other_cfg(CfgNode(loaded))
+            if _rename_keys(loaded):
+                cfg.merge_from_other_cfg(CfgNode(loaded))
+            else:  # Detectron2's own merging also reads files of its version 1.
+                cfg.merge_from_file(path)
         cfg.merge_from_list(
             [part if i % 2 else RENAMED_KEYS.get(part, part) for i, part in enumerate(overrides)]
         )
@@ -233,8 +235,13 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> CfgNode:
     return cfg
 
 
-def _rename_keys(loaded: dict) -> None:
-    """Gives keys of a file, nested as there, their new names; a value under the new name stays."""
+def _rename_keys(loaded: dict) -> bool:
+    """Gives keys of a file, nested as there, their new names; a value under the new name stays.
+
+    Returns:
+        Whether a key had an old name.
+    """
+    renamed = False
     for old_name, new_name in RENAMED_KEYS.items():
         node: Any = loaded
         *above, key = old_name.split(".")
@@ -242,11 +249,13 @@ def _rename_keys(loaded: dict) -> None:
             node = node.get(name) if isinstance(node, dict) else None
         if not isinstance(node, dict) or key not in node:
             continue
+        renamed = True
         value = node.pop(key)
         node, (*above, key) = loaded, new_name.split(".")
         for name in above:
             node = node.setdefault(name, {})
         node.setdefault(key, value)
+    return renamed
 
 
 def set_key(cfg: CfgNode, key: str, value: object) -> None:

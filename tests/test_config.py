@@ -251,6 +251,13 @@ def test_keys_are_read_by_their_old_names(tmp_path, old, value, where):
     assert cfg.MODEL.DETR.MASK_HEAD.NAME == "Other"
 
 
+def test_files_of_detectron2s_version_1_are_read(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("VERSION: 1\nMODEL: {WEIGHT: a.pth, DETR: {NUM_QUERIES: 7}}\n")
+    cfg = load_config(str(path))
+    assert (cfg.MODEL.WEIGHTS, cfg.MODEL.DETR.NUM_QUERIES) == ("a.pth", 7)
+
+
 def test_a_new_name_comes_before_an_old_one(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("MODEL: {DETR: {MASK_CHUNK_SIZE: 5, MASK_HEAD: {CHUNK_SIZE: 6}}}\n")
