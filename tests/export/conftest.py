@@ -15,7 +15,7 @@ import pytest
 import torch
 from benchmarks.weights import random_image
 from detectron2.modeling import build_model
-from torch import nn
+from oracles.spread_queries import spread_queries
 from torch.export import ExportedProgram
 from torch.fx.experimental import _config as symbolic_config
 
@@ -128,35 +128,10 @@ def tiny_model(tiny_cfg_of) -> Callable[..., DETR]:
     def make(name: str, *overrides: object) -> DETR:
         torch.manual_seed(0)
         model = _short_model(tiny_cfg_of(name, *overrides))
-        _spread_queries(model)
+        spread_queries(model)
         return model
 
     return make
-
-
-@torch.no_grad()
-def _spread_queries(model: DETR) -> None:
-    """Makes queries name many classes with confidence, and masks depend on them."""
-    for module in model.modules():
-        if hasattr(module, "running_var"):
-            module.weight.uniform_(0.4, 1)
-            module.bias.uniform_(-0.2, 0.2)
-            module.running_mean.uniform_(-0.2, 0.2)
-            module.running_var.uniform_(0.5, 2)
-    detector, head = model.detector, model.detector.class_head
-    detector.query_embed.weight.normal_(std=3)
-    for part in (detector.transformer, model.mask_head):
-        for name, module in part.named_modules():
-            if name.endswith(("q_proj", "k_proj")):
-                module.weight.mul_(2)
-    rng = torch.Generator().manual_seed(0)
-    batches = [[{"image": random_image((97, 130), rng)}] for _ in range(4)]
-    hidden = torch.cat([detector(model.preprocess(batch)).hidden[-1] for batch in batches])
-    head.bias.zero_()
-    head.weight *= 4 / head(hidden).std((0, 1)).mean()
-    head.bias.copy_(-head(hidden).mean((0, 1)))
-    hidden_dim = model.mask_head.attention_map.q_proj.in_features
-    nn.init.normal_(model.mask_head.input_conv.weight[:, hidden_dim:], std=20)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from benchmarks.weights import random_image
 from torch import nn
 
 from detr_d2.modeling import DETR
@@ -24,8 +25,7 @@ def spread_queries(model: DETR) -> None:
             if "q_proj." in name or "k_proj." in name:
                 parameter.mul_(2 if parameter.ndim > 1 else 1)
     rng = torch.Generator().manual_seed(0)
-    images = [torch.randint(0, 256, (3, 97, 130), generator=rng).float() for _ in range(4)]
-    batches = [[{"image": image}] for image in images]
+    batches = [[{"image": random_image((97, 130), rng)}] for _ in range(4)]
     hidden = torch.cat([detector(model.preprocess(batch)).hidden[-1] for batch in batches])
     head.bias.zero_()
     head.weight *= 4 / head(hidden).std((0, 1)).mean()
