@@ -73,13 +73,19 @@ def add_detr_config(cfg: CfgNode) -> None:
 
     # --- Mask head (paper, section 4.2 and figure 8) ---
     detr.MASK_HEAD = CfgNode()
-    # Name in DETR_MASK_HEAD_REGISTRY.
+    # Name in DETR_MASK_HEAD_REGISTRY: "AttentionMaskHead", the reference's, which released weights
+    # need, or "PixelEmbeddingMaskHead", which learns in a fraction of the time.
     detr.MASK_HEAD.NAME = "AttentionMaskHead"
-    # What the attention maps of a query sum to one over: "joint" over all heads and pixels, as the
-    # released weights need, or "per_head" over the pixels of each head, which learns faster.
+    # AttentionMaskHead: what the attention maps of a query sum to one over: "joint" over all heads
+    # and pixels, as released weights need, or "per_head" over each head's pixels, which learns
+    # faster.
     detr.MASK_HEAD.ATTENTION_SOFTMAX = "joint"
-    # How many masks are made at a time, which bounds memory. 0: all.
+    # AttentionMaskHead: how many masks are made at a time, which bounds memory. 0: all.
     detr.MASK_HEAD.CHUNK_SIZE = 16
+    # PixelEmbeddingMaskHead: channels of the embeddings of pixels and queries.
+    detr.MASK_HEAD.WIDTH = 64
+    # PixelEmbeddingMaskHead: 3×3 convolutions at each of the strides 32, 16, 8 and 4.
+    detr.MASK_HEAD.DEPTH = 1
     # Whether training keeps none of the mask head's activations and makes them anew going backward,
     # one chunk at a time: less memory for about a third more time.
     detr.MASK_HEAD.CHECKPOINTING = False
@@ -113,6 +119,9 @@ def add_detr_config(cfg: CfgNode) -> None:
     detr.LOSS.FOCAL_ALPHA = 0.25
     # How much the focal loss plays down pixels that are right already.
     detr.LOSS.FOCAL_GAMMA = 2.0
+    # At how many points of each mask, most of them where it is uncertain, the losses compare masks.
+    # 0: at every pixel, as the reference does.
+    detr.LOSS.NUM_POINTS = 0
 
     # --- Inference ---
     # Predict the images of a batch one by one, so that padding cannot move a result by rounding or
@@ -130,13 +139,23 @@ def add_detr_config(cfg: CfgNode) -> None:
     detr.TEST.PANOPTIC_ON = True
     # Whether the output has "instances": the queries whose best class is a thing.
     detr.TEST.INSTANCES_ON = True
-    # Instances need a probability above this. 0 keeps all, which is best for average precision.
-    detr.TEST.INSTANCE_SCORE_THRESH = 0.0
+    # Instances need a probability above this. -1.0: they are the things that compete for pixels,
+    # whose masks the panoptic picture needs anyway. 0.0: all, whose masks can cost more than the
+    # rest of the prediction.
+    detr.TEST.INSTANCE_SCORE_THRESH = -1.0
+    # Whether instances have masks, or boxes alone.
+    detr.TEST.INSTANCE_MASKS_ON = True
     # Whether the output has "raw": all queries of the image, to be chosen from and merged again.
     detr.TEST.RAW_ON = False
     # How many images of each dataset, from the first one on, each evaluation draws: ground truth
     # beside prediction, as small as the pictures of reports.
     detr.TEST.NUM_PICTURES = 4
+    # The average precisions that an evaluation computes, if INSTANCES_ON: "bbox", "segm", or none.
+    # It asks the model for all instances itself. Boxes cost little; masks are those of up to all
+    # queries.
+    detr.TEST.AP = ["bbox", "segm"]
+    # The same, in evaluations before the end of a training, see TEST.EVAL_PERIOD.
+    detr.TEST.AP_WHILE_TRAINING = ["bbox"]
     # Whether evaluation writes its predictions as COCO panoptic JSON and PNG.
     detr.TEST.SAVE_PREDICTIONS = False
     # "float32", or "bfloat16" for most of the computation of a prediction (autocast): faster where

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from detectron2.config import CfgNode
 
 STAGES = ("boxes", "masks", "joint")
+# Tasks of COCO's average precision.
+AP_TASKS = ("bbox", "segm")
 # Checks of what is registered by name, such as mask heads and rules of merging. Each raises as
 # ``check_config`` does, which calls them.
 PART_CHECKS: list[Callable[[CfgNode], None]] = []
@@ -38,8 +40,16 @@ def check_config(cfg: CfgNode) -> None:
     wanted = f"divisible by {parts}, for MODEL.DETR.POSITION_EMBEDDING {positions!r}"
     require(width % parts == 0, "MODEL.DETR.HIDDEN_DIM", width, wanted)
     require_one_of(detr.TEST.PRECISION, "MODEL.DETR.TEST.PRECISION", ("float32", "bfloat16"))
-    for key in ("SCORE_THRESH", "INSTANCE_SCORE_THRESH"):
-        require(0 <= detr.TEST[key] <= 1, f"MODEL.DETR.TEST.{key}", detr.TEST[key], "in [0, 1]")
+    threshold, key = detr.TEST.SCORE_THRESH, "MODEL.DETR.TEST.SCORE_THRESH"
+    require(0 <= threshold <= 1, key, threshold, "in [0, 1]")
+    threshold, key = detr.TEST.INSTANCE_SCORE_THRESH, "MODEL.DETR.TEST.INSTANCE_SCORE_THRESH"
+    require(0 <= threshold <= 1 or threshold == -1, key, threshold, "in [0, 1], or -1")
+    for key in ("AP", "AP_WHILE_TRAINING"):
+        for task in detr.TEST[key]:
+            require_one_of(task, f"MODEL.DETR.TEST.{key}", AP_TASKS)
+    require(
+        detr.LOSS.NUM_POINTS >= 0, "MODEL.DETR.LOSS.NUM_POINTS", detr.LOSS.NUM_POINTS, "at least 0"
+    )
     for key in ("MIN_AREA", "NUM_PICTURES"):
         require(detr.TEST[key] >= 0, f"MODEL.DETR.TEST.{key}", detr.TEST[key], "at least 0")
     require(len(cfg.SOLVER.STAGES) > 0, "SOLVER.STAGES", cfg.SOLVER.STAGES, "a list of stages")

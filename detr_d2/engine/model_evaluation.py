@@ -16,13 +16,22 @@ from detr_d2.data.image_file import ImageOptions
 from detr_d2.data.loader import build_test_loader
 from detr_d2.data.panoptic_dataset import get_dataset_dicts
 from detr_d2.engine.evaluation_pictures import PictureCollector
-from detr_d2.evaluation.configured_evaluators import build_evaluators, evaluation_folder
+from detr_d2.evaluation.configured_evaluators import (
+    ap_tasks,
+    build_evaluators,
+    evaluation_folder,
+    predicting_for_ap,
+)
 
 logger = logging.getLogger(__name__)
 
 
 def evaluate(
-    cfg: CfgNode, model: nn.Module, *, reporter: Callable[..., DatasetEvaluator] | None = None
+    cfg: CfgNode,
+    model: nn.Module,
+    *,
+    reporter: Callable[..., DatasetEvaluator] | None = None,
+    while_training: bool = False,
 ) -> OrderedDict:
     """Evaluates a model on every dataset of ``DATASETS.TEST`` in one pass over its images.
 
@@ -35,6 +44,8 @@ def evaluate(
         reporter: makes a further evaluator for each dataset, which writes a report, as
             ``ReportCollector`` of ``detr_d2.apps.report`` does. The model needs
             ``MODEL.DETR.TEST.RAW_ON``.
+        while_training: whether the training goes on afterwards; then AP is what
+            ``MODEL.DETR.TEST.AP_WHILE_TRAINING`` says.
 
     Returns:
         On the main process, Detectron2's results by task; by dataset and task if there are several
@@ -42,9 +53,10 @@ def evaluate(
     """
     results: OrderedDict = OrderedDict()
     share_buffers(model)
+    tasks = ap_tasks(cfg, while_training)
     for name in cfg.DATASETS.TEST:
         dataset_dicts = get_dataset_dicts([name])
-        evaluators = build_evaluators(cfg, name, dataset_dicts=dataset_dicts)
+        evaluators = build_evaluators(cfg, name, dataset_dicts=dataset_dicts, tasks=tasks)
         if not evaluators:
             logger.warning(
                 "Nothing to evaluate on %s: its annotation has nothing that the model predicts.",
@@ -59,7 +71,8 @@ def evaluate(
             # The report comes last, so the log has the figures even if the report fails.
             evaluators.append(reporter(cfg, name, folder, dataset_dicts=dataset_dicts))
         loader = build_test_loader(cfg, name, dataset_dicts=dataset_dicts)
-        results[name] = inference_on_dataset(model, loader, evaluators)
+        with predicting_for_ap(model, tasks):
+            results[name] = inference_on_dataset(model, loader, evaluators)
         if comm.is_main_process():
             print_csv_format(results[name])
             pictures.write(cfg.OUTPUT_DIR)

@@ -150,7 +150,8 @@ def train_stage(
     results: OrderedDict = OrderedDict()
 
     def evaluate_model() -> OrderedDict:
-        results.update(evaluate(cfg, model))
+        goes_on = trainer.iter + 1 < trainer.max_iter
+        results.update(evaluate(cfg, model, while_training=goes_on))
         return results
 
     trainer.register_hooks(

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import convert_to_coco_json
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
+from torch import nn
 
+from detr_d2.config_checks import AP_TASKS
 from detr_d2.data.file_names import file_name_of
 from detr_d2.data.panoptic_dataset import get_dataset_dicts
 from detr_d2.evaluation.panoptic_evaluator import PanopticEvaluator
@@ -16,36 +21,42 @@ from detr_d2.evaluation.thing_instances import build_instance_evaluator
 
 
 def build_evaluators(
-    cfg: CfgNode, dataset_name: str, *, dataset_dicts: list[dict] | None = None
+    cfg: CfgNode,
+    dataset_name: str,
+    *,
+    dataset_dicts: list[dict] | None = None,
+    tasks: Sequence[str] | None = None,
 ) -> list[DatasetEvaluator]:
     """Builds the evaluators of PQ and of box and mask AP.
 
     PQ needs a model with masks and a dataset with panoptic annotation. AP needs a dataset with
-    things. The evaluators write to ``evaluation_folder``.
+    things, and all instances of the model: see ``predicting_for_ap``. The evaluators write to
+    ``evaluation_folder``.
 
     Args:
         cfg: the whole config.
         dataset_name: a registered dataset.
         dataset_dicts: its dicts, if they have been read already.
+        tasks: of AP, "bbox" and "segm"; None: those of ``ap_tasks``.
     """
     folder = evaluation_folder(cfg, dataset_name)
     has_masks, options = cfg.MODEL.DETR.MASK_ON, cfg.MODEL.DETR.TEST
+    tasks = ap_tasks(cfg) if tasks is None else tasks
     if dataset_dicts is None:
         dataset_dicts = get_dataset_dicts([dataset_name])
     # The dicts decide, as they do for the mapper. The metadata doesn't tell: a panoptic dataset may
     # name an instance JSON, too, and after its first evaluation it does.
     is_panoptic = not _has_instances_alone(dataset_dicts[0])
     evaluators: list[DatasetEvaluator] = []
-    if options.INSTANCES_ON:
-        tasks = ("bbox", "segm") if has_masks else ("bbox",)
+    if tasks:
         if is_panoptic:
             instances = build_instance_evaluator(
-                dataset_name, folder, tasks, dataset_dicts=dataset_dicts
+                dataset_name, folder, tuple(tasks), dataset_dicts=dataset_dicts
             )
         else:
             _name_instance_json(dataset_name, folder)
             instances = COCOEvaluator(
-                dataset_name, tasks=tasks, output_dir=folder, use_fast_impl=False
+                dataset_name, tasks=tuple(tasks), output_dir=folder, use_fast_impl=False
             )
         if instances is not None:
             evaluators.append(instances)
@@ -60,6 +71,41 @@ def build_evaluators(
             )
         )
     return evaluators
+
+
+def ap_tasks(cfg: CfgNode, while_training: bool = False) -> list[str]:
+    """The tasks of AP that a config wants of its model, in COCO's names: "bbox", "segm".
+
+    Args:
+        cfg: the whole config.
+        while_training: whether the training goes on after the evaluation.
+    """
+    detr = cfg.MODEL.DETR
+    wanted = detr.TEST.AP_WHILE_TRAINING if while_training else detr.TEST.AP
+    possible = AP_TASKS if detr.MASK_ON else ("bbox",)
+    return [task for task in possible if task in wanted and detr.TEST.INSTANCES_ON]
+
+
+@contextmanager
+def predicting_for_ap(model: nn.Module, tasks: Sequence[str]) -> Iterator[None]:
+    """Has a model give what AP needs: all instances, and their masks for "segm" alone.
+
+    Args:
+        model: a DETR. It may be wrapped for distributed training.
+        tasks: of AP; without any, the model gives no instances.
+    """
+    detr = getattr(model, "module", model)
+    options = detr.options
+    detr.options = replace(
+        options,
+        instances_on=bool(tasks),
+        instance_masks_on="segm" in tasks,
+        instance_score_thresh=0.0,
+    )
+    try:
+        yield
+    finally:
+        detr.options = options
 
 
 def evaluation_folder(cfg: CfgNode, dataset_name: str) -> str:

@@ -6,6 +6,7 @@ from detr_d2.modeling.detr import DETR
 from detr_d2.modeling.inference_options import PanopticOptions
 from detr_d2.modeling.mask_head_base import DETR_MASK_HEAD_REGISTRY, MaskHead
 from detr_d2.modeling.merging_rules import MERGING_RULES
+from detr_d2.modeling.pixel_embedding_mask_head import PixelEmbeddingMaskHead
 from detr_d2.modeling.transformer import Transformer
 from detr_d2.modeling.transformer_base import DETR_TRANSFORMER_REGISTRY, DetectorTransformer
 
@@ -18,6 +19,7 @@ __all__ = [
     "MERGING_RULES",
     "MaskHead",
     "PanopticOptions",
+    "PixelEmbeddingMaskHead",
     "Transformer",
     "build_detr_resnet_backbone",
 ]

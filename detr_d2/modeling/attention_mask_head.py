@@ -7,7 +7,8 @@ h×w the res5 grid.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import cast
 
@@ -150,15 +151,37 @@ class AttentionMaskHead(MaskHead):
         padding_mask: torch.Tensor | None,
         image_index: torch.Tensor,
         query_index: torch.Tensor,
+        image_parts: Sequence[torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        """Predicts the masks of N chosen queries, see ``MaskHead``."""
+        """Predicts the masks of N chosen queries, see ``MaskHead``.
+
+        ``image_parts`` are what the method of this name gives, if it has been called already.
+        """
+        if image_parts is None:
+            image_parts = self.image_parts(projected, laterals)
         with record_function("attention_maps"):
             attention = self.attention_map(queries, memory, padding_mask)  # B×Q×M×h×w
             attention = attention[image_index, query_index]  # N×M×h×w
             # The layout in memory is that of the image's features, which the backbone chose.
             attention = attention.to(projected.dtype, memory_format=torch.channels_last)
         with record_function("mask_head"):
-            return self.upsample(projected, attention, laterals, image_index)
+            return self._in_chunks(attention, image_parts, image_index)
+
+    def for_images(
+        self,
+        *,
+        memory: torch.Tensor,
+        projected: torch.Tensor,
+        laterals: Sequence[torch.Tensor],
+        padding_mask: torch.Tensor | None,
+    ) -> Callable[..., torch.Tensor]:
+        """Computes the image's part of the convolutions, see ``MaskHead``."""
+        return partial(
+            super().for_images(
+                memory=memory, projected=projected, laterals=laterals, padding_mask=padding_mask
+            ),
+            image_parts=self.image_parts(projected, laterals),
+        )
 
     def upsample(
         self,
@@ -168,8 +191,16 @@ class AttentionMaskHead(MaskHead):
         image_index: torch.Tensor,
     ) -> torch.Tensor:
         """Turns N×M×h×w attention maps into N×H/4×W/4 mask logits; the rest as in ``forward``."""
-        image_parts = self.image_parts(projected, laterals)
-        weight = self.input_conv.weight[:, projected.shape[1] :]
+        return self._in_chunks(attention, self.image_parts(projected, laterals), image_index)
+
+    def _in_chunks(
+        self,
+        attention: torch.Tensor,
+        image_parts: Sequence[torch.Tensor],
+        image_index: torch.Tensor,
+    ) -> torch.Tensor:
+        """``upsample``, given what ``image_parts`` gives."""
+        weight = self.input_conv.weight[:, -attention.shape[1] :]
         chunk_size = self.chunk_size or max(1, len(attention))
         masks = []
         for maps, images in zip(
@@ -193,10 +224,11 @@ class AttentionMaskHead(MaskHead):
         Returns:
             B×(D+M)×h×w of the first convolution, and B×D/2ᵏ⁺¹×H×W of those that take in laterals.
         """
-        weight = self.input_conv.weight[:, : projected.shape[1]]
-        parts = [F.conv2d(projected, weight, self.input_conv.bias, padding=1)]
-        for lateral, feature, conv in zip(self.laterals, laterals, self.convs[1:], strict=True):
-            parts.append(conv(lateral(feature)))
+        with record_function("mask_head"):
+            weight = self.input_conv.weight[:, : projected.shape[1]]
+            parts = [F.conv2d(projected, weight, self.input_conv.bias, padding=1)]
+            for lateral, feature, conv in zip(self.laterals, laterals, self.convs[1:], strict=True):
+                parts.append(conv(lateral(feature)))
         return parts
 
     def _masks(

@@ -14,6 +14,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from detr_d2.modeling.losses import box_losses, class_loss, dice_loss, mask_focal_loss
+from detr_d2.modeling.mask_points import compare_at_points
 from detr_d2.modeling.matcher import HungarianMatcher
 from detr_d2.modeling.targets import Target
 
@@ -35,6 +36,7 @@ class LossWeights:
     no_object_weight: float
     focal_alpha: float
     focal_gamma: float
+    num_points: int
 
 
 @dataclass(frozen=True)
@@ -175,20 +177,24 @@ class SetCriterion(nn.Module):
             targets: B targets with masks.
             matches: N pairs.
             num_targets: what the losses are divided by.
-            padded_size: (H, W) of the padded batch, at which masks are compared.
+            padded_size: (H, W) of the padded batch. Masks are compared at all its pixels, or at
+                points of it.
 
         Returns:
             ``loss_mask`` (focal) and ``loss_dice``.
         """
         target_masks = _padded_masks(targets, matches, padded_size)  # N×H×W
-        mask_logits = mask_logits.float()[:, None]
-        if len(matches):  # bilinear interpolation refuses an empty batch
-            mask_logits = F.interpolate(mask_logits, size=padded_size, mode="bilinear")
-        else:
-            mask_logits = mask_logits.sum() + mask_logits.new_zeros(0, 1, *padded_size)
-        mask_logits = mask_logits[:, 0]  # N×H×W
+        mask_logits = mask_logits.float()
         if self.mask_observer is not None:
-            self.mask_observer(mask_logits.detach(), target_masks, matches.image_index)
+            with torch.no_grad():
+                upsampled = _upsampled(mask_logits, padded_size)
+            self.mask_observer(upsampled, target_masks, matches.image_index)
+        if self.weights.num_points and len(matches):
+            mask_logits, target_masks = compare_at_points(
+                mask_logits, target_masks, self.weights.num_points
+            )  # N×P
+        else:
+            mask_logits = _upsampled(mask_logits, padded_size)
         focal = mask_focal_loss(
             mask_logits,
             target_masks,
@@ -252,6 +258,13 @@ def _padded_masks(
     for target, of_image, index in zip(targets, of_images, chosen, strict=True):
         target.write_masks_to(of_image, index)
     return masks
+
+
+def _upsampled(mask_logits: torch.Tensor, padded_size: tuple[int, int]) -> torch.Tensor:
+    """N×h×w to N×H×W, bilinearly."""
+    if not len(mask_logits):  # bilinear interpolation refuses an empty batch
+        return mask_logits.sum() + mask_logits.new_zeros(0, *padded_size)
+    return F.interpolate(mask_logits[:, None], size=padded_size, mode="bilinear")[:, 0]
 
 
 def _matched_targets(matches: Matches, num_images: int) -> tuple[torch.Tensor, ...]:

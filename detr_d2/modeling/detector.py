@@ -49,15 +49,18 @@ class DetectorOutput:
     boxes_cxcywh: torch.Tensor
     losses: Mapping[str, torch.Tensor]
 
-    def mask_inputs(self) -> dict[str, Any]:
-        """The arguments of a ``MaskHead``, except for the choice of queries."""
+    def image_inputs(self) -> dict[str, Any]:
+        """The arguments of a ``MaskHead`` that say what the images are."""
         return {
-            "queries": self.hidden[-1],
             "memory": self.memory,
             "projected": self.projected,
             "laterals": self.features[-2::-1],
             "padding_mask": self.padding_mask,
         }
+
+    def mask_inputs(self) -> dict[str, Any]:
+        """The arguments of a ``MaskHead``, except for the choice of queries."""
+        return {"queries": self.hidden[-1], **self.image_inputs()}
 
     def of_image(self, i: int) -> DetectorOutput:
         """Views of what belongs to image i, as a batch of one."""

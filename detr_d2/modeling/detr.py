@@ -105,6 +105,7 @@ class DETR(nn.Module):
                     no_object_weight=detr.LOSS.NO_OBJECT_WEIGHT,
                     focal_alpha=detr.LOSS.FOCAL_ALPHA,
                     focal_gamma=detr.LOSS.FOCAL_GAMMA,
+                    num_points=detr.LOSS.NUM_POINTS,
                 ),
             ),
             "aux_loss": detr.AUX_LOSS,

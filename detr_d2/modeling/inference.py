@@ -79,6 +79,14 @@ def select_instance_queries(
     return _select(is_thing[classes] & (scores > score_thresh), classes, scores)
 
 
+def select_things(selection: QuerySelection, is_thing: torch.Tensor) -> QuerySelection:
+    """Those queries of a selection whose class is one of things; ``is_thing`` is K bool."""
+    kept = is_thing[selection.classes]
+    return QuerySelection(
+        selection.query_index[kept], selection.classes[kept], selection.scores[kept]
+    )
+
+
 def _select(kept: torch.Tensor, classes: torch.Tensor, scores: torch.Tensor) -> QuerySelection:
     query_index = kept.nonzero()[:, 0]
     return QuerySelection(query_index, classes[query_index], scores[query_index])

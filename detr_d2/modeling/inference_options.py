@@ -67,8 +67,10 @@ class InferenceOptions:
         panoptic: how panoptic pictures are made.
         panoptic_on: whether there are any.
         instances_on: whether there are instances.
+        instance_masks_on: whether instances have masks, or boxes alone.
         raw_on: whether the raw prediction is given as well.
-        instance_score_thresh: instances have a score above it, in [0, 1].
+        instance_score_thresh: instances have a score above it, in [0, 1]; None: they are the things
+            that compete for the pixels of the panoptic picture.
         batch_invariant: whether the images of a batch are predicted one by one.
         precision: "float32" or "bfloat16".
     """
@@ -76,8 +78,9 @@ class InferenceOptions:
     panoptic: PanopticOptions
     panoptic_on: bool
     instances_on: bool
+    instance_masks_on: bool
     raw_on: bool
-    instance_score_thresh: float
+    instance_score_thresh: float | None
     batch_invariant: bool
     precision: str
 
@@ -92,8 +95,11 @@ class InferenceOptions:
             ),
             panoptic_on=test.PANOPTIC_ON,
             instances_on=test.INSTANCES_ON,
+            instance_masks_on=test.INSTANCE_MASKS_ON,
             raw_on=test.RAW_ON,
-            instance_score_thresh=test.INSTANCE_SCORE_THRESH,
+            instance_score_thresh=(
+                None if test.INSTANCE_SCORE_THRESH == -1 else test.INSTANCE_SCORE_THRESH
+            ),
             batch_invariant=cfg.MODEL.DETR.BATCH_INVARIANT,
             precision=test.PRECISION,
         )

@@ -1,7 +1,8 @@
 """DETR's losses as pure functions of predictions and the targets matched to them.
 
-Axes: B images, Q queries, K classes, N matched pairs, H×W pixels. ``num_targets`` is the number of
-targets averaged over processes, by which all but the classification loss are divided.
+Axes: B images, Q queries, K classes, N matched pairs; … the pixels of a mask, H×W, or P points of
+it. ``num_targets`` is the number of targets averaged over processes, by which all but the
+classification loss are divided.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ def mask_focal_loss(
     """Focal loss, mean over pixels, summed over masks.
 
     Args:
-        mask_logits: N×H×W.
-        target_masks: N×H×W bool.
+        mask_logits: N×….
+        target_masks: N×… bool.
         num_targets: the divisor.
         alpha: weight of pixels inside the target, 1 - alpha outside.
         gamma: how much pixels weigh less that are right already.
@@ -123,11 +124,11 @@ def dice_loss(
     """1 - (2·intersection + 1) / (sum of both areas + 1), summed over masks.
 
     Args:
-        mask_logits: N×H×W.
-        target_masks: N×H×W bool.
+        mask_logits: N×….
+        target_masks: N×… bool.
         num_targets: the divisor.
     """
     probabilities = mask_logits.sigmoid()
-    intersection = probabilities.where(target_masks, 0).sum((1, 2))
-    areas = probabilities.sum((1, 2)) + target_masks.sum((1, 2))
+    intersection = probabilities.where(target_masks, 0).flatten(1).sum(1)
+    areas = probabilities.flatten(1).sum(1) + target_masks.flatten(1).sum(1)
     return (1 - (2 * intersection + 1) / (areas + 1)).sum() / num_targets

@@ -6,8 +6,9 @@ C channels; h×w the res5 grid, H×W the padded batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from detectron2.config import CfgNode
@@ -57,10 +58,17 @@ class ExplainedModules:
         attention_maps: the module that gives B×Q×M×h×w; None where there are no such maps.
         stages: the norms after each convolution, in the order in which they run. Each gives
             N×C×·×·, to which a ReLU is applied; chunks of queries may come in several calls.
+        image_stages: likewise of convolutions that see the image alone; each gives B×C×·×·.
+        pixel_embedding: the module that gives B×C×H/4×W/4, an embedding of every pixel; None where
+            there is none.
+        query_embedding: the module that gives N×C, what the pixels of each query are compared with.
     """
 
     attention_maps: str | None = None
     stages: tuple[str, ...] = ()
+    image_stages: tuple[str, ...] = ()
+    pixel_embedding: str | None = None
+    query_embedding: str | None = None
 
 
 class MaskHead(nn.Module):
@@ -103,6 +111,27 @@ class MaskHead(nn.Module):
             N×H/4×W/4 mask logits. Zero queries give a 0×H/4×W/4 tensor.
         """
         raise NotImplementedError
+
+    def for_images(
+        self,
+        *,
+        memory: torch.Tensor,
+        projected: torch.Tensor,
+        laterals: Sequence[torch.Tensor],
+        padding_mask: torch.Tensor | None,
+    ) -> Callable[..., torch.Tensor]:
+        """Prepares to predict masks of some images, several times.
+
+        A head may compute here, once, what depends on the images alone. By default it computes
+        nothing. The arguments are those of ``forward``.
+
+        Returns:
+            A function of ``queries``, ``image_index`` and ``query_index``, given by these names,
+            that returns what ``forward`` does.
+        """
+        return partial(
+            self, memory=memory, projected=projected, laterals=laterals, padding_mask=padding_mask
+        )
 
     def exported(self, strides: Sequence[int]) -> nn.Module:
         """The head as a graph of any image size holds it, see ``ExportedMaskHead``.

@@ -17,6 +17,7 @@ from detr_d2.modeling.inference import (
     make_instances,
     select_instance_queries,
     select_panoptic_queries,
+    select_things,
 )
 from detr_d2.modeling.inference_options import InferenceOptions, PanopticOptions
 from detr_d2.modeling.mask_head_base import MaskHead
@@ -60,6 +61,7 @@ class RawPrediction:
         self.options = options
         self._detected = detected
         self._mask_head = mask_head
+        self._masks_of: Callable[..., torch.Tensor] | None = None  # see ``MaskHead.for_images``
         self._mask_logits: torch.Tensor | None = None  # of the queries wanted so far
         self._row_of_query = torch.full((len(self.logits),), -1, device=self.logits.device)
 
@@ -84,7 +86,7 @@ class RawPrediction:
 
     def instances(self, score_thresh: float) -> Instances:
         """Things whose best class has a score above a threshold in [0, 1]."""
-        return self._instances(self._select_instances(score_thresh))
+        return self._instances(self._select_instances(score_thresh), self.has_masks)
 
     def panoptic(
         self,
@@ -108,28 +110,33 @@ class RawPrediction:
         """Makes the outputs of the model for the image; see ``DETR.forward``."""
         options = self.options
         things = kept = None
+        with_masks = self.has_masks and options.instance_masks_on
         if options.instances_on:
             things = self._select_instances(options.instance_score_thresh)
         if options.panoptic_on and self.has_masks:
             kept = self.competing(options.panoptic.score_thresh)
-        if self.has_masks:
-            # One call for both, since each call computes the image's part anew.
-            self._require_masks(*(s.query_index for s in (things, kept) if s is not None))
+        wanted = [things] * with_masks + [kept]
+        wanted = [selection.query_index for selection in wanted if selection is not None]
+        if wanted:  # one call for both costs less than two
+            self._require_masks(*wanted)
 
         result: dict = {}
         if things is not None:
-            result["instances"] = self._instances(things)
+            result["instances"] = self._instances(things, with_masks)
         if kept is not None:
             result["panoptic_seg"] = self._merge(kept, options.panoptic)
         if options.raw_on:
             result["raw"] = self
         return result
 
-    def _select_instances(self, score_thresh: float) -> QuerySelection:
+    def _select_instances(self, score_thresh: float | None) -> QuerySelection:
+        if score_thresh is None:
+            competing = self.competing(self.options.panoptic.score_thresh)
+            return select_things(competing, self.is_thing)
         return select_instance_queries(self.logits, self.is_thing, score_thresh)
 
-    def _instances(self, selection: QuerySelection) -> Instances:
-        masks = self.masks(selection.query_index) if self.has_masks else None
+    def _instances(self, selection: QuerySelection, with_masks: bool) -> Instances:
+        masks = self.masks(selection.query_index) if with_masks else None
         boxes_cxcywh = self.boxes_cxcywh[selection.query_index]
         return make_instances(selection, boxes_cxcywh, masks, self.sizes)
 
@@ -167,8 +174,10 @@ class RawPrediction:
         if self._mask_head is None:
             raise ValueError("The model has no masks: MODEL.DETR.MASK_ON is False.")
         with self.options.autocast(self.logits.device):
-            return self._mask_head(
-                **self._detected.mask_inputs(),
+            if self._masks_of is None:
+                self._masks_of = self._mask_head.for_images(**self._detected.image_inputs())
+            return self._masks_of(
+                queries=self._detected.hidden[-1],
                 image_index=torch.zeros_like(query_index),
                 query_index=query_index,
             )

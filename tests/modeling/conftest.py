@@ -33,6 +33,8 @@ TINY = {
     "MODEL.DETR.ENC_LAYERS": 2,
     "MODEL.DETR.DEC_LAYERS": 2,
     "MODEL.DETR.DIM_FEEDFORWARD": 64,
+    # All instances: scores of random weights are low.
+    "MODEL.DETR.TEST.INSTANCE_SCORE_THRESH": 0.0,
     "DATASETS.TRAIN": (),
     "DATASETS.TEST": (),
 }

@@ -33,6 +33,7 @@ UNWEIGHTED = LossWeights(
     no_object_weight=0.1,
     focal_alpha=0.25,
     focal_gamma=2.0,
+    num_points=0,
 )
 
 

@@ -87,6 +87,44 @@ def test_a_query_that_two_outputs_want_has_one_mask(
     assert sum(watched.rows) == len(most)
 
 
+@pytest.mark.parametrize("n", [0, 3, NUM_QUERIES])
+def test_instances_are_by_default_the_things_of_the_panoptic_picture(tiny_model, make_batch, n):
+    batch = make_batch(SIZES[0])
+    scores = scores_of(sure_of_objects(tiny_model()), batch)[0]
+    overrides = {
+        "MODEL.DETR.TEST.SCORE_THRESH": threshold_that_keeps(scores, n),
+        "MODEL.DETR.TEST.INSTANCE_SCORE_THRESH": -1.0,
+        "MODEL.DETR.TEST.RAW_ON": True,
+    }
+    model = sure_of_objects(tiny_model(overrides))
+    model.is_thing[::2] = False
+    watched = WatchedHead(model)
+    (result,) = model(batch)
+    raw, instances = result["raw"], result["instances"]
+    kept = raw.competing(overrides["MODEL.DETR.TEST.SCORE_THRESH"])
+    assert watched.queries == [kept.query_index.tolist()] and len(kept) == n
+    things = model.is_thing[kept.classes]
+    assert instances.pred_classes.tolist() == kept.classes[things].tolist()
+    assert instances.scores.tolist() == kept.scores[things].tolist()
+    assert instances.pred_masks.shape == (things.sum(), *SIZES[0])
+    assert len(raw.instances(0.0)) == model.is_thing[raw.logits[:, :-1].argmax(1)].sum()
+
+
+def test_instances_may_be_boxes_alone(tiny_model, make_batch):
+    batch = make_batch(SIZES[0])
+    scores = scores_of(sure_of_objects(tiny_model()), batch)[0]
+    overrides = {
+        "MODEL.DETR.TEST.SCORE_THRESH": threshold_that_keeps(scores, 2),
+        "MODEL.DETR.TEST.INSTANCE_MASKS_ON": False,
+    }
+    model = sure_of_objects(tiny_model(overrides))
+    watched = WatchedHead(model)
+    (result,) = model(batch)
+    assert set(result["instances"].get_fields()) == {"pred_boxes", "scores", "pred_classes"}
+    assert len(result["instances"]) == NUM_QUERIES
+    assert watched.queries == [scores.topk(2).indices.sort().values.tolist()]
+
+
 @pytest.mark.parametrize(
     "overrides",
     [{"MODEL.DETR.MASK_ON": False}, {"MODEL.DETR.TEST.PANOPTIC_ON": False}],
@@ -237,7 +275,8 @@ def test_profilers_see_the_parts_of_a_prediction(tiny_model, make_batch, overrid
         model(batch)
     seen = Counter(event.name for event in profiler.events() if event.name in SPANS)
     of_the_batch = 2 if overrides else 1
-    assert [seen[name] for name in SPANS] == [of_the_batch] * 3 + [2, 2, 2]
+    # The mask head has two for each image: its part of the image, and the masks.
+    assert [seen[name] for name in SPANS] == [of_the_batch] * 3 + [2, 4, 2]
 
 
 def test_every_convolution_is_inside_a_span(tiny_model, make_batch):

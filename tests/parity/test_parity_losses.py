@@ -29,6 +29,7 @@ WEIGHTS = LossWeights(
     no_object_weight=0.1,
     focal_alpha=0.25,
     focal_gamma=2.0,
+    num_points=0,
 )
 # Ours → theirs, and what ours are multiplied by already.
 NAMES = {

@@ -1,0 +1,240 @@
+"""The mask head that embeds pixels: a mask is the product of a query's embedding with each pixel's.
+
+Axes: B images, Q queries, N (image, query) pairs whose masks are wanted, D width, C channels of an
+embedding; h×w the res5 grid, later that of a lateral, H×W the padded batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from torch import nn
+from torch.profiler import record_function
+from torch.utils.checkpoint import checkpoint
+
+from detr_d2.config_checks import require
+from detr_d2.modeling.mask_head_base import (
+    DETR_MASK_HEAD_REGISTRY,
+    ExplainedModules,
+    ExportedMaskHead,
+    MaskHead,
+)
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Norms the channels of each pixel alone, so that neither padding nor other images matter."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """B×C×h×w to B×C×h×w."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class PixelEmbedding(nn.Module):
+    """An FPN that makes an embedding of every pixel at stride 4."""
+
+    def __init__(
+        self, hidden_dim: int, lateral_channels: Sequence[int], width: int, depth: int
+    ) -> None:
+        """Takes D, the channels of the laterals, coarsest first, C, and convolutions a stride."""
+        super().__init__()
+        self.projected_conv = _conv(hidden_dim, width, kernel_size=1)
+        self.memory_conv = _conv(hidden_dim, width, kernel_size=1)
+        self.lateral_convs = nn.ModuleList(_conv(i, width, kernel_size=1) for i in lateral_channels)
+        strides = range(1 + len(lateral_channels))
+        self.blocks = nn.ModuleList(_convolutions(width, depth) for _ in strides)
+        self.output_conv = _conv(width, width, kernel_size=1)
+
+    @property
+    def norms(self) -> list[str]:
+        """Names of the norms, in the order in which they run."""
+        return [name for name, module in self.named_modules() if isinstance(module, ChannelNorm)]
+
+    def forward(
+        self, memory: torch.Tensor, projected: torch.Tensor, *laterals: torch.Tensor
+    ) -> torch.Tensor:
+        """Embeds pixels.
+
+        Args:
+            memory: B×D×h×w, the encoded image.
+            projected: B×D×h×w, the projected res5.
+            laterals: the backbone's outputs at strides 16, 8 and 4, each B×C'×·×·.
+
+        Returns:
+            B×C×H/4×W/4.
+        """
+        x = self.blocks[0](self.projected_conv(projected) + self.memory_conv(memory))  # B×C×h×w
+        for conv, block, lateral in zip(self.lateral_convs, self.blocks[1:], laterals, strict=True):
+            side = conv(lateral)  # B×C×h×w, twice the grid of the last
+            x = block(F.interpolate(x, size=side.shape[-2:]) + side)
+        return self.output_conv(x)
+
+
+class QueryEmbedding(nn.Module):
+    """Three linear layers from a query to the embedding that its pixels should have."""
+
+    def __init__(self, hidden_dim: int, width: int) -> None:
+        super().__init__()
+        widths = [hidden_dim, hidden_dim, hidden_dim, width]
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
+
+    def forward(self, queries: torch.Tensor) -> torch.Tensor:
+        """…×D to …×C."""
+        *inner, last = self.layers
+        for layer in inner:
+            queries = F.relu(layer(queries))
+        return last(queries)
+
+
+@DETR_MASK_HEAD_REGISTRY.register()
+class PixelEmbeddingMaskHead(MaskHead):
+    """MaskFormer's masks (Cheng et al. 2021, arXiv:2107.06278, section 3.3) on a DETR.
+
+    The pixels of an image are embedded once. After that, each mask is a row of a matrix product,
+    so that masks of all queries cost little more than masks of a few.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        hidden_dim: int,
+        lateral_channels: Sequence[int],
+        width: int,
+        depth: int,
+        checkpointing: bool,
+    ) -> None:
+        """Builds the head.
+
+        Args:
+            hidden_dim: D.
+            lateral_channels: channels of the backbone's outputs at strides 16, 8 and 4.
+            width: C.
+            depth: 3×3 convolutions at each stride.
+            checkpointing: whether training keeps no activations of the pixels, and makes them anew.
+        """
+        super().__init__()
+        self.checkpointing = checkpointing
+        self.pixel_embedding = PixelEmbedding(hidden_dim, lateral_channels, width, depth)
+        self.query_embedding = QueryEmbedding(hidden_dim, width)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, lateral_channels: Sequence[int]) -> dict:
+        return {
+            "hidden_dim": cfg.MODEL.DETR.HIDDEN_DIM,
+            "lateral_channels": lateral_channels,
+            "width": cfg.MODEL.DETR.MASK_HEAD.WIDTH,
+            "depth": cfg.MODEL.DETR.MASK_HEAD.DEPTH,
+            "checkpointing": cfg.MODEL.DETR.MASK_HEAD.CHECKPOINTING,
+        }
+
+    @classmethod
+    def check_config(cls, cfg: CfgNode) -> None:
+        for key in ("WIDTH", "DEPTH"):
+            value = cfg.MODEL.DETR.MASK_HEAD[key]
+            require(value >= 1, f"MODEL.DETR.MASK_HEAD.{key}", value, "at least 1")
+
+    def exported(self, strides: Sequence[int]) -> nn.Module:
+        return ExportedPixelEmbeddingHead(self)
+
+    def explained_modules(self) -> ExplainedModules:
+        return ExplainedModules(
+            pixel_embedding="pixel_embedding",
+            query_embedding="query_embedding",
+            image_stages=tuple(f"pixel_embedding.{name}" for name in self.pixel_embedding.norms),
+        )
+
+    def forward(
+        self,
+        *,
+        queries: torch.Tensor,
+        memory: torch.Tensor,
+        projected: torch.Tensor,
+        laterals: Sequence[torch.Tensor],
+        padding_mask: torch.Tensor | None,
+        image_index: torch.Tensor,
+        query_index: torch.Tensor,
+        pixels: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Predicts the masks of N chosen queries, see ``MaskHead``.
+
+        ``pixels`` are their B×C×H/4×W/4 embeddings, if these have been made already.
+        """
+        if pixels is None:
+            pixels = self._embed_pixels(memory, projected, laterals)
+        with record_function("mask_head"):
+            embedded = self.query_embedding(queries[image_index, query_index])  # N×C
+            if len(pixels) == 1:
+                return _products(embedded, pixels[0])
+            order = image_index.argsort(stable=True)
+            counts = image_index.bincount(minlength=len(pixels)).tolist()
+            of_images = zip(embedded[order].split(counts), pixels, strict=True)
+            masks = torch.cat([_products(some, image) for some, image in of_images])
+            return masks[order.argsort()]
+
+    def for_images(
+        self,
+        *,
+        memory: torch.Tensor,
+        projected: torch.Tensor,
+        laterals: Sequence[torch.Tensor],
+        padding_mask: torch.Tensor | None,
+    ) -> Callable[..., torch.Tensor]:
+        """Embeds the pixels of images, see ``MaskHead``."""
+        return partial(
+            super().for_images(
+                memory=memory, projected=projected, laterals=laterals, padding_mask=padding_mask
+            ),
+            pixels=self._embed_pixels(memory, projected, laterals),
+        )
+
+    def _embed_pixels(
+        self, memory: torch.Tensor, projected: torch.Tensor, laterals: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        inputs = (memory, projected, *laterals)
+        with record_function("mask_head"):
+            if self.checkpointing and torch.is_grad_enabled():
+                return checkpoint(self.pixel_embedding, *inputs, use_reentrant=False)
+            return self.pixel_embedding(*inputs)
+
+
+class ExportedPixelEmbeddingHead(ExportedMaskHead):
+    """Computes what a ``PixelEmbeddingMaskHead`` does, as one product for each image."""
+
+    head: PixelEmbeddingMaskHead
+
+    def forward(
+        self,
+        queries: torch.Tensor,
+        memory: torch.Tensor,
+        projected: torch.Tensor,
+        laterals: Sequence[torch.Tensor],
+    ) -> torch.Tensor:
+        """Predicts masks, see ``ExportedMaskHead``."""
+        pixels = self.head.pixel_embedding(memory, projected, *laterals)  # B×C×H/4×W/4
+        embedded = self.head.query_embedding(queries)  # B×k×C
+        return (embedded @ pixels.flatten(2)).unflatten(2, pixels.shape[-2:])  # B×k×H/4×W/4
+
+
+def _products(queries: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+    """n×C and C×H×W to n×H×W."""
+    return (queries @ pixels.flatten(1)).unflatten(1, pixels.shape[1:])
+
+
+def _convolutions(width: int, depth: int) -> nn.Sequential:
+    block = nn.Sequential()
+    for _ in range(depth):
+        block.extend([_conv(width, width, kernel_size=3), ChannelNorm(width), nn.ReLU()])
+    return block
+
+
+def _conv(in_channels: int, out_channels: int, kernel_size: int) -> nn.Conv2d:
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+    nn.init.kaiming_uniform_(conv.weight, a=1)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv
