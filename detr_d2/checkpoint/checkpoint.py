@@ -13,7 +13,12 @@ from detr_d2.checkpoint.class_rows import ClassHead, named
 from detr_d2.checkpoint.formats import NamedWeights, StateDict, to_own_names
 from detr_d2.checkpoint.model_settings import OF_TORCHVISION, ModelSettings
 from detr_d2.checkpoint.model_zoo import whole_model_in
-from detr_d2.checkpoint.parameter_names import BACKBONE, CLASS_HEAD, MASK_HEAD
+from detr_d2.checkpoint.parameter_names import (
+    BACKBONE,
+    CLASS_HEAD,
+    MASK_HEAD,
+    PARTS_OF_MASK_HEADS,
+)
 from detr_d2.checkpoint.sources import fetch
 from detr_d2.checkpoint.weight_files import read_file
 from detr_d2.checkpoint.wrappers import plain_name
@@ -58,6 +63,18 @@ class Checkpoint:
     @property
     def has_mask_head(self) -> bool:
         return any(name.startswith(MASK_HEAD) for name in self.named.weights)
+
+    @property
+    def mask_head(self) -> str | None:
+        """The name of its mask head in ``DETR_MASK_HEAD_REGISTRY``; None if nothing tells it."""
+        if self.settings.mask_head is not None or not self.has_mask_head:
+            return self.settings.mask_head
+        heads = (
+            head
+            for part, head in PARTS_OF_MASK_HEADS.items()
+            if any(name.startswith(part) for name in self.named.weights)
+        )
+        return next(heads, None)
 
     @property
     def is_backbone(self) -> bool:

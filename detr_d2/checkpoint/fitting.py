@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from detr_d2.checkpoint.checkpoint import Checkpoint
-from detr_d2.checkpoint.checkpoint_errors import CheckpointError
+from detr_d2.checkpoint.checkpoint_errors import CheckpointError, brief
 from detr_d2.checkpoint.class_rows import advice, different_classes, plan_rows
 from detr_d2.checkpoint.formats import is_counter, shorten
-from detr_d2.checkpoint.model_settings import ModelSettings, different_settings
+from detr_d2.checkpoint.model_settings import OF_MASK_HEADS, ModelSettings, different_settings
 from detr_d2.checkpoint.parameter_names import BACKBONE, CLASS_HEAD, MASK_HEAD, QUERIES
 from detr_d2.data.categories import PanopticClasses
 
@@ -79,8 +79,9 @@ def fit(
     """Fits a checkpoint to a model.
 
     A model without masks ignores a mask head. If the model is trained after loading, the file may
-    lack the mask head. If nothing is frozen, it may also hold only a backbone or, with ``resize``,
-    lack the class head. Missing parts keep their initial values.
+    lack the mask head or, with ``resize``, hold another one. If nothing is frozen, it may also hold
+    only a backbone or, with ``resize``, lack the class head. Missing parts keep their initial
+    values.
 
     Args:
         checkpoint: a checkpoint of any kind.
@@ -99,6 +100,7 @@ def fit(
         QUERIES: _choose_queries(fitted, model, rules),
     }
     problems = [
+        *_leave_out_other_head(fitted, model, rules, to_train),
         *_check_settings(fitted, rules),
         *misfits[CLASS_HEAD],
         *misfits[QUERIES],
@@ -123,10 +125,31 @@ def _leave_out_unused(fitted: Fitted, model: Mapping[str, torch.Tensor]) -> None
             fitted.ignored.append(fitted.checkpoint.named.source[name])
 
 
+def _leave_out_other_head(
+    fitted: Fitted, model: Mapping[str, torch.Tensor], rules: LoadingRules, to_train: bool
+) -> list[str]:
+    """Leaves out a mask head of another kind than the model's, which then is fresh or a problem."""
+    theirs, ours = fitted.checkpoint.mask_head, rules.settings.mask_head
+    names = [name for name in fitted.weights if name.startswith(MASK_HEAD)]
+    if not names or None in (theirs, ours) or theirs == ours:
+        return []
+    for name in names:
+        del fitted.weights[name]
+        fitted.ignored.append(fitted.checkpoint.named.source[name])
+    if rules.resize:
+        fitted.warnings.append(f"Its {theirs} is left out: the model's {ours} starts fresh.")
+        return []
+    problem = f"its mask head is a {brief(theirs)}, the model's is a {ours}. "
+    problem += f"Set MODEL.DETR.MASK_HEAD.NAME {brief(theirs)}"
+    if to_train:
+        problem += ", or MODEL.DETR.RESIZE_ON_LOAD True to train a fresh mask head"
+    return [f"{problem}."]
+
+
 def _check_settings(fitted: Fitted, rules: LoadingRules) -> list[str]:
     has_mask_head = any(name.startswith(MASK_HEAD) for name in fitted.weights)
     differences = different_settings(fitted.checkpoint.settings, rules.settings, has_mask_head)
-    are_fixed = rules.frozen and bool(differences.keys() - {"attention_softmax"})
+    are_fixed = rules.frozen and bool(differences.keys() - set(OF_MASK_HEADS))
     if differences and (are_fixed or not rules.resize):
         advice = "Set the keys accordingly"
         if not are_fixed:
@@ -204,14 +227,15 @@ def _check_names(
 ) -> list[str]:
     checkpoint = fitted.checkpoint
     has_class_head = any(name.startswith(CLASS_HEAD) for name in fitted.weights)
+    has_mask_head = any(name.startswith(MASK_HEAD) for name in fitted.weights)
     if checkpoint.is_backbone and (rules.frozen or not to_train):
         return ["it is a backbone to train from, and not a trained detector"]
 
     def may_be_missing(name: str) -> bool:
         if is_counter(name):
             return True
-        if to_train and name.startswith(MASK_HEAD):
-            return not checkpoint.has_mask_head
+        if name.startswith(MASK_HEAD) and (to_train or checkpoint.has_mask_head):
+            return not has_mask_head  # another head that was left out has been reported
         if rules.resize and not rules.frozen and name.startswith(CLASS_HEAD):
             return not has_class_head
         return checkpoint.is_backbone and not name.startswith(BACKBONE)

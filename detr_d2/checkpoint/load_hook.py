@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
@@ -13,6 +14,7 @@ from detr_d2.checkpoint.checkpoint_errors import CheckpointError
 from detr_d2.checkpoint.fitting import LoadingRules, fit
 from detr_d2.checkpoint.formats import OWN, recognise, shorten
 from detr_d2.checkpoint.loading_report import log_loaded
+from detr_d2.checkpoint.parameter_names import MASK_HEAD
 from detr_d2.checkpoint.wrappers import plain_name, unwrap
 
 logger = logging.getLogger(__name__)
@@ -62,20 +64,34 @@ def _convert(model: nn.Module, state_dict: dict[str, Any], prefix: str, *_others
     """PyTorch's hook: converts a state dict in place before it is loaded.
 
     Raises:
-        CheckpointError: converted tensors don't fit, or no tensor belongs to the model.
+        CheckpointError: converted tensors don't fit, the mask head is another, or no tensor belongs
+            to the model.
     """
     own = model.state_dict().keys()
     if prefix or state_dict.keys() <= own:  # names of compiled parts have wrappers, too
         return
     unwrapped = unwrap(state_dict, lambda names: recognise(names) is not None)
-    if unwrapped.taken_off or recognise(state_dict) not in (None, OWN):
+    converted = unwrapped.taken_off or recognise(state_dict) not in (None, OWN)
+    if converted or _has_other_mask_head(own, state_dict):
         checkpoint = from_content({"model": dict(state_dict)}, "state dict")
-        converted = _fitted(model, checkpoint, to_train=model.training)
+        fitted = _fitted(model, checkpoint, to_train=model.training)
         state_dict.clear()
-        state_dict.update(converted)
+        state_dict.update(fitted)
     elif own.isdisjoint(state_dict):
         # Loaders that aren't strict would continue with initial values alone.
         raise CheckpointError(
             f"No tensor belongs to a DETR: {shorten(state_dict)}. See the README for the kinds "
             "of checkpoints that can be loaded."
         )
+
+
+def _has_other_mask_head(own: Iterable[str], state_dict: Iterable[str]) -> bool:
+    """Whether a model and a file both have a mask head, each with parts that the other lacks.
+
+    Loaders that aren't strict would continue with a mask head of initial values.
+    """
+    ours, theirs = (
+        {plain_name(name) for name in names if name.startswith(MASK_HEAD)}
+        for names in (own, state_dict)
+    )
+    return bool(ours - theirs) and bool(theirs - ours)

@@ -14,7 +14,13 @@ from detr_d2.checkpoint.checkpoint_errors import CheckpointError, brief
 
 # Settings of all of torchvision's ResNets, and of all DETRs of other projects.
 OF_TORCHVISION: dict[str, Any] = {"stride_in_1x1": False, "input_format": "RGB"}
-OF_DETR: dict[str, Any] = {"position_temperature": 10000.0, "attention_softmax": "joint"}
+OF_DETR: dict[str, Any] = {
+    "position_temperature": 10000.0,
+    "mask_head": "AttentionMaskHead",
+    "attention_softmax": "joint",
+}
+# Settings of mask heads, which don't matter where none is loaded.
+OF_MASK_HEADS = ("mask_head", "attention_softmax")
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,7 @@ class ModelSettings:
     position_embedding: str | None = None
     position_temperature: float | None = None
     res5_dilation: int | None = None
+    mask_head: str | None = None
     attention_softmax: str | None = None
     stride_in_1x1: bool | None = None
     input_format: str | None = None
@@ -39,14 +46,16 @@ class ModelSettings:
     @classmethod
     def from_config(cls, cfg: CfgNode, *, has_resnet: bool) -> ModelSettings:
         """Reads a config; ``MODEL.RESNETS`` is read only if the model has a ResNet."""
-        resnet = cfg.MODEL.RESNETS
+        resnet, mask_head = cfg.MODEL.RESNETS, cfg.MODEL.DETR.MASK_HEAD
+        has_attention = mask_head.NAME != "PixelEmbeddingMaskHead"
         return cls(
             num_heads=cfg.MODEL.DETR.NUM_HEADS,
             pre_norm=cfg.MODEL.DETR.PRE_NORM,
             position_embedding=cfg.MODEL.DETR.POSITION_EMBEDDING,
             position_temperature=cfg.MODEL.DETR.POSITION_TEMPERATURE,
             res5_dilation=resnet.RES5_DILATION if has_resnet else None,
-            attention_softmax=cfg.MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX,
+            mask_head=mask_head.NAME if cfg.MODEL.DETR.MASK_ON else None,
+            attention_softmax=mask_head.ATTENTION_SOFTMAX if has_attention else None,
             stride_in_1x1=resnet.STRIDE_IN_1X1 if has_resnet else None,
             input_format=cfg.INPUT.FORMAT,
         )
@@ -150,6 +159,7 @@ KEYS = {
     "position_embedding": "MODEL.DETR.POSITION_EMBEDDING",
     "position_temperature": "MODEL.DETR.POSITION_TEMPERATURE",
     "res5_dilation": "MODEL.RESNETS.RES5_DILATION",
+    "mask_head": "MODEL.DETR.MASK_HEAD.NAME",
     "attention_softmax": "MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX",
     "stride_in_1x1": "MODEL.RESNETS.STRIDE_IN_1X1",
     "input_format": "INPUT.FORMAT",
@@ -164,13 +174,13 @@ def different_settings(
     Args:
         file: settings of the checkpoint.
         model: settings of the config.
-        has_mask_head: whether a mask head is loaded; without one, the softmax has no effect.
+        has_mask_head: whether a mask head is loaded; without one, its settings have no effect.
     """
     theirs, ours = file.to_dict(), model.to_dict()
     if model.position_embedding != "sine":
         del theirs["position_temperature"]
-    if not has_mask_head:
-        del theirs["attention_softmax"]
+    for name in () if has_mask_head else OF_MASK_HEADS:
+        del theirs[name]
     return {
         name: f"{KEYS[name]} is {ours[name]!r}, the file was made with {brief(repr(value))}"
         for name, value in theirs.items()

@@ -7,6 +7,11 @@ from __future__ import annotations
 
 BACKBONE = "detector.backbone."
 MASK_HEAD = "mask_head."
+# Parts that only one mask head has → the head. They tell it where a file doesn't.
+PARTS_OF_MASK_HEADS = {
+    f"{MASK_HEAD}attention_map.": "AttentionMaskHead",
+    f"{MASK_HEAD}pixel_embedding.": "PixelEmbeddingMaskHead",
+}
 CLASS_HEAD = "detector.class_head."
 QUERIES = "detector.query_embed.weight"
 

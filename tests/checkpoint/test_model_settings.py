@@ -21,6 +21,7 @@ RELEASED = ModelSettings(
     position_embedding="sine",
     position_temperature=10000.0,
     res5_dilation=1,
+    mask_head="AttentionMaskHead",
     attention_softmax="joint",
     stride_in_1x1=False,
     input_format="RGB",
@@ -46,6 +47,7 @@ def test_every_setting_has_its_key():
         "position_embedding": "learned",
         "position_temperature": 20.0,
         "res5_dilation": 2,
+        "mask_head": "SomeHead",
         "attention_softmax": "per_head",
         "stride_in_1x1": True,
         "input_format": "BGR",
@@ -55,6 +57,14 @@ def test_every_setting_has_its_key():
     assert ModelSettings.from_config(config(), has_resnet=True) == RELEASED
     without = ModelSettings.from_config(config(), has_resnet=False)
     assert without == replace(RELEASED, res5_dilation=None, stride_in_1x1=None)
+    boxes = ModelSettings.from_config(
+        load_config(config_file("detr_panoptic_boxes.yaml")), has_resnet=True
+    )
+    assert boxes == replace(RELEASED, mask_head=None)
+    pixel = config(mask_head="PixelEmbeddingMaskHead")
+    assert ModelSettings.from_config(pixel, has_resnet=True) == replace(
+        RELEASED, mask_head="PixelEmbeddingMaskHead", attention_softmax=None
+    )
 
 
 def test_a_dict_there_and_back():
@@ -198,9 +208,10 @@ def test_each_setting_that_differs_is_told_with_its_key(name, value, message):
     assert different_settings(file, RELEASED, has_mask_head=True) == {name: message}
 
 
-def test_the_softmax_matters_to_mask_heads_alone():
-    file = replace(RELEASED, attention_softmax="per_head", num_heads=4)
+def test_head_and_softmax_matter_to_mask_heads_alone():
+    file = replace(RELEASED, mask_head="Other", attention_softmax="per_head", num_heads=4)
     assert different_settings(file, RELEASED, has_mask_head=True).keys() == {
+        "mask_head",
         "attention_softmax",
         "num_heads",
     }
