@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from detectron2.data import Metadata
 
+from detr_d2.apps.explain.explained_pixels import ExplainedPixels
 from detr_d2.apps.explain.hook_recording import evaluating, output_of, recording
 from detr_d2.apps.explain.mask_head_stages import Stage
 from detr_d2.apps.explain.query_rounds import ExplainedRound, margins
@@ -39,6 +40,7 @@ class Masks:
         attention_maps: Q×M×h×w float32, of all queries; None where the mask head names none.
         kept: n int64, the queries whose best class is an object above the threshold.
         stages: of the mask head, in the order in which they run; empty where it names none.
+        embedded: the embeddings of pixels and queries; None where the mask head names none.
         logits: n×H/4×W/4 mask logits of the padded image.
         rounds: of the pixel-wise argmax.
         margins: H'×W' float32, by how much the highest logit of the kept queries is above the
@@ -50,6 +52,7 @@ class Masks:
     attention_maps: torch.Tensor | None
     kept: torch.Tensor
     stages: list[Stage]
+    embedded: ExplainedPixels | None
     logits: torch.Tensor
     rounds: list[ExplainedRound]
     margins: torch.Tensor
@@ -192,9 +195,10 @@ def _mask_head_parts(named: ExplainedModules) -> dict[str, Callable[[Any, Any], 
     def summary(name: str, _args: Any, output: torch.Tensor) -> Stage:
         return Stage.of_norm(name, output)
 
-    maps = [] if named.attention_maps is None else [_in_model(named.attention_maps)]
-    stages = {name: partial(summary, name) for name in map(_in_model, named.stages)}
-    return dict.fromkeys(maps, output_of) | stages
+    whole = (named.attention_maps, named.pixel_embedding, named.query_embedding)
+    whole_names = [_in_model(name) for name in whole if name is not None]
+    stages = map(_in_model, (*named.stages, *named.image_stages))
+    return dict.fromkeys(whole_names, output_of) | {name: partial(summary, name) for name in stages}
 
 
 def _in_model(name: str) -> str:
@@ -220,11 +224,29 @@ def _masks(raw: RawPrediction, named: ExplainedModules, calls: dict[str, list]) 
         attention_maps=maps[0][0].float() if maps else None,
         kept=kept.query_index,
         stages=[Stage.joined(chunks) for chunks in stages if chunks],
+        embedded=_embedded(named, calls),
         logits=logits,
         rounds=rounds,
         margins=margins(logits, raw.sizes),
         ids=ids,
         segments_info=segments_info,
+    )
+
+
+def _embedded(named: ExplainedModules, calls: dict[str, list]) -> ExplainedPixels | None:
+    """The embeddings of pixels and of the kept queries, if the mask head names and made them."""
+    if named.pixel_embedding is None or named.query_embedding is None:
+        return None
+    pixels, queries = (
+        calls[_in_model(name)] for name in (named.pixel_embedding, named.query_embedding)
+    )
+    if not pixels or not queries:
+        return None
+    stages = [calls[name] for name in map(_in_model, named.image_stages)]
+    return ExplainedPixels(
+        pixels=pixels[0][0].float(),
+        queries=torch.cat(queries).float(),
+        stages=[Stage.joined(chunks) for chunks in stages],
     )
 
 

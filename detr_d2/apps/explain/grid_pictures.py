@@ -68,6 +68,11 @@ def logit_levels(logits: torch.Tensor) -> np.ndarray:
     return (128 + clamped * (127 / LOGIT_RANGE)).round().byte().cpu().numpy()
 
 
+def similarity_levels(cosines: torch.Tensor) -> np.ndarray:
+    """Turns H×W cosines in [-1, 1] into levels, with 128 for 0."""
+    return (128 + cosines * 127).round().byte().cpu().numpy()
+
+
 @cache
 def palette(name: str) -> tuple[np.ndarray, np.ndarray]:
     """256×3 uint8 colours and 256 uint8 opacities.

@@ -22,6 +22,8 @@ def left_out(explanation: Explanation) -> dict[str, str]:
     if explanation.masks is None:
         return sentences
     named = explanation.model.mask_head.explained_modules()
+    if explanation.masks.embedded is not None:  # shown in place of maps and stages
+        return sentences
     if explanation.masks.attention_maps is None:
         reason = "This mask head names no module that gives attention maps"
         reason = reason if named.attention_maps is None else _NO_QUERY

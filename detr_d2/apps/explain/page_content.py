@@ -19,6 +19,7 @@ from detr_d2.apps.explain.attention_views import (
     point_step,
     tiles_view,
 )
+from detr_d2.apps.explain.explained_pixels import ExplainedPixels
 from detr_d2.apps.explain.explanation import Explanation
 from detr_d2.apps.explain.grid_pictures import (
     LOGIT_RANGE,
@@ -28,6 +29,7 @@ from detr_d2.apps.explain.grid_pictures import (
     palette_uri,
     query_color,
     query_colors,
+    similarity_levels,
     spread_channels,
     strip,
 )
@@ -118,6 +120,7 @@ def page_context(explanation: Explanation) -> dict:
             "stages": _stages(explanation, queries),
         }
         context |= {
+            "embedded": _embedded(explanation),
             "map_heads": 0 if maps is None else maps.shape[1],
             "softmax": "" if maps is None else softmax_of(maps),
             "logit_range": f"{LOGIT_RANGE:g}",
@@ -193,12 +196,46 @@ def _stages(explanation: Explanation, queries: list[QueryOutcome]) -> dict:
                 }
                 for stage in masks.stages
             ],
+            "similarity": _similarity(explanation, row),
             "logits": palette_uri(logit_levels(masks.logits[row]), "RdBu_r"),
             "mask": png_uri(_mask(masks.logits[row], query_color(query))),
         }
         for query in surest_kept(queries, MAX_STAGE_QUERIES)
         for row in [kept.index(query)]
     }
+
+
+def _embedded(explanation: Explanation) -> dict | None:
+    """The embedding of the pixels as a picture, and the stages on the way to it; None without."""
+    embedded = explanation.masks.embedded
+    if embedded is None:
+        return None
+    return {
+        "shape": tuple(embedded.pixels.shape),
+        "colors": png_uri(pixel_colors(embedded)),
+        "stages": [
+            {
+                "name": stage.name.removeprefix("mask_head."),
+                "uri": palette_uri(strip(stage.maps[0]), "viridis"),
+                "channels": stage.strongest[0].tolist(),
+                "shape": stage.shape[1:],
+            }
+            for stage in embedded.stages
+        ],
+    }
+
+
+def pixel_colors(embedded: ExplainedPixels) -> np.ndarray:
+    """The colours of the embedding: H×W×3 uint8."""
+    return (255 * embedded.colors()).round().byte().cpu().numpy()
+
+
+def _similarity(explanation: Explanation, row: int) -> str | None:
+    """Where a kept query's embedding is like the pixels'; None without embeddings."""
+    embedded = explanation.masks.embedded
+    if embedded is None:
+        return None
+    return palette_uri(similarity_levels(embedded.similarity(row)), "RdBu_r")
 
 
 def _mask(logits: torch.Tensor, color: tuple[int, int, int]) -> np.ndarray:

@@ -20,11 +20,17 @@ from detr_d2.apps.explain.grid_pictures import (
     logit_levels,
     query_color,
     query_colors,
+    similarity_levels,
     spread_channels,
     strip,
 )
 from detr_d2.apps.explain.mask_head_stages import Stage, strongest_channels
-from detr_d2.apps.explain.page_content import CHANNELS, MAX_STAGE_QUERIES, final_picture
+from detr_d2.apps.explain.page_content import (
+    CHANNELS,
+    MAX_STAGE_QUERIES,
+    final_picture,
+    pixel_colors,
+)
 from detr_d2.apps.explain.query_outcomes import query_outcomes, surest_kept
 from detr_d2.visualization import below, beside, enlarge
 
@@ -56,6 +62,9 @@ def pictures(explanation: Explanation) -> Iterator[tuple[str, np.ndarray]]:
         return
     masks, queries = explanation.masks, query_outcomes(explanation)
     kept = masks.kept.tolist()
+    if masks.embedded is not None:
+        yield "move4_pixel_embedding", _enlarge_cells(pixel_colors(masks.embedded))
+        yield "move4_stages", _stages(masks.embedded.stages, 0)
     for query in surest_kept(queries, MAX_STAGE_QUERIES):
         row, of_query = kept.index(query), f"query{query:03d}"
         if explanation.decoder_attention:
@@ -66,6 +75,9 @@ def pictures(explanation: Explanation) -> Iterator[tuple[str, np.ndarray]]:
             yield f"move4_{of_query}_maps", beside([heated(small, levels) for levels in maps])
         if masks.stages:
             yield f"move5_{of_query}_stages", _stages(masks.stages, row)
+        if masks.embedded is not None:
+            cosines = similarity_levels(masks.embedded.similarity(row))
+            yield f"move5_{of_query}_similarity", _enlarge_cells(colored(cosines, "RdBu_r"))
         logits = logit_levels(masks.logits[row])
         yield f"move5_{of_query}_mask_logits", _enlarge_cells(colored(logits, "RdBu_r"))
     colors = query_colors(len(explanation.raw.logits))

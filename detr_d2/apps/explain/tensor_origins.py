@@ -105,16 +105,30 @@ def _decoder(e: Explanation) -> list[Origin]:
 
 
 def _attention_maps(e: Explanation) -> list[Origin]:
+    named = e.model.mask_head.explained_modules()
+    if e.masks.embedded is not None:
+        stages, pixels = e.masks.embedded.stages, e.masks.embedded.pixels
+        name = f"mask_head.{named.pixel_embedding}"
+        made = _of_module(e, "pixels", "C×H/4×W/4", pixels.shape, name)
+        return [
+            *(Origin("x", "C×H×W", stage.shape[1:], made.code, stage.name) for stage in stages),
+            made,
+        ]
     if e.masks.attention_maps is None:
         return []
-    name = f"mask_head.{e.model.mask_head.explained_modules().attention_maps}"
+    name = f"mask_head.{named.attention_maps}"
     return [_of_module(e, "attention", "Q×M×h×w", e.masks.attention_maps.shape, name)]
 
 
 def _mask_head(e: Explanation) -> list[Origin]:
     head = place_of(type(e.model.mask_head))
     logits, masks = tuple(e.masks.logits.shape), place_of(RawPrediction.masks)
+    embedded = []
+    if e.masks.embedded is not None:
+        name = f"mask_head.{e.model.mask_head.explained_modules().query_embedding}"
+        embedded = [_of_module(e, "embedded", "n×C", e.masks.embedded.queries.shape, name)]
     return [
+        *embedded,
         *(Origin("x", "n×C×H×W", stage.shape, head, stage.name) for stage in e.masks.stages),
         Origin("mask_logits", "n×H/4×W/4", logits, masks, "mask_head"),
     ]

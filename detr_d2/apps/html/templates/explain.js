@@ -205,6 +205,7 @@
         : `No mask was made of query ${state.query}: move 6 dropped it. Choose a kept one.`;
       return;
     }
+    if (shown.similarity) byId("similarity").src = shown.similarity;
     byId("logits").src = shown.logits;
     byId("inside").src = shown.mask;
   }
