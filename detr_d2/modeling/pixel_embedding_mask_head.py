@@ -35,7 +35,12 @@ class ChannelNorm(nn.LayerNorm):
 
 
 class PixelEmbedding(nn.Module):
-    """An FPN that makes an embedding of every pixel at stride 4."""
+    """An FPN that makes an embedding of every pixel at stride 4.
+
+    Two of the numbers that an embedding is made of are the pixel's place in the image, as in
+    CoordConv (Liu et al. 2018, arXiv:1807.03247): things that look alike differ in their places
+    alone. MaskFormer has no such places.
+    """
 
     def __init__(
         self, hidden_dim: int, lateral_channels: Sequence[int], width: int, depth: int
@@ -47,7 +52,7 @@ class PixelEmbedding(nn.Module):
         self.lateral_convs = nn.ModuleList(_conv(i, width, kernel_size=1) for i in lateral_channels)
         strides = range(1 + len(lateral_channels))
         self.blocks = nn.ModuleList(_convolutions(width, depth) for _ in strides)
-        self.output_conv = _conv(width, width, kernel_size=1)
+        self.output_conv = _conv(width + 2, width, kernel_size=1)
 
     @property
     def norms(self) -> list[str]:
@@ -55,14 +60,19 @@ class PixelEmbedding(nn.Module):
         return [name for name, module in self.named_modules() if isinstance(module, ChannelNorm)]
 
     def forward(
-        self, memory: torch.Tensor, projected: torch.Tensor, *laterals: torch.Tensor
+        self,
+        memory: torch.Tensor,
+        projected: torch.Tensor,
+        padding_mask: torch.Tensor | None,
+        *laterals: torch.Tensor,
     ) -> torch.Tensor:
         """Embeds pixels.
 
         Args:
             memory: B×D×h×w, the encoded image.
             projected: B×D×h×w, the projected res5.
-            laterals: the backbone's outputs at strides 16, 8 and 4, each B×C'×·×·.
+            padding_mask: B×h×w bool, True = padding; None: no padding.
+            *laterals: the backbone's outputs at strides 16, 8 and 4, each B×C'×·×·.
 
         Returns:
             B×C×H/4×W/4.
@@ -71,7 +81,7 @@ class PixelEmbedding(nn.Module):
         for conv, block, lateral in zip(self.lateral_convs, self.blocks[1:], laterals, strict=True):
             side = conv(lateral)  # B×C×h×w, twice the grid of the last
             x = block(F.interpolate(x, size=side.shape[-2:]) + side)
-        return self.output_conv(x)
+        return self.output_conv(torch.cat([x, _places(x, memory, padding_mask)], dim=1))
 
 
 class QueryEmbedding(nn.Module):
@@ -165,7 +175,7 @@ class PixelEmbeddingMaskHead(MaskHead):
         ``pixels`` are their B×C×H/4×W/4 embeddings, if these have been made already.
         """
         if pixels is None:
-            pixels = self._embed_pixels(memory, projected, laterals)
+            pixels = self._embed_pixels(memory, projected, padding_mask, laterals)
         with record_function("mask_head"):
             embedded = self.query_embedding(queries[image_index, query_index])  # N×C
             if len(pixels) == 1:
@@ -189,13 +199,17 @@ class PixelEmbeddingMaskHead(MaskHead):
             super().for_images(
                 memory=memory, projected=projected, laterals=laterals, padding_mask=padding_mask
             ),
-            pixels=self._embed_pixels(memory, projected, laterals),
+            pixels=self._embed_pixels(memory, projected, padding_mask, laterals),
         )
 
     def _embed_pixels(
-        self, memory: torch.Tensor, projected: torch.Tensor, laterals: Sequence[torch.Tensor]
+        self,
+        memory: torch.Tensor,
+        projected: torch.Tensor,
+        padding_mask: torch.Tensor | None,
+        laterals: Sequence[torch.Tensor],
     ) -> torch.Tensor:
-        inputs = (memory, projected, *laterals)
+        inputs = (memory, projected, padding_mask, *laterals)
         with record_function("mask_head"):
             if self.checkpointing and torch.is_grad_enabled():
                 return checkpoint(self.pixel_embedding, *inputs, use_reentrant=False)
@@ -215,9 +229,33 @@ class ExportedPixelEmbeddingHead(ExportedMaskHead):
         laterals: Sequence[torch.Tensor],
     ) -> torch.Tensor:
         """Predicts masks, see ``ExportedMaskHead``."""
-        pixels = self.head.pixel_embedding(memory, projected, *laterals)  # B×C×H/4×W/4
+        pixels = self.head.pixel_embedding(memory, projected, None, *laterals)  # B×C×H/4×W/4
         embedded = self.head.query_embedding(queries)  # B×k×C
         return (embedded @ pixels.flatten(2)).unflatten(2, pixels.shape[-2:])  # B×k×H/4×W/4
+
+
+def _places(
+    x: torch.Tensor, memory: torch.Tensor, padding_mask: torch.Tensor | None
+) -> torch.Tensor:
+    """The place of each pixel of B×C×H/4×W/4 within its image: B×2×H/4×W/4 rows and columns.
+
+    An image goes from -1 to 1 in both directions; what lies beyond is padding. Its extent is that
+    of the cells of the res5 grid, B×·×h×w, that it covers, as for the transformer's positions.
+    """
+    places, dtype = [], torch.promote_types(x.dtype, torch.float32)
+    for dim, other in ((2, 3), (3, 2)):
+        cells, pixels = memory.shape[dim], x.shape[dim]
+        centres = torch.arange(pixels, device=x.device, dtype=dtype) + 0.5
+        place = centres / pixels  # H/4 or W/4, in the padded batch
+        if padding_mask is None:
+            place = place.expand(x.shape[0], -1)
+        else:
+            covered = (~padding_mask).any(other - 1).sum(1)  # B cells
+            place = place * (cells / covered.to(dtype))[:, None]
+        shape = [-1, 1, 1, 1]
+        shape[dim] = pixels
+        places.append((2 * place - 1).view(shape).expand(-1, 1, *x.shape[2:]))
+    return torch.cat(places, dim=1).to(x.dtype)
 
 
 def _products(queries: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:

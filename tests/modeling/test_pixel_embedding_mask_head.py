@@ -37,8 +37,14 @@ def make_pixel_head(depth: int = 1, checkpointing: bool = False) -> PixelEmbeddi
     return head
 
 
-def make_inputs(grids: list[tuple[int, int]]) -> dict:
+def make_inputs(grids: list[tuple[int, int]], padded: bool = True) -> dict:
+    """Of the three images, the first has padding on its right and the last below it."""
     torch.manual_seed(1)
+    padding_mask = torch.zeros(IMAGES, *grids[0], dtype=torch.bool)
+    if padded and grids[0][1] > 1:
+        padding_mask[0, :, -1] = True
+    if padded and grids[0][0] > 1:
+        padding_mask[2, 1:] = True
     return {
         "queries": torch.randn(IMAGES, QUERIES, D),
         "memory": torch.randn(IMAGES, D, *grids[0]),
@@ -47,12 +53,25 @@ def make_inputs(grids: list[tuple[int, int]]) -> dict:
             torch.randn(IMAGES, channels, *grid)
             for channels, grid in zip(LATERAL_CHANNELS, grids[1:], strict=True)
         ],
-        "padding_mask": None,
+        "padding_mask": padding_mask,
     }
 
 
 def chosen(pairs: tuple[torch.Tensor, torch.Tensor]) -> dict:
     return dict(zip(("image_index", "query_index"), pairs, strict=True))
+
+
+def plain_places(x: torch.Tensor, inputs: dict) -> torch.Tensor:
+    """Rows and columns of pixels: an image goes from -1 to 1, by the cells that it covers."""
+    places = x.new_zeros(len(x), 2, *x.shape[2:])
+    for place, mask in zip(places, inputs["padding_mask"], strict=True):
+        rows, columns = (~mask[:, 0]).sum().item(), (~mask[0]).sum().item()
+        for i in range(x.shape[2]):
+            for j in range(x.shape[3]):
+                row = (i + 0.5) * mask.shape[0] / x.shape[2]  # in cells of the grid
+                column = (j + 0.5) * mask.shape[1] / x.shape[3]
+                place[0, i, j], place[1, i, j] = 2 * row / rows - 1, 2 * column / columns - 1
+    return places
 
 
 def plain_masks(head: PixelEmbeddingMaskHead, inputs: dict) -> torch.Tensor:
@@ -75,7 +94,7 @@ def plain_masks(head: PixelEmbeddingMaskHead, inputs: dict) -> torch.Tensor:
     for i, lateral in enumerate(inputs["laterals"]):
         side = conv(pixel.lateral_convs[i], lateral)
         x = block(F.interpolate(x, size=side.shape[-2:]) + side, pixel.blocks[i + 1])
-    x = conv(pixel.output_conv, x)
+    x = conv(pixel.output_conv, torch.cat([x, plain_places(x, inputs)], dim=1))
     embedded = inputs["queries"]
     for i, layer in enumerate(query.layers):
         embedded = embedded @ layer.weight.T + layer.bias
@@ -88,13 +107,20 @@ def plain_masks(head: PixelEmbeddingMaskHead, inputs: dict) -> torch.Tensor:
 @torch.no_grad()
 def test_masks_are_those_of_the_plain_computation(grids, depth):
     head, inputs = make_pixel_head(depth), make_inputs(grids)
+    expected = plain_masks(head, inputs)[PAIRS]
+    torch.testing.assert_close(head(**inputs, **chosen(PAIRS)), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("grids", GRIDS.values(), ids=GRIDS)
+@torch.no_grad()
+def test_without_padding_and_exported(grids):
+    head, inputs = make_pixel_head(), make_inputs(grids, padded=False)
     expected = plain_masks(head, inputs)
-    torch.testing.assert_close(
-        head(**inputs, **chosen(PAIRS)), expected[PAIRS], atol=1e-5, rtol=1e-5
-    )
-    exported = head.exported((32, 16, 8, 4))
     del inputs["padding_mask"]
-    torch.testing.assert_close(exported(**inputs), expected, atol=1e-5, rtol=1e-5)
+    exported = head.exported((32, 16, 8, 4))(**inputs)
+    torch.testing.assert_close(exported, expected, atol=1e-5, rtol=1e-5)
+    masks = head(**inputs, padding_mask=None, **chosen(PAIRS))
+    torch.testing.assert_close(masks, expected[PAIRS], atol=1e-5, rtol=1e-5)
 
 
 def test_gradients_are_those_of_the_plain_computation():

@@ -15,6 +15,9 @@ from benchmarks.agreement import Picture
 from benchmarks.weights import load_ours, random_image
 from detr_d2.modeling import DETR
 
+# Keys below ``MODEL.DETR``, as ``Workload.load_ours`` takes them.
+PIXEL_HEAD = {"MASK_HEAD__NAME": "PixelEmbeddingMaskHead", "RESIZE_ON_LOAD": True}
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -92,6 +95,34 @@ def build_ours(workload: Workload, **overrides: object) -> Subject:
 def build_bf16(workload: Workload) -> Subject:
     """Our panoptic model in bfloat16, see ``MODEL.DETR.TEST.PRECISION``."""
     return build_ours(workload, TEST__PRECISION="bfloat16")
+
+
+def build_default(workload: Workload) -> Subject:
+    """The default output: the panoptic picture, and its things as instances."""
+    return build_ours(workload, TEST__INSTANCES_ON=True)
+
+
+def build_all_instances(workload: Workload) -> Subject:
+    """The panoptic picture, and an instance with its mask for every query that may be a thing."""
+    return build_ours(workload, TEST__INSTANCES_ON=True, TEST__INSTANCE_SCORE_THRESH=0.0)
+
+
+def build_pixel(workload: Workload) -> Subject:
+    """Our panoptic model with another mask head, whose weights are its initial ones."""
+    model, image = workload.load_ours(**PIXEL_HEAD), workload.image()
+    return Subject(lambda: model([{"image": image}])[0]["panoptic_seg"])
+
+
+def build_pixel_with_all_masks(workload: Workload) -> Subject:
+    """The same, and the mask logits of all queries."""
+    model, image = workload.load_ours(**PIXEL_HEAD), workload.image()
+    every = torch.arange(model.detector.query_embed.num_embeddings, device=model.device)
+
+    def run() -> tuple:
+        (raw,) = model.raw_predictions([{"image": image}])
+        return raw.masks(every), raw.panoptic()
+
+    return Subject(run)
 
 
 def build_compiled(workload: Workload) -> Subject:
@@ -178,6 +209,10 @@ def their_masks_merged_plainly(workload: Workload) -> Picture:
 # of "plain".
 SUBJECTS: dict[str, Callable[[Workload], Subject]] = {
     "panoptic": build_ours,
+    "default output": build_default,
+    "all instances": build_all_instances,
+    "pixel head": build_pixel,
+    "pixel head, all masks": build_pixel_with_all_masks,
     "panoptic bf16": build_bf16,
     "panoptic compiled": build_compiled,
     "plain": build_plain,

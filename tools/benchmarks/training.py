@@ -20,7 +20,7 @@ from benchmarks.benchmark_report import BenchmarkReport
 from benchmarks.benchmark_settings import BenchmarkSettings
 from benchmarks.inference import measure_memory, measure_times
 from benchmarks.scenes import blob_labels
-from benchmarks.subjects import Workload
+from benchmarks.subjects import PIXEL_HEAD, Workload
 from benchmarks.weights import save_random_weights
 from detr_d2.data.segment_masks import SegmentMasks
 from detr_d2.modeling import DETR
@@ -28,6 +28,8 @@ from detr_d2.modeling.targets import Target
 
 logger = logging.getLogger(__name__)
 
+# As many points of each mask as Mask2Former compares.
+NUM_POINTS = 12544
 # Our steps by name, with their keys below MODEL.DETR. The others are compared with the first. The
 # plain step is measured as well.
 VARIANTS: dict[str, dict[str, object]] = {
@@ -38,6 +40,8 @@ VARIANTS: dict[str, dict[str, object]] = {
         "MASK_HEAD__CHECKPOINTING": True,
         "MASK_HEAD__CHUNK_SIZE": 4,
     },
+    "pixel head": PIXEL_HEAD,
+    "pixel head, points": {**PIXEL_HEAD, "LOSS__NUM_POINTS": NUM_POINTS},
 }
 PLAIN = "all queries, plain"
 

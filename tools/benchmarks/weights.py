@@ -99,13 +99,17 @@ def spread_classes(head: nn.Linear, hidden: torch.Tensor) -> None:
 def load_ours(folder: str | Path, overrides: Mapping[str, Any]) -> DETR:
     """Loads the weights of ``save_random_weights`` into our model, in evaluation mode.
 
+    With ``MODEL.DETR.RESIZE_ON_LOAD`` a mask head of another kind has weights of its own, the same
+    each time.
+
     Args:
         folder: the folder of the weights.
         overrides: config keys, besides those that follow from the weights.
     """
     config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    torch.manual_seed(0)
     model = build_model(matching_config(config, overrides)).eval()
-    StrictCheckpointer(model).load(str(folder))
+    StrictCheckpointer(model, to_train=model.loading_rules.resize).load(str(folder))
     return model
 
 

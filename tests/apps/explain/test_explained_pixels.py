@@ -32,7 +32,7 @@ def test_embeddings_are_the_models(pixel_model, pixel_explanation, image, panopt
     assert torch.equal(masks.ids, ids) and masks.segments_info == segments_info
     detected = pixel_model.detector(pixel_model.preprocess([image]))
     pixels = head.pixel_embedding(
-        detected.memory, detected.projected, *detected.mask_inputs()["laterals"]
+        detected.memory, detected.projected, None, *detected.mask_inputs()["laterals"]
     )[0]
     assert torch.equal(masks.embedded.pixels, pixels)
     queries = head.query_embedding(detected.hidden[-1, 0, masks.kept])
