@@ -82,6 +82,7 @@ def make_tiny_cfg(small_shapes: dict[str, int]) -> Callable[..., CfgNode]:
         "MODEL.DETR.HIDDEN_DIM": 32,
         "MODEL.DETR.NUM_HEADS": 4,
         "MODEL.DETR.NUM_QUERIES": 8,
+        "MODEL.DETR.MASK_HEAD.NAME": "AttentionMaskHead",
         "MODEL.DETR.ENC_LAYERS": 1,
         "MODEL.DETR.DEC_LAYERS": 2,
         "MODEL.DETR.DIM_FEEDFORWARD": 64,

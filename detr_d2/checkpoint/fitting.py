@@ -139,7 +139,7 @@ def _leave_out_other_head(
     if rules.resize:
         fitted.warnings.append(f"Its {theirs} is left out: the model's {ours} starts fresh.")
         return []
-    problem = f"its mask head is a {brief(theirs)}, the model's is a {ours}. "
+    problem = f"its mask head is {brief(theirs)}, the model's is {ours}. "
     problem += f"Set MODEL.DETR.MASK_HEAD.NAME {brief(theirs)}"
     if to_train:
         problem += ", or MODEL.DETR.RESIZE_ON_LOAD True to train a fresh mask head"

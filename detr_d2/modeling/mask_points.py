@@ -42,4 +42,6 @@ def compare_at_points(
         x, y = (points * points.new_tensor([width, height])).long().unbind(2)
         masks = torch.arange(len(points), device=points.device)[:, None]
         targets = target_masks[masks, y.clamp(max=height - 1), x.clamp(max=width - 1)]
-    return point_sample(logits, points, align_corners=False)[:, 0], targets
+    # At the border, as where whole masks are upsampled.
+    sampled = point_sample(logits, points, align_corners=False, padding_mode="border")
+    return sampled[:, 0], targets

@@ -70,13 +70,13 @@ def test_another_head_is_refused_by_name(save, make_model, theirs, ours, to_trai
     assert "(detector and mask head)" in first
     advice = ", or MODEL.DETR.RESIZE_ON_LOAD True to train a fresh mask head" if to_train else ""
     assert problems == [
-        f"  its mask head is a {theirs}, the model's is a {ours}. Set {NAME} {theirs}{advice}."
+        f"  its mask head is {theirs}, the model's is {ours}. Set {NAME} {theirs}{advice}."
     ]
 
 
 @OTHER_WAY
 def test_resizing_changes_nothing_for_a_model_that_only_predicts(save, make_model, theirs, ours):
-    with pytest.raises(CheckpointError, match=f"its mask head is a {theirs}"):
+    with pytest.raises(CheckpointError, match=f"its mask head is {theirs}"):
         StrictCheckpointer(make_model(ours, *RESIZE)).load(save(theirs))
 
 
@@ -95,7 +95,7 @@ def test_a_fresh_head_is_trained_on_the_detector(save, make_model, theirs, ours,
 
 @OTHER_WAY
 def test_detectron2s_own_loader_refuses_it_too(save, make_model, theirs, ours):
-    with pytest.raises(CheckpointError, match=f"its mask head is a {theirs}"):
+    with pytest.raises(CheckpointError, match=f"its mask head is {theirs}"):
         DetectionCheckpointer(make_model(ours).eval()).load(save(theirs))
 
 

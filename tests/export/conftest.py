@@ -86,6 +86,7 @@ OVERRIDES = {
     "DC5, reference": _REFERENCE,
     "DC5, merged": (),
     "learned positions": ("MODEL.DETR.POSITION_EMBEDDING", "learned"),
+    "pixel embedding": (*_R50, "MODEL.DETR.MASK_HEAD.NAME", "PixelEmbeddingMaskHead"),
 }
 # The one that the command exports; the others never leave memory.
 OF_THE_TOOL = "R50, reference"

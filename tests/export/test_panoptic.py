@@ -19,7 +19,8 @@ from detr_d2.modeling.merging import merge_panoptic
 
 # What is traced runs as it is for all; files are made of two, which have all parts between them.
 MODELS = ("R50, reference", "R50, merged", "DC5, reference", "DC5, merged", "learned positions")
-FILES = ("R50, reference", "DC5, merged")
+MODELS += ("pixel embedding",)
+FILES = ("R50, reference", "DC5, merged", "pixel embedding")
 OUTPUTS = ("ids", "classes", "scores", "areas", "boxes")
 # Odd and even, up and down, thin and square.
 INPUT_SIZES = [(97, 130), (64, 96), (75, 61), (128, 128), (50, 201), (161, 98)]

@@ -46,7 +46,7 @@ def test_a_program_of_torch_takes_any_batch_and_size(program, tiny_model, images
     check(tiny_model("R50, reference"), module, images(*[size] * batch), TOP_K)
 
 
-@pytest.mark.parametrize("name", ["DC5, merged", "learned positions"])
+@pytest.mark.parametrize("name", ["DC5, merged", "learned positions", "pixel embedding"])
 def test_all_queries_have_masks_unless_the_best_are_wanted(name, tiny_model, images):
     model = tiny_model(name)
     check(model, RawGraph(model), images((97, 130), (97, 130)), 16)

@@ -41,6 +41,8 @@ def make_model(tiny_model, batch):
         # Without what queries have in common, they are of different classes.
         head.bias -= head(model.detector(model.preprocess(batch)).hidden[-1]).mean((0, 1))
         head.bias[-1] -= 30  # "no object"
+        if hasattr(model.mask_head, "pixel_embedding"):  # let places decide: masks are parts
+            model.mask_head.pixel_embedding.output_conv.weight[:, -2:] *= 20
         return model
 
     return make
@@ -53,8 +55,14 @@ def batch(make_batch):
 
 
 @pytest.mark.parametrize("stuff_merging", ["reference", "merged"])
-def test_results_are_on_the_gpu_and_as_on_a_cpu(make_model, batch, pretended_gpu, stuff_merging):
-    overrides = {"MODEL.DETR.TEST.STUFF_MERGING": stuff_merging}
+@pytest.mark.parametrize("head", ["AttentionMaskHead", "PixelEmbeddingMaskHead"])
+def test_results_are_on_the_gpu_and_as_on_a_cpu(
+    make_model, batch, pretended_gpu, head, stuff_merging
+):
+    overrides = {
+        "MODEL.DETR.MASK_HEAD.NAME": head,
+        "MODEL.DETR.TEST.STUFF_MERGING": stuff_merging,
+    }
     expected = make_model(overrides)(batch)
     results = make_model(overrides).to("cuda")(batch)
     for result, wanted in zip(results, expected, strict=True):

@@ -63,10 +63,21 @@ def make_step(tiny_config, make_batch):
     return make
 
 
+PIXELS = {
+    "MODEL.DETR.MASK_HEAD.NAME": "PixelEmbeddingMaskHead",
+    "MODEL.DETR.LOSS.NUM_POINTS": 50,
+}
+
+
 @pytest.mark.parametrize("amp", [False, True])
-@pytest.mark.parametrize("stage", PARTS)
-def test_a_step_of_each_stage_mixes_no_devices(make_step, pretended_gpu, stage, amp):
-    step = make_step(stage, {"SOLVER.AMP.ENABLED": amp, "MODEL.DETR.DROPOUT": 0.1})
+@pytest.mark.parametrize(
+    ("stage", "overrides"),
+    [*((stage, {}) for stage in PARTS), ("masks", PIXELS), ("joint", PIXELS)],
+    ids=[*PARTS, "masks, pixel embedding", "joint, pixel embedding"],
+)
+def test_a_step_of_each_stage_mixes_no_devices(make_step, pretended_gpu, stage, overrides, amp):
+    overrides = {"SOLVER.AMP.ENABLED": amp, "MODEL.DETR.DROPOUT": 0.1, **overrides}
+    step = make_step(stage, overrides)
     before = step.weights()
     figures = step.take()
     after = step.weights()
