@@ -41,7 +41,11 @@ def make_model(tiny_model, batch):
         # Without what queries have in common, they are of different classes.
         head.bias -= head(model.detector(model.preprocess(batch)).hidden[-1]).mean((0, 1))
         head.bias[-1] -= 30  # "no object"
-        if hasattr(model.mask_head, "pixel_embedding"):  # let places decide: masks are parts
+        if hasattr(model.mask_head, "pixel_embedding"):
+            # Likewise their masks differ, and places decide, so that none covers the image.
+            embed = model.mask_head.query_embedding
+            hidden = model.detector(model.preprocess(batch)).hidden[-1]
+            embed.layers[-1].bias -= embed(hidden).mean((0, 1))
             model.mask_head.pixel_embedding.output_conv.weight[:, -2:] *= 20
         return model
 
