@@ -75,7 +75,9 @@ def test_results_are_on_the_gpu_and_as_on_a_cpu(
         np.testing.assert_array_equal(ids.cpu(), wanted["panoptic_seg"][0])
         classes = [segment["category_id"] for segment in segments]
         assert classes == [segment["category_id"] for segment in wanted["panoptic_seg"][1]]
-        assert len(IS_THING[classes].unique()) == 2
+        if head == "AttentionMaskHead":
+            assert len(IS_THING[classes].unique()) == 2
+        assert len(set(classes)) > 1
         fields = result["instances"].get_fields()
         assert {fields[name].device.type for name in fields} == {"cuda"}
         assert len(result["instances"]) == len(wanted["instances"]) > 0
