@@ -138,7 +138,9 @@ def build_compiled(workload: Workload) -> Subject:
 
 def build_detector(workload: Workload) -> Subject:
     """Our bare detector: boxes, classes and scores of things."""
-    model = workload.load_ours(MASK_ON=False, TEST__INSTANCES_ON=True)
+    model = workload.load_ours(
+        MASK_ON=False, TEST__INSTANCES_ON=True, TEST__INSTANCE_SCORE_THRESH=0.0
+    )
     image = workload.image()
     return Subject(lambda: model([{"image": image}])[0]["instances"])
 
