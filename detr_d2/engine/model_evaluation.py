@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from detectron2.config import CfgNode
@@ -20,7 +22,6 @@ from detr_d2.evaluation.configured_evaluators import (
     ap_tasks,
     build_evaluators,
     evaluation_folder,
-    predicting_for_ap,
 )
 
 logger = logging.getLogger(__name__)
@@ -80,6 +81,28 @@ def evaluate(
     if not comm.is_main_process():
         return OrderedDict()
     return next(iter(results.values())) if len(results) == 1 else results
+
+
+@contextmanager
+def predicting_for_ap(model: nn.Module, tasks: Sequence[str]) -> Iterator[None]:
+    """Has a model give what AP needs: all instances, and their masks for "segm" alone.
+
+    Args:
+        model: a DETR. It may be wrapped for distributed training.
+        tasks: of AP; without any, the model gives no instances.
+    """
+    detr = getattr(model, "module", model)
+    options = detr.options
+    detr.options = replace(
+        options,
+        instances_on=bool(tasks),
+        instance_masks_on="segm" in tasks,
+        instance_score_thresh=0.0,
+    )
+    try:
+        yield
+    finally:
+        detr.options = options
 
 
 def share_buffers(model: nn.Module) -> None:

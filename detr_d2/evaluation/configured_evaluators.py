@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import convert_to_coco_json
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
-from torch import nn
 
-from detr_d2.config_checks import AP_TASKS
 from detr_d2.data.file_names import file_name_of
 from detr_d2.data.panoptic_dataset import get_dataset_dicts
 from detr_d2.evaluation.panoptic_evaluator import PanopticEvaluator
@@ -30,8 +26,8 @@ def build_evaluators(
     """Builds the evaluators of PQ and of box and mask AP.
 
     PQ needs a model with masks and a dataset with panoptic annotation. AP needs a dataset with
-    things, and all instances of the model: see ``predicting_for_ap``. The evaluators write to
-    ``evaluation_folder``.
+    things, and a model that gives all its instances (``INSTANCE_SCORE_THRESH`` 0). The evaluators
+    write to ``evaluation_folder``.
 
     Args:
         cfg: the whole config.
@@ -82,30 +78,8 @@ def ap_tasks(cfg: CfgNode, while_training: bool = False) -> list[str]:
     """
     detr = cfg.MODEL.DETR
     wanted = detr.TEST.AP_WHILE_TRAINING if while_training else detr.TEST.AP
-    possible = AP_TASKS if detr.MASK_ON else ("bbox",)
+    possible = ("bbox", "segm") if detr.MASK_ON else ("bbox",)
     return [task for task in possible if task in wanted and detr.TEST.INSTANCES_ON]
-
-
-@contextmanager
-def predicting_for_ap(model: nn.Module, tasks: Sequence[str]) -> Iterator[None]:
-    """Has a model give what AP needs: all instances, and their masks for "segm" alone.
-
-    Args:
-        model: a DETR. It may be wrapped for distributed training.
-        tasks: of AP; without any, the model gives no instances.
-    """
-    detr = getattr(model, "module", model)
-    options = detr.options
-    detr.options = replace(
-        options,
-        instances_on=bool(tasks),
-        instance_masks_on="segm" in tasks,
-        instance_score_thresh=0.0,
-    )
-    try:
-        yield
-    finally:
-        detr.options = options
 
 
 def evaluation_folder(cfg: CfgNode, dataset_name: str) -> str:

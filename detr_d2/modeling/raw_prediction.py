@@ -115,10 +115,9 @@ class RawPrediction:
             things = self._select_instances(options.instance_score_thresh)
         if options.panoptic_on and self.has_masks:
             kept = self.competing(options.panoptic.score_thresh)
-        wanted = [things] * with_masks + [kept]
-        wanted = [selection.query_index for selection in wanted if selection is not None]
-        if wanted:  # one call for both costs less than two
-            self._require_masks(*wanted)
+        with_mask = [x for x in (things if with_masks else None, kept) if x is not None]
+        if with_mask:  # one call for both costs less than two
+            self._require_masks(*(selection.query_index for selection in with_mask))
 
         result: dict = {}
         if things is not None:

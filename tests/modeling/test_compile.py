@@ -83,3 +83,22 @@ def test_upsampled_convolution(size):
         y = function(x, weight, size)
         results.append((y, *torch.autograd.grad(y.square().sum(), (x, weight))))
     assert_equal(*results)
+
+
+@torch.no_grad()
+def test_pixel_embedding(tiny_model, make_batch):
+    """``mask_head.compile()`` compiles what takes the time, in one graph for any queries."""
+    model = tiny_model({**SHALLOW, "MODEL.DETR.MASK_HEAD.NAME": "PixelEmbeddingMaskHead"}).eval()
+    detected = model.detector(model.preprocess(make_batch(SIZE)))
+    chosen = [(torch.zeros(n, dtype=torch.int64), torch.arange(n)) for n in (3, 5)]
+    expected = [model.masks_of(detected, *pairs) for pairs in chosen]
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    model.mask_head.compile(backend=backend, fullgraph=True)
+    for pairs, masks in zip(chosen, expected, strict=True):
+        assert_equal(model.masks_of(detected, *pairs), masks)
+    assert len(graphs) == 1
