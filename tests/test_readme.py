@@ -27,7 +27,8 @@ def quickstart_model(tmp_path, monkeypatch):
 
     model = build_model(load_config(config_file("shapes/detr_panoptic.yaml")))
     torch.nn.init.zeros_(model.detector.class_head.weight)
-    torch.nn.init.zeros_(model.mask_head.output_conv.weight)  # whole, quick to draw
+    # Masks are whole, which is quick to draw.
+    torch.nn.init.zeros_(model.mask_head.pixel_embedding.output_conv.weight)
     model.detector.class_head.bias.data = 20.0 * torch.eye(13)[3]
     weights = tmp_path / "output" / "quickstart" / "masks" / "model_final.pth"
     weights.parent.mkdir(parents=True)

@@ -88,11 +88,15 @@ def predicting_for_ap(model: nn.Module, tasks: Sequence[str]) -> Iterator[None]:
     """Has a model give what AP needs: all instances, and their masks for "segm" alone.
 
     Args:
-        model: a DETR. It may be wrapped for distributed training.
+        model: a DETR, perhaps wrapped for distributed training. Models of other kinds, which have
+            no ``options``, are left as they are.
         tasks: of AP; without any, the model gives no instances.
     """
     detr = getattr(model, "module", model)
-    options = detr.options
+    options = getattr(detr, "options", None)
+    if options is None:
+        yield
+        return
     detr.options = replace(
         options,
         instances_on=bool(tasks),

@@ -30,6 +30,7 @@ EXPECTED = {
 
 def test_these_are_all():
     others = {"Base-DETR.yaml", "finetune_panoptic.yaml", "shapes/detr_panoptic.yaml"}
+    others.add("detr_panoptic_pixel.yaml")  # see below
     assert set(NAMES) == {f"{name}.yaml" for name in EXPECTED} | others
 
 
@@ -58,3 +59,18 @@ def test_what_a_config_names(name):
 def test_the_first_line_says_what_a_config_is(name):
     lines = (CONFIGS / name).read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("# ") and "_BASE_" in "".join(lines) or name == "Base-DETR.yaml"
+
+
+def test_a_pixel_head_is_trained_on_the_released_detector():
+    """Its detector needs COCO's classes, and its mask stage an epoch count of its own."""
+    cfg, base = (
+        load_config(config_file(f"{name}.yaml"))
+        for name in ("detr_panoptic_pixel", "detr_panoptic")
+    )
+    assert cfg.MODEL.DETR.MASK_HEAD.NAME == "PixelEmbeddingMaskHead"
+    assert cfg.SOLVER.STAGES == ["masks"] and cfg.MODEL.DETR.RESIZE_ON_LOAD
+    assert cfg.MODEL.DETR.FROZEN_WEIGHTS.endswith("detr-r50-panoptic-00ce5173.pth")
+    assert cfg.MODEL.DETR.NUM_CLASSES == base.MODEL.DETR.NUM_CLASSES
+    stage = cfg.SOLVER.MASK_STAGE
+    epochs = [n * stage.IMS_PER_BATCH / 118_287 for n in (stage.MAX_ITER, *stage.STEPS)]
+    assert epochs == pytest.approx([12, 8], rel=0.01)
