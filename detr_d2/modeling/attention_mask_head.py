@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from torch import nn
-from torch.profiler import record_function
 from torch.utils.checkpoint import checkpoint
 
 from detr_d2.config_checks import require, require_one_of
+from detr_d2.modeling.detector import span
 from detr_d2.modeling.exported_attention_head import ExportedAttentionHead
 from detr_d2.modeling.mask_head_base import (
     DETR_MASK_HEAD_REGISTRY,
@@ -159,12 +159,12 @@ class AttentionMaskHead(MaskHead):
         """
         if image_parts is None:
             image_parts = self.image_parts(projected, laterals)
-        with record_function("attention_maps"):
+        with span("attention_maps"):
             attention = self.attention_map(queries, memory, padding_mask)  # B×Q×M×h×w
             attention = attention[image_index, query_index]  # N×M×h×w
             # The layout in memory is that of the image's features, which the backbone chose.
             attention = attention.to(projected.dtype, memory_format=torch.channels_last)
-        with record_function("mask_head"):
+        with span("mask_head"):
             return self._in_chunks(attention, image_parts, image_index)
 
     def for_images(
@@ -224,7 +224,7 @@ class AttentionMaskHead(MaskHead):
         Returns:
             B×(D+M)×h×w of the first convolution, and B×D/2ᵏ⁺¹×H×W of those that take in laterals.
         """
-        with record_function("mask_head"):
+        with span("mask_head"):
             weight = self.input_conv.weight[:, : projected.shape[1]]
             parts = [F.conv2d(projected, weight, self.input_conv.bias, padding=1)]
             for lateral, feature, conv in zip(self.laterals, laterals, self.convs[1:], strict=True):

@@ -184,17 +184,16 @@ class SetCriterion(nn.Module):
             ``loss_mask`` (focal) and ``loss_dice``.
         """
         target_masks = _padded_masks(targets, matches, padded_size)  # N×H×W
-        mask_logits = mask_logits.float()
+        mask_logits, num_points = mask_logits.float(), self.weights.num_points
+        at_points = num_points > 0 and len(matches) > 0
+        if not at_points:
+            mask_logits = _upsampled(mask_logits, padded_size)  # N×H×W
         if self.mask_observer is not None:
-            with torch.no_grad():
-                upsampled = _upsampled(mask_logits, padded_size)
-            self.mask_observer(upsampled, target_masks, matches.image_index)
-        if self.weights.num_points and len(matches):
-            mask_logits, target_masks = compare_at_points(
-                mask_logits, target_masks, self.weights.num_points
-            )  # N×P
-        else:
-            mask_logits = _upsampled(mask_logits, padded_size)
+            seen = mask_logits.detach()
+            seen = _upsampled(seen, padded_size) if at_points else seen
+            self.mask_observer(seen, target_masks, matches.image_index)
+        if at_points:
+            mask_logits, target_masks = compare_at_points(mask_logits, target_masks, num_points)
         focal = mask_focal_loss(
             mask_logits,
             target_masks,

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from detr_d2.modeling import DETR_MASK_HEAD_REGISTRY, MaskHead, PixelEmbeddingMaskHead
-from detr_d2.modeling.pixel_embedding_mask_head import ChannelNorm
+from detr_d2.modeling.pixel_embedding import ChannelNorm
 
 D, C, IMAGES, QUERIES = 32, 8, 3, 6
 LATERAL_CHANNELS = (24, 12, 10)
