@@ -184,6 +184,7 @@ def test_checkpoints_say_what_they_are(make_model, tmp_path):
             "position_embedding": "sine",
             "position_temperature": 20.0,
             "res5_dilation": 2,
+            "mask_head": "AttentionMaskHead",
             "attention_softmax": "per_head",
             "stride_in_1x1": False,
             "input_format": "RGB",

@@ -161,7 +161,9 @@ def test_all_processes_stop_where_one_has_to(cfg, tmp_path, forked, loss, said, 
 
 def test_what_fails_in_its_last_step_is_not_evaluated(cfg, spoil, monkeypatch):
     evaluated = []
-    monkeypatch.setattr("detr_d2.engine.trainer.evaluate", lambda *args: evaluated.append(1) or {})
+    monkeypatch.setattr(
+        "detr_d2.engine.trainer.evaluate", lambda *args, **options: evaluated.append(1) or {}
+    )
     train(cfg)
     assert evaluated == [1]
     spoil(3, nan_loss)
