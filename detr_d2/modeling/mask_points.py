@@ -6,10 +6,6 @@ Axes: N masks, P points; h×w mask logits, H×W the padded batch.
 from __future__ import annotations
 
 import torch
-from detectron2.projects.point_rend.point_features import (
-    get_uncertain_point_coords_with_randomness,
-    point_sample,
-)
 
 # The values of PointRend and Mask2Former: so many times as many points are drawn as are taken, and
 # this share of those taken are the most uncertain of the drawn.
@@ -33,6 +29,12 @@ def compare_at_points(
     Returns:
         N×P logits, by bilinear interpolation, and N×P bool, of the pixels in which the points lie.
     """
+    # Imported here, since it registers models of its own and not everyone compares points.
+    from detectron2.projects.point_rend.point_features import (
+        get_uncertain_point_coords_with_randomness,
+        point_sample,
+    )
+
     logits = mask_logits[:, None]  # N×1×h×w
     with torch.no_grad():
         points = get_uncertain_point_coords_with_randomness(
