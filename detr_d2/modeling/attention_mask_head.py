@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from detr_d2.modeling.mask_head_base import (
     DETR_MASK_HEAD_REGISTRY,
     ExplainedModules,
     MaskHead,
+    mask_head_conv,
 )
 from detr_d2.modeling.upsampled_conv import conv3x3_upsampled
 
@@ -103,16 +104,16 @@ class AttentionMaskHead(MaskHead):
         self.checkpointing = checkpointing
         self.attention_map = AttentionMap(hidden_dim, num_heads, attention_softmax)
         widths = [hidden_dim + num_heads, *(hidden_dim // 2**k for k in range(1, 5))]
-        self.input_conv = _conv3x3(widths[0], widths[0])
+        self.input_conv = mask_head_conv(widths[0], widths[0], kernel_size=3)
         self.input_norm = _group_norm(widths[0])
         # Each step makes the next width; all but the first come after a lateral was added.
-        self.convs = nn.ModuleList(_conv3x3(i, o) for i, o in pairwise(widths))
+        self.convs = nn.ModuleList(mask_head_conv(i, o, kernel_size=3) for i, o in pairwise(widths))
         self.norms = nn.ModuleList(_group_norm(width) for width in widths[1:])
         self.laterals = nn.ModuleList(
-            _kaiming(nn.Conv2d(channels, width, kernel_size=1))
+            mask_head_conv(channels, width, kernel_size=1)
             for channels, width in zip(lateral_channels, widths[1:], strict=False)
         )
-        self.output_conv = _conv3x3(widths[-1], 1)
+        self.output_conv = mask_head_conv(widths[-1], 1, kernel_size=3)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, lateral_channels: Sequence[int]) -> dict:
@@ -167,21 +168,10 @@ class AttentionMaskHead(MaskHead):
         with span("mask_head"):
             return self._in_chunks(attention, image_parts, image_index)
 
-    def for_images(
-        self,
-        *,
-        memory: torch.Tensor,
-        projected: torch.Tensor,
-        laterals: Sequence[torch.Tensor],
-        padding_mask: torch.Tensor | None,
-    ) -> Callable[..., torch.Tensor]:
+    def for_images(self, **images: Any) -> Callable[..., torch.Tensor]:
         """Computes the image's part of the convolutions, see ``MaskHead``."""
-        return partial(
-            super().for_images(
-                memory=memory, projected=projected, laterals=laterals, padding_mask=padding_mask
-            ),
-            image_parts=self.image_parts(projected, laterals),
-        )
+        image_parts = self.image_parts(images["projected"], images["laterals"])
+        return partial(super().for_images(**images), image_parts=image_parts)
 
     def upsample(
         self,
@@ -255,17 +245,6 @@ def _per_query(per_image: torch.Tensor, image_index: torch.Tensor) -> torch.Tens
     if per_image.shape[0] == 1:
         return per_image.expand(len(image_index), *per_image.shape[1:])
     return per_image[image_index]
-
-
-def _conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
-    return _kaiming(nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1))
-
-
-def _kaiming(conv: nn.Conv2d) -> nn.Conv2d:
-    nn.init.kaiming_uniform_(conv.weight, a=1)
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
-    return conv
 
 
 class _GroupNorm(nn.GroupNorm):

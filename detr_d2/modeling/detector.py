@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from torch.profiler import record_function
 
 from detr_d2.modeling.position_encoding import build_position_encoding
 from detr_d2.modeling.targets import Target
+from detr_d2.modeling.three_layers import ThreeLayers
 from detr_d2.modeling.transformer_base import DetectorTransformer, build_transformer
 
 
@@ -77,20 +77,11 @@ class DetectorOutput:
         )
 
 
-class BoxHead(nn.Module):
-    """Three linear layers from a query to its box (paper, section 3.2)."""
+class BoxHead(ThreeLayers):
+    """From a query, …×D, to …×4 logits of its box (cx, cy, w, h) (paper, section 3.2)."""
 
     def __init__(self, hidden_dim: int) -> None:
-        super().__init__()
-        widths = [hidden_dim, hidden_dim, hidden_dim, 4]
-        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Maps …×D to …×4 logits of boxes (cx, cy, w, h)."""
-        *inner, last = self.layers
-        for layer in inner:
-            hidden = F.relu(layer(hidden))
-        return last(hidden)
+        super().__init__(hidden_dim, 4)
 
 
 class Detector(nn.Module):

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils.registry import Registry
+from fvcore.nn.weight_init import c2_xavier_fill
 from torch import nn
 
 from detr_d2.config_checks import PART_CHECKS
@@ -48,6 +50,13 @@ def check_mask_head(cfg: CfgNode) -> None:
 
 
 PART_CHECKS.append(check_mask_head)
+
+
+def mask_head_conv(in_channels: int, out_channels: int, kernel_size: int) -> nn.Conv2d:
+    """A convolution that keeps the grid, with the initial values of the reference's mask head."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+    c2_xavier_fill(conv)
+    return conv
 
 
 @dataclass(frozen=True)
@@ -112,26 +121,20 @@ class MaskHead(nn.Module):
         """
         raise NotImplementedError
 
-    def for_images(
-        self,
-        *,
-        memory: torch.Tensor,
-        projected: torch.Tensor,
-        laterals: Sequence[torch.Tensor],
-        padding_mask: torch.Tensor | None,
-    ) -> Callable[..., torch.Tensor]:
+    def for_images(self, **images: Any) -> Callable[..., torch.Tensor]:
         """Prepares to predict masks of some images, several times.
 
         A head may compute here, once, what depends on the images alone. By default it computes
-        nothing. The arguments are those of ``forward``.
+        nothing.
+
+        Args:
+            **images: ``memory``, ``projected``, ``laterals`` and ``padding_mask`` of ``forward``.
 
         Returns:
             A function of ``queries``, ``image_index`` and ``query_index``, given by these names,
             that returns what ``forward`` does.
         """
-        return partial(
-            self, memory=memory, projected=projected, laterals=laterals, padding_mask=padding_mask
-        )
+        return partial(self, **images)
 
     def exported(self, strides: Sequence[int]) -> nn.Module:
         """The head as a graph of any image size holds it, see ``ExportedMaskHead``.

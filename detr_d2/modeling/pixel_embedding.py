@@ -7,11 +7,13 @@ the padded batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from detr_d2.modeling.mask_head_base import mask_head_conv
+from detr_d2.modeling.three_layers import ThreeLayers
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -35,18 +37,19 @@ class PixelEmbedding(nn.Module):
     ) -> None:
         """Takes D, the channels of the laterals, coarsest first, C, and convolutions a stride."""
         super().__init__()
-        self.projected_conv = _conv(hidden_dim, width, kernel_size=1)
-        self.memory_conv = _conv(hidden_dim, width, kernel_size=1)
+        self.projected_conv = mask_head_conv(hidden_dim, width, kernel_size=1)
+        self.memory_conv = mask_head_conv(hidden_dim, width, kernel_size=1)
         # At the finest stride, where most of the time goes, half the channels do as well.
         widths = [width] * len(lateral_channels) + [width // 2]
         self.lateral_convs = nn.ModuleList(
-            _conv(i, o, kernel_size=1) for i, o in zip(lateral_channels, widths[1:], strict=True)
+            mask_head_conv(i, o, kernel_size=1)
+            for i, o in zip(lateral_channels, widths[1:], strict=True)
         )
         self.blocks = nn.ModuleList(
             _convolutions(i, o, depth)
             for i, o in zip(widths, [*widths[1:], widths[-1]], strict=True)
         )
-        self.output_conv = _conv(widths[-1] + 2, width, kernel_size=1)
+        self.output_conv = mask_head_conv(widths[-1] + 2, width, kernel_size=1)
 
     @property
     def norms(self) -> list[str]:
@@ -79,20 +82,8 @@ class PixelEmbedding(nn.Module):
         return self.output_conv(torch.cat([x, _places(x, memory, padding_mask)], dim=1))
 
 
-class QueryEmbedding(nn.Module):
-    """Three linear layers from a query to the embedding that its pixels should have."""
-
-    def __init__(self, hidden_dim: int, width: int) -> None:
-        super().__init__()
-        widths = [hidden_dim, hidden_dim, hidden_dim, width]
-        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
-
-    def forward(self, queries: torch.Tensor) -> torch.Tensor:
-        """…×D to …×C."""
-        *inner, last = self.layers
-        for layer in inner:
-            queries = F.relu(layer(queries))
-        return last(queries)
+class QueryEmbedding(ThreeLayers):
+    """From a query, …×D, to the embedding that its pixels should have, …×C."""
 
 
 def _in_fast_order(x: torch.Tensor) -> torch.Tensor:
@@ -132,14 +123,6 @@ def _convolutions(in_channels: int, out_channels: int, depth: int) -> nn.Sequent
     """3×3 convolutions, each with its norm and ReLU, of which the last changes the width."""
     block = nn.Sequential()
     for channels in [in_channels] * (depth - 1) + [out_channels]:
-        conv = _conv(in_channels, channels, kernel_size=3)
+        conv = mask_head_conv(in_channels, channels, kernel_size=3)
         block.extend([conv, ChannelNorm(channels), nn.ReLU(inplace=True)])
     return block
-
-
-def _conv(in_channels: int, out_channels: int, kernel_size: int) -> nn.Conv2d:
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
-    nn.init.kaiming_uniform_(conv.weight, a=1)
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
-    return conv

@@ -119,21 +119,9 @@ class PixelEmbeddingMaskHead(MaskHead):
             masks = torch.cat([_products(some, image) for some, image in of_images])
             return masks[order.argsort()]
 
-    def for_images(
-        self,
-        *,
-        memory: torch.Tensor,
-        projected: torch.Tensor,
-        laterals: Sequence[torch.Tensor],
-        padding_mask: torch.Tensor | None,
-    ) -> Callable[..., torch.Tensor]:
+    def for_images(self, **images: Any) -> Callable[..., torch.Tensor]:
         """Embeds the pixels of images, see ``MaskHead``."""
-        return partial(
-            super().for_images(
-                memory=memory, projected=projected, laterals=laterals, padding_mask=padding_mask
-            ),
-            pixels=self._embed_pixels(memory, projected, padding_mask, laterals),
-        )
+        return partial(super().for_images(**images), pixels=self._embed_pixels(**images))
 
     def _embed_pixels(
         self,

@@ -62,15 +62,10 @@ def strip(maps: torch.Tensor) -> np.ndarray:
     return np.concatenate(list(levels.round().byte().cpu().numpy()), axis=1)
 
 
-def logit_levels(logits: torch.Tensor) -> np.ndarray:
-    """Turns H×W logits into levels, with 128 for 0; logits beyond the range are clamped."""
-    clamped = logits.clamp(-LOGIT_RANGE, LOGIT_RANGE)
-    return (128 + clamped * (127 / LOGIT_RANGE)).round().byte().cpu().numpy()
-
-
-def similarity_levels(cosines: torch.Tensor) -> np.ndarray:
-    """Turns H×W cosines in [-1, 1] into levels, with 128 for 0."""
-    return (128 + cosines * 127).round().byte().cpu().numpy()
+def signed_levels(values: torch.Tensor, limit: float) -> np.ndarray:
+    """Turns H×W values into levels, with 128 for 0; values beyond ±limit are clamped."""
+    clamped = values.clamp(-limit, limit)
+    return (128 + clamped * (127 / limit)).round().byte().cpu().numpy()
 
 
 @cache

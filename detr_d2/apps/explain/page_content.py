@@ -25,11 +25,10 @@ from detr_d2.apps.explain.grid_pictures import (
     LOGIT_RANGE,
     Tiles,
     at_most,
-    logit_levels,
     palette_uri,
     query_color,
     query_colors,
-    similarity_levels,
+    signed_levels,
     spread_channels,
     strip,
 )
@@ -197,7 +196,7 @@ def _stages(explanation: Explanation, queries: list[QueryOutcome]) -> dict:
                 for stage in masks.stages
             ],
             "similarity": _similarity(explanation, row),
-            "logits": palette_uri(logit_levels(masks.logits[row]), "RdBu_r"),
+            "logits": palette_uri(signed_levels(masks.logits[row], LOGIT_RANGE), "RdBu_r"),
             "mask": png_uri(_mask(masks.logits[row], query_color(query))),
         }
         for query in surest_kept(queries, MAX_STAGE_QUERIES)
@@ -235,7 +234,7 @@ def _similarity(explanation: Explanation, row: int) -> str | None:
     embedded = explanation.masks.embedded
     if embedded is None:
         return None
-    return palette_uri(similarity_levels(embedded.similarity(row)), "RdBu_r")
+    return palette_uri(signed_levels(embedded.similarity(row), limit=1.0), "RdBu_r")
 
 
 def _mask(logits: torch.Tensor, color: tuple[int, int, int]) -> np.ndarray:

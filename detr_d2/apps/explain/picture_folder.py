@@ -14,13 +14,13 @@ from detectron2.utils.visualizer import Visualizer
 
 from detr_d2.apps.explain.explanation import Explanation
 from detr_d2.apps.explain.grid_pictures import (
+    LOGIT_RANGE,
     Tiles,
     colored,
     heated,
-    logit_levels,
     query_color,
     query_colors,
-    similarity_levels,
+    signed_levels,
     spread_channels,
     strip,
 )
@@ -76,9 +76,9 @@ def pictures(explanation: Explanation) -> Iterator[tuple[str, np.ndarray]]:
         if masks.stages:
             yield f"move5_{of_query}_stages", _stages(masks.stages, row)
         if masks.embedded is not None:
-            cosines = similarity_levels(masks.embedded.similarity(row))
+            cosines = signed_levels(masks.embedded.similarity(row), limit=1.0)
             yield f"move5_{of_query}_similarity", _enlarge_cells(colored(cosines, "RdBu_r"))
-        logits = logit_levels(masks.logits[row])
+        logits = signed_levels(masks.logits[row], LOGIT_RANGE)
         yield f"move5_{of_query}_mask_logits", _enlarge_cells(colored(logits, "RdBu_r"))
     colors = query_colors(len(explanation.raw.logits))
     for number, one in enumerate(masks.rounds, start=1):
