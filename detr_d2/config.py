@@ -65,6 +65,9 @@ def add_detr_config(cfg: CfgNode) -> None:
     # --- Two-step training ---
     # Whether the model predicts masks. Without masks, it is the bare detector.
     detr.MASK_ON = True
+    # How many gigabytes of main memory a training may fill with the features of a frozen backbone,
+    # so that each view of an image goes through it once. 0: none. See "Photographs" in the README.
+    detr.FEATURE_CACHE_GB = 0.0
     # Whether everything but the mask head is fixed: no gradients, no dropout, no batch statistics.
     detr.FREEZE_DETECTOR = False
     # Path or URL of a trained detector, from which the stage "masks" starts. If it is empty, the
@@ -173,6 +176,9 @@ def add_detr_config(cfg: CfgNode) -> None:
     cfg.SOLVER.ACCUMULATION_STEPS = 1
     # The learning rate of the backbone is BASE_LR times this.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
+    # By how much more it is multiplied for each layer of a backbone of timm, from the last to the
+    # first one. 1: not at all; vision transformers are trained with 0.65 to 0.9.
+    cfg.SOLVER.BACKBONE_LAYER_DECAY = 1.0
     # The keys below replace their namesakes in SOLVER during the stage "masks".
     cfg.SOLVER.MASK_STAGE = CfgNode()
     # Images in a batch of all processes.
@@ -216,8 +222,28 @@ def add_detr_config(cfg: CfgNode) -> None:
     # process of a distributed run counts the images that it and its workers meet.
     cfg.DATALOADER.MAX_SKIPPED = 0.05
 
+    _add_timm_config(cfg)
     for old_name, new_name in RENAMED_KEYS.items():
         cfg.register_renamed_key(old_name, new_name)
+
+
+def _add_timm_config(cfg: CfgNode) -> None:
+    """Adds the keys of ``MODEL.BACKBONE.NAME: "build_timm_backbone"``."""
+    timm = cfg.MODEL.TIMM = CfgNode()
+    # Name of a model in timm, with or without the tag of its weights: any with stages of strides 4,
+    # 8, 16 and 32, and plain vision transformers. Its weights are MODEL.WEIGHTS "timm://NAME".
+    # Where MODEL.PIXEL_MEAN and PIXEL_STD are [], they are those that it was pretrained with.
+    timm.NAME = "resnet50"
+    # Stride of res5: 32, or 16 for models that timm can dilate.
+    timm.OUTPUT_STRIDE = 32
+    # "FrozenBN" keeps the statistics and weights of batch norm as they are loaded, "BN" trains
+    # them, "SyncBN" with the statistics of all processes. What MODEL.BACKBONE.FREEZE_AT freezes
+    # stays as it is in any case.
+    timm.NORM = "FrozenBN"
+    # Probability that a block is left out in training, in the last block; less in those before.
+    timm.DROP_PATH = 0.0
+    # Channels of the simple feature pyramid that plain vision transformers get.
+    timm.PYRAMID_WIDTH = 256
 
 
 def load_config(path: str | None, overrides: Sequence[str] = ()) -> CfgNode:

@@ -12,6 +12,9 @@ AP_TASKS = ("bbox", "segm")
 # Checks of what is registered by name, such as mask heads and rules of merging. Each raises as
 # ``check_config`` does, which calls them.
 PART_CHECKS: list[Callable[[CfgNode], None]] = []
+# Parts that complete a config, such as backbones that know their pixel statistics. ``resolve_config``
+# calls each with the config that it resolves.
+PART_RESOLVERS: list[Callable[[CfgNode], None]] = []
 
 
 def check_config(cfg: CfgNode) -> None:
@@ -52,6 +55,10 @@ def check_config(cfg: CfgNode) -> None:
     )
     for key in ("MIN_AREA", "NUM_PICTURES"):
         require(detr.TEST[key] >= 0, f"MODEL.DETR.TEST.{key}", detr.TEST[key], "at least 0")
+    gigabytes, crops = detr.FEATURE_CACHE_GB, cfg.INPUT.CROP_PROB
+    require(gigabytes >= 0, "MODEL.DETR.FEATURE_CACHE_GB", gigabytes, "at least 0")
+    wanted = "0 with MODEL.DETR.FEATURE_CACHE_GB: no crop comes twice"
+    require(not gigabytes or crops == 0, "INPUT.CROP_PROB", crops, wanted)
     require(len(cfg.SOLVER.STAGES) > 0, "SOLVER.STAGES", cfg.SOLVER.STAGES, "a list of stages")
     for stage in cfg.SOLVER.STAGES:
         require_one_of(stage, "SOLVER.STAGES", STAGES)

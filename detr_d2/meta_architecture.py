@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from detectron2.config import CfgNode
-from detectron2.modeling import META_ARCH_REGISTRY, ResNet
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone, ResNet
 
 from detr_d2 import modeling
 from detr_d2.checkpoint import (
@@ -13,7 +13,10 @@ from detr_d2.checkpoint import (
     run_classes,
     take_any_detr,
 )
+from detr_d2.checkpoint.parameter_names import BACKBONE
+from detr_d2.checkpoint.pretrained_backbone import PretrainedNames
 from detr_d2.config import set_key
+from detr_d2.modeling.timm_backbone import TimmBackbone
 
 
 @META_ARCH_REGISTRY.register()
@@ -34,12 +37,34 @@ def DETR(cfg: CfgNode) -> modeling.DETR:
         set_key(cfg, "MODEL.DEVICE", resolved.MODEL.DEVICE)
     classes = run_classes(resolved)
     model = modeling.DETR(resolved, classes=classes)
-    has_resnet = any(isinstance(part, ResNet) for part in model.detector.backbone.modules())
+    backbone = model.detector.backbone
+    has_resnet = any(isinstance(part, ResNet) for part in backbone.modules())
     rules = LoadingRules(
         classes=classes,
-        settings=ModelSettings.from_config(resolved, has_resnet=has_resnet),
+        settings=ModelSettings.from_config(
+            resolved,
+            has_resnet=has_resnet,
+            backbone=_name_of(backbone, has_resnet),
+        ),
         resize=resolved.MODEL.DETR.RESIZE_ON_LOAD,
         frozen=resolved.MODEL.DETR.FREEZE_DETECTOR,
+        pretrained=_pretrained_names(backbone),
     )
     take_any_detr(model, rules)
     return model
+
+
+def _name_of(backbone: Backbone, has_resnet: bool) -> str | None:
+    """What a backbone is, for people and to compare; None for those that weights alone tell."""
+    if isinstance(backbone, TimmBackbone):
+        return f"{backbone.architecture} of timm"
+    return "ResNet" if has_resnet else None
+
+
+def _pretrained_names(backbone: Backbone) -> PretrainedNames | None:
+    """How timm names the tensors of a backbone; None for those of other libraries."""
+    if not isinstance(backbone, TimmBackbone):
+        return None
+    own = {theirs: BACKBONE + ours for theirs, ours in backbone.names_in_timm.items()}
+    title = f"weights of timm's {backbone.architecture}"
+    return PretrainedNames(title, own, backbone.names_of_whole)

@@ -19,7 +19,8 @@ from detr_d2.checkpoint.parameter_names import (
     MASK_HEAD,
     PARTS_OF_MASK_HEADS,
 )
-from detr_d2.checkpoint.sources import fetch
+from detr_d2.checkpoint.pretrained_backbone import PretrainedNames, read_timm
+from detr_d2.checkpoint.sources import TIMM, fetch
 from detr_d2.checkpoint.weight_files import read_file
 from detr_d2.checkpoint.wrappers import plain_name
 from detr_d2.data.categories import PanopticClasses
@@ -93,11 +94,12 @@ class Checkpoint:
         return f"{self.named.format.title} ({parts}){without}"
 
 
-def read_checkpoint(path: str) -> Checkpoint:
+def read_checkpoint(path: str, pretrained: PretrainedNames | None = None) -> Checkpoint:
     """Reads a checkpoint of any known kind.
 
     Args:
-        path: see ``fetch``.
+        path: see ``fetch`` and ``read_timm``.
+        pretrained: names in files of pretrained weights of the model's backbone.
 
     Raises:
         CheckpointNotFoundError: there is nothing at the path.
@@ -109,19 +111,28 @@ def read_checkpoint(path: str) -> Checkpoint:
             or f"{path} is of Detectron2's model zoo. Such backbones load as they are, by "
             "Detectron2's own rules."
         )
-    content = read_file(fetch(path))
+    if path.startswith(TIMM) and pretrained is None:
+        raise CheckpointError(
+            f"{path} is a backbone of timm. Such weights are for models with MODEL.BACKBONE.NAME "
+            '"build_timm_backbone".'
+        )
+    content = read_timm(path) if path.startswith(TIMM) else read_file(fetch(path))
     try:
-        return from_content(content, path)
+        return from_content(content, path, pretrained)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
 
 
-def from_content(content: Mapping[str, Any], origin: str) -> Checkpoint:
+def from_content(
+    content: Mapping[str, Any], origin: str, pretrained: PretrainedNames | None = None
+) -> Checkpoint:
     """Makes a checkpoint of a file's content, which has a state dict under ``model``.
 
     Raises:
         CheckpointError: the state dict is of no known kind.
     """
+    if pretrained is not None and pretrained.are_in(content["model"]):
+        return Checkpoint(origin, pretrained.rename(content["model"]), content=content)
     weights = to_own_names(content["model"])
     class_names, has_ids, classes, settings = None, False, None, ModelSettings()
     if weights.format is formats.OWN:

@@ -8,7 +8,7 @@ import torch
 from detectron2.config import CfgNode
 
 from detr_d2.checkpoint.class_source import run_classes
-from detr_d2.config_checks import check_config
+from detr_d2.config_checks import PART_RESOLVERS, check_config, require
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,11 @@ def resolve_config(cfg: CfgNode) -> CfgNode:
         logger.info("No GPU found for MODEL.DEVICE %r: running on the CPU.", cfg.MODEL.DEVICE)
         resolved.MODEL.DEVICE = "cpu"
     check_config(resolved)
+    for resolve in PART_RESOLVERS:
+        resolve(resolved)
+    for key in ("PIXEL_MEAN", "PIXEL_STD"):
+        values = resolved.MODEL[key]
+        require(len(values) == 3, f"MODEL.{key}", values, "three numbers, one for each channel")
     if resolved.MODEL.DETR.NUM_CLASSES == 0:
         classes = run_classes(resolved)  # raises an error if nothing tells them
         resolved.MODEL.DETR.NUM_CLASSES = len(classes.names) if classes else 0

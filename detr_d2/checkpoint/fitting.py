@@ -16,6 +16,7 @@ from detr_d2.checkpoint.class_rows import advice, different_classes, plan_rows
 from detr_d2.checkpoint.formats import is_counter, shorten
 from detr_d2.checkpoint.model_settings import OF_MASK_HEADS, ModelSettings, different_settings
 from detr_d2.checkpoint.parameter_names import BACKBONE, CLASS_HEAD, MASK_HEAD, QUERIES
+from detr_d2.checkpoint.pretrained_backbone import PretrainedNames
 from detr_d2.data.categories import PanopticClasses
 
 WITHOUT_CLASS_HEAD = (
@@ -34,12 +35,15 @@ class LoadingRules:
         resize: ``MODEL.DETR.RESIZE_ON_LOAD``: whether classes, queries and settings may differ
             if the model is trained after loading.
         frozen: whether the detector is frozen.
+        pretrained: names in files of pretrained weights of the backbone, where they aren't those
+            that all checkpoints have, see ``formats``.
     """
 
     classes: PanopticClasses | None
     settings: ModelSettings
     resize: bool = False
     frozen: bool = False
+    pretrained: PretrainedNames | None = None
 
 
 @dataclass
@@ -150,6 +154,7 @@ def _check_settings(fitted: Fitted, rules: LoadingRules) -> list[str]:
     has_mask_head = any(name.startswith(MASK_HEAD) for name in fitted.weights)
     differences = different_settings(fitted.checkpoint.settings, rules.settings, has_mask_head)
     are_fixed = rules.frozen and bool(differences.keys() - set(OF_MASK_HEADS))
+    are_fixed |= "backbone" in differences
     if differences and (are_fixed or not rules.resize):
         advice = "Set the keys accordingly"
         if not are_fixed:
@@ -238,7 +243,10 @@ def _check_names(
             return not has_mask_head  # another head that was left out has been reported
         if rules.resize and not rules.frozen and name.startswith(CLASS_HEAD):
             return not has_class_head
-        return checkpoint.is_backbone and not name.startswith(BACKBONE)
+        if not checkpoint.is_backbone:
+            return False
+        in_no_file = rules.pretrained is not None and name not in rules.pretrained.own.values()
+        return in_no_file or not name.startswith(BACKBONE)
 
     missing = [name for name in model if name not in fitted.weights]
     fitted.initial = [name for name in missing if may_be_missing(name)]

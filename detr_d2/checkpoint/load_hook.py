@@ -14,7 +14,7 @@ from detr_d2.checkpoint.checkpoint_errors import CheckpointError
 from detr_d2.checkpoint.fitting import LoadingRules, fit
 from detr_d2.checkpoint.formats import OWN, recognise, shorten
 from detr_d2.checkpoint.loading_report import log_loaded
-from detr_d2.checkpoint.parameter_names import MASK_HEAD
+from detr_d2.checkpoint.parameter_names import BACKBONE, MASK_HEAD
 from detr_d2.checkpoint.wrappers import plain_name, unwrap
 
 logger = logging.getLogger(__name__)
@@ -70,10 +70,12 @@ def _convert(model: nn.Module, state_dict: dict[str, Any], prefix: str, *_others
     own = model.state_dict().keys()
     if prefix or state_dict.keys() <= own:  # names of compiled parts have wrappers, too
         return
+    pretrained = cast(LoadingRules, model.loading_rules).pretrained
     unwrapped = unwrap(state_dict, lambda names: recognise(names) is not None)
     converted = unwrapped.taken_off or recognise(state_dict) not in (None, OWN)
-    if converted or _has_other_mask_head(own, state_dict):
-        checkpoint = from_content({"model": dict(state_dict)}, "state dict")
+    converted = converted or (pretrained is not None and pretrained.are_in(state_dict))
+    if converted or any(_has_other(part, own, state_dict) for part in (BACKBONE, MASK_HEAD)):
+        checkpoint = from_content({"model": dict(state_dict)}, "state dict", pretrained)
         fitted = _fitted(model, checkpoint, to_train=model.training)
         state_dict.clear()
         state_dict.update(fitted)
@@ -85,13 +87,13 @@ def _convert(model: nn.Module, state_dict: dict[str, Any], prefix: str, *_others
         )
 
 
-def _has_other_mask_head(own: Iterable[str], state_dict: Iterable[str]) -> bool:
-    """Whether a model and a file both have a mask head, each with parts that the other lacks.
+def _has_other(part: str, own: Iterable[str], state_dict: Iterable[str]) -> bool:
+    """Whether a model and a file both have a part, each with tensors that the other's lacks.
 
-    Loaders that aren't strict would continue with a mask head of initial values.
+    Loaders that aren't strict would continue with a part of initial values.
     """
     ours, theirs = (
-        {plain_name(name) for name in names if name.startswith(MASK_HEAD)}
+        {plain_name(name) for name in names if name.startswith(part)}
         for names in (own, state_dict)
     )
     return bool(ours - theirs) and bool(theirs - ours)

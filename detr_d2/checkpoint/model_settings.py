@@ -13,7 +13,11 @@ from detectron2.config import CfgNode
 from detr_d2.checkpoint.checkpoint_errors import CheckpointError, brief
 
 # Settings of all of torchvision's ResNets, and of all DETRs of other projects.
-OF_TORCHVISION: dict[str, Any] = {"stride_in_1x1": False, "input_format": "RGB"}
+OF_TORCHVISION: dict[str, Any] = {
+    "stride_in_1x1": False,
+    "input_format": "RGB",
+    "backbone": "ResNet",
+}
 OF_DETR: dict[str, Any] = {
     "position_temperature": 10000.0,
     "mask_head": "AttentionMaskHead",
@@ -39,13 +43,22 @@ class ModelSettings:
     attention_softmax: str | None = None
     stride_in_1x1: bool | None = None
     input_format: str | None = None
+    backbone: str | None = None
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, *, has_resnet: bool) -> ModelSettings:
-        """Reads a config; ``MODEL.RESNETS`` is read only if the model has a ResNet."""
+    def from_config(
+        cls, cfg: CfgNode, *, has_resnet: bool, backbone: str | None = None
+    ) -> ModelSettings:
+        """Reads a config; ``MODEL.RESNETS`` is read only if the model has a ResNet.
+
+        Args:
+            cfg: the whole config.
+            has_resnet: whether the backbone is Detectron2's ResNet, or has one.
+            backbone: what the backbone is, for people and to compare.
+        """
         resnet, mask_head = cfg.MODEL.RESNETS, cfg.MODEL.DETR.MASK_HEAD
         has_attention = mask_head.NAME != "PixelEmbeddingMaskHead"
         return cls(
@@ -58,6 +71,7 @@ class ModelSettings:
             attention_softmax=mask_head.ATTENTION_SOFTMAX if has_attention else None,
             stride_in_1x1=resnet.STRIDE_IN_1X1 if has_resnet else None,
             input_format=cfg.INPUT.FORMAT,
+            backbone=backbone,
         )
 
     @classmethod
@@ -163,6 +177,7 @@ KEYS = {
     "attention_softmax": "MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX",
     "stride_in_1x1": "MODEL.RESNETS.STRIDE_IN_1X1",
     "input_format": "INPUT.FORMAT",
+    "backbone": "The backbone",
 }
 
 

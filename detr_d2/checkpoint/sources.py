@@ -22,6 +22,9 @@ SUFFIXES = {".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pkl", ".pyth"}
 # Ends of paths of backbones that only Detectron2 can read. It matches their names by heuristics.
 DETECTRON2_FORMATS = (".pkl", ".pyth", "?matching_heuristics=True")
 
+# Prefix of timm's pretrained weights: timm://NAME, or timm://FILE with a local file of such.
+TIMM = "timm://"
+
 
 class TorchvisionHandler(PathHandler):
     """``torchvision://resnet50``: the ImageNet weights of that model of torchvision.
@@ -57,7 +60,7 @@ class TorchvisionHandler(PathHandler):
 
 def names_a_backbone(path: str) -> bool:
     """Whether the path alone shows that the file is a backbone to train from, not a detector."""
-    return path.endswith(DETECTRON2_FORMATS) or path.startswith(TorchvisionHandler.PREFIX)
+    return path.endswith(DETECTRON2_FORMATS) or path.startswith((TorchvisionHandler.PREFIX, TIMM))
 
 
 PathManager.register_handler(TorchvisionHandler())

@@ -81,7 +81,7 @@ class StrictCheckpointer(DetectionCheckpointer):
                 return super().load(path, checkpointables)
             except AssertionError as error:  # Detectron2 raises it for files without a model
                 raise CheckpointError(f"{path}: {error}") from error
-        checkpoint = read_checkpoint(path)
+        checkpoint = read_checkpoint(path, self.model.loading_rules.pretrained)
         load_checkpoint(self.model, checkpoint, to_train=self.to_train)
         rest = {key: value for key, value in checkpoint.content.items() if key != "model"}
         for key in self.checkpointables if checkpointables is None else checkpointables:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Set
 
 import torch
 from detectron2.config import CfgNode
@@ -10,21 +11,40 @@ from detectron2.solver import get_default_optimizer_params
 from detectron2.solver.build import maybe_add_gradient_clipping
 from torch import nn
 
+from detr_d2.checkpoint.parameter_names import BACKBONE
+
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Builds ``SOLVER.OPTIMIZER`` over the trainable parameters.
 
-    The learning rate of the backbone is ``BASE_LR · BACKBONE_MULTIPLIER``. With
+    The learning rate of the backbone is ``BASE_LR · BACKBONE_MULTIPLIER``, and less in the first
+    layers of timm's by ``BACKBONE_LAYER_DECAY``, as its
+    ``layer_depths`` tell. What timm exempts from
+    weight decay, such as position embeddings, has none. With
     ``CLIP_GRADIENTS.CLIP_TYPE: "full_model"``, gradients are clipped by their norm over the whole
     model, as in the DETR reference. Other types are Detectron2's.
     """
-    backbone_lr = cfg.SOLVER.BACKBONE_MULTIPLIER
+    multiplier, decay = cfg.SOLVER.BACKBONE_MULTIPLIER, cfg.SOLVER.BACKBONE_LAYER_DECAY
+    depths: Mapping[str, int] = getattr(model.detector.backbone, "layer_depths", {})
+    exempt: Set[str] = getattr(model.detector.backbone, "without_weight_decay", set())
+    if decay != 1 and not depths:
+        raise ValueError(
+            f"SOLVER.BACKBONE_LAYER_DECAY is {decay}, but must be 1: this backbone doesn't tell its "
+            "layers, as those of timm do."
+        )
+
+    def lr_factor(name: str) -> float:
+        if not name.startswith(BACKBONE):
+            return 1.0
+        return multiplier * decay ** depths.get(name.removeprefix(BACKBONE), 0)
+
     parameters = get_default_optimizer_params(
         model,
         base_lr=cfg.SOLVER.BASE_LR,
         weight_decay=cfg.SOLVER.WEIGHT_DECAY,
         weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
-        lr_factor_func=lambda name: backbone_lr if name.startswith("detector.backbone.") else 1.0,
+        lr_factor_func=lr_factor,
+        overrides={name: {"weight_decay": 0.0} for name in exempt},
     )
     lr = cfg.SOLVER.BASE_LR
     # A fused step is the fastest. Under AMP it would unscale gradients itself, after clipping.

@@ -2,6 +2,7 @@
 
 from detr_d2.modeling.attention_mask_head import AttentionMaskHead
 from detr_d2.modeling.backbone import build_detr_resnet_backbone
+from detr_d2.modeling.build_timm_backbone import build_timm_backbone
 from detr_d2.modeling.detr import DETR
 from detr_d2.modeling.inference_options import PanopticOptions
 from detr_d2.modeling.mask_head_base import DETR_MASK_HEAD_REGISTRY, MaskHead
@@ -22,4 +23,5 @@ __all__ = [
     "PixelEmbeddingMaskHead",
     "Transformer",
     "build_detr_resnet_backbone",
+    "build_timm_backbone",
 ]

@@ -157,9 +157,11 @@ class Detector(nn.Module):
         images: ImageList,
         all_layers: bool = False,
         targets: Sequence[Target] | None = None,
+        features: list[torch.Tensor] | None = None,
     ) -> DetectorOutput:
         """Detects objects in B images, normalised and padded to one size; see ``encode``."""
-        return self.encode(images.tensor, pixel_padding_mask(images), all_layers, targets)
+        padding_mask = pixel_padding_mask(images)
+        return self.encode(images.tensor, padding_mask, all_layers, targets, features)
 
     def encode(
         self,
@@ -167,6 +169,7 @@ class Detector(nn.Module):
         padding_mask: torch.Tensor | None,
         all_layers: bool = False,
         targets: Sequence[Target] | None = None,
+        features: list[torch.Tensor] | None = None,
     ) -> DetectorOutput:
         """The whole way from pixels to classes and boxes, for training, inference and export.
 
@@ -175,10 +178,10 @@ class Detector(nn.Module):
             padding_mask: B×H×W bool, True = padding; None where no image is padded.
             all_layers: whether to predict from every decoder layer, or from the last alone.
             targets: of the B images, for transformers that need them in training.
+            features: of these pixels, where they are known already.
         """
-        with span("backbone"):
-            feature_maps = self.backbone(pixels)
-        features = [feature_maps[name] for name in self.in_features]
+        if features is None:
+            features = self.features(pixels, padding_mask)
         projected = self.input_proj(features[-1])  # B×D×h×w
         if padding_mask is None:  # attention is faster without
             no_padding = torch.zeros_like(projected[:, 0], dtype=torch.bool)  # B×h×w
@@ -205,6 +208,17 @@ class Detector(nn.Module):
             boxes_cxcywh=boxes_cxcywh,
             losses=transformed.losses,
         )
+
+    def features(
+        self, pixels: torch.Tensor, padding_mask: torch.Tensor | None
+    ) -> list[torch.Tensor]:
+        """The backbone's features of B×3×H×W, finest first; B×H×W bool tells what is padding."""
+        with span("backbone"):
+            if getattr(self.backbone, "takes_padding_mask", False):
+                feature_maps = self.backbone(pixels, padding_mask)
+            else:
+                feature_maps = self.backbone(pixels)
+        return [feature_maps[name] for name in self.in_features]
 
     def predict(
         self, hidden: torch.Tensor, reference_boxes: torch.Tensor | None

@@ -18,6 +18,7 @@ from torch.profiler import record_function
 from detr_d2.data.categories import PanopticClasses, thing_mask
 from detr_d2.modeling.criterion import Divisors, LossWeights, SetCriterion, detection_metrics
 from detr_d2.modeling.detector import Detector, DetectorOutput
+from detr_d2.modeling.feature_cache import FeatureCache
 from detr_d2.modeling.inference import checked_image, output_size
 from detr_d2.modeling.inference_options import InferenceOptions
 from detr_d2.modeling.mask_head_base import MaskHead, build_mask_head
@@ -47,6 +48,7 @@ class DETR(nn.Module):
         criterion: SetCriterion,
         aux_loss: bool,
         freeze_detector: bool,
+        feature_cache: FeatureCache | None,
         is_thing: torch.Tensor,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
@@ -61,6 +63,8 @@ class DETR(nn.Module):
             criterion: matching and losses.
             aux_loss: whether every decoder layer is trained, or the last alone.
             freeze_detector: whether only the mask head is trained.
+            feature_cache: keeps the features of the backbone while the model is trained; None:
+                they are computed each time.
             is_thing: K bool.
             pixel_mean: per channel, in 0 … 255, in the channel order of the input.
             pixel_std: likewise.
@@ -73,6 +77,7 @@ class DETR(nn.Module):
         self.criterion = criterion
         self.aux_loss = aux_loss
         self.freeze_detector = freeze_detector
+        self.feature_cache = feature_cache
         self.options = options
         self.classes = classes
         self.register_buffer("is_thing", is_thing, persistent=False)
@@ -80,6 +85,12 @@ class DETR(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
         if freeze_detector:
             detector.requires_grad_(False).eval()
+        if feature_cache is not None and not _is_fixed(detector.backbone):
+            raise ValueError(
+                "MODEL.DETR.FEATURE_CACHE_GB needs a backbone that isn't trained, with fixed "
+                "statistics of batch norm: MODEL.BACKBONE.FREEZE_AT 5. The pyramid behind a "
+                "vision transformer is always trained."
+            )
 
     @classmethod
     def from_config(cls, cfg: CfgNode, classes: PanopticClasses | None) -> dict:
@@ -110,6 +121,7 @@ class DETR(nn.Module):
             ),
             "aux_loss": detr.AUX_LOSS,
             "freeze_detector": detr.FREEZE_DETECTOR,
+            "feature_cache": FeatureCache(gigabytes) if (gigabytes := detr.FEATURE_CACHE_GB) else None,
             "is_thing": thing_mask(classes, detr.NUM_CLASSES),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
@@ -196,12 +208,17 @@ class DETR(nn.Module):
             Target.from_instances(x["instances"].to(self.device), with_masks)
             for x in batched_inputs
         ]
+        features = None
+        if self.feature_cache is not None:
+            pixels = [x["image"] for x in batched_inputs]
+            features = self.feature_cache.features(self.detector, images, pixels)
         learns, transformer = not self.freeze_detector, self.detector.transformer
         with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
             detected = self.detector(
                 images,
                 all_layers=self.aux_loss and learns,
                 targets=targets if transformer.needs_targets and learns else None,
+                features=features,
             )
         divisors = divisors or self.divisors(batched_inputs)
         num_targets, last_layer = divisors.num_targets, len(detected.logits) - 1
@@ -258,3 +275,11 @@ class DETR(nn.Module):
                 yield RawPrediction(
                     detected.of_image(i), self.mask_head, self.is_thing, sizes, self.options
                 )
+
+
+def _is_fixed(backbone: nn.Module) -> bool:
+    """Whether training leaves all weights and statistics of a backbone as they are."""
+    trained = any(parameter.requires_grad for parameter in backbone.parameters())
+    backbone.train()
+    norms = (m for m in backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    return not trained and not any(norm.training for norm in norms)

@@ -18,8 +18,8 @@ class FoldedConv2d(Conv2d):
     """
 
     @classmethod
-    def of(cls, conv: Conv2d) -> FoldedConv2d:
-        """A convolution with the parameters and the norm of another: the same objects."""
+    def of(cls, conv: nn.Conv2d, norm: nn.Module | None) -> FoldedConv2d:
+        """A convolution with the parameters of another, the same objects, and with a norm."""
         folded = cls(
             conv.in_channels,
             conv.out_channels,
@@ -30,8 +30,8 @@ class FoldedConv2d(Conv2d):
             conv.groups,
             bias=conv.bias is not None,
             padding_mode=conv.padding_mode,
-            norm=conv.norm,
-            activation=conv.activation,
+            norm=norm,
+            activation=getattr(conv, "activation", None),
             device="meta",  # draws no random numbers for values that are replaced at once
         )
         folded.weight, folded.bias = conv.weight, conv.bias
@@ -73,7 +73,7 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
         The module itself; if it is such a convolution, what takes its place.
     """
     if type(module) is Conv2d:
-        return FoldedConv2d.of(module)
+        return FoldedConv2d.of(module, module.norm)
     for name, part in module.named_children():
         setattr(module, name, fold_batch_norms(part))
     return module

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone, build_model, build_resnet_backbone
+from oracles.detectron2_names import detectron2_names
 from torch import nn
 from torchvision.models import resnet50
 from torchvision.models._utils import IntermediateLayerGetter
@@ -24,19 +23,6 @@ FPN = {
     "MODEL.DETR.IN_FEATURES": ["p2", "p3", "p4", "p5"],
 }
 LEVELS = ("res2", "res3", "res4", "res5")
-
-
-def detectron2_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A ResNet's weights, from torchvision's names to Detectron2's."""
-    renamed = {}
-    for key, value in state.items():
-        if key.startswith("fc.") or key.endswith("num_batches_tracked"):
-            continue
-        key = re.sub(r"^(conv1|bn1)", r"stem.\1", key)
-        key = re.sub(r"^layer(\d)", lambda match: f"res{int(match[1]) + 1}", key)
-        key = key.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
-        renamed[re.sub(r"\bbn(\d)", r"conv\1.norm", key)] = value
-    return renamed
 
 
 def torchvision_features(image: torch.Tensor, model: nn.Module) -> dict[str, torch.Tensor]:

@@ -1,0 +1,85 @@
+"""Models of timm with stages, such as ResNet, EfficientNet, ConvNeXt and Swin.
+
+Axes: B images, H×W the padded batch, C channels of a feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from detectron2.layers import ShapeSpec
+from torch import nn
+
+from detr_d2.modeling.folded_siblings import BatchNorm
+from detr_d2.modeling.timm_backbone import FEATURES, TimmBackbone, crop_to_grid, pad_to_multiple
+
+# Images that are padded get sides that this many pixels divide, whatever the stride of res5.
+CELL = 32
+
+
+class TimmStages(TimmBackbone):
+    """Four stages of a model of timm.
+
+    Where the model has batch norm, its features are given as they are. Where it has none, as Swin
+    and ConvNeXt, the channels of each pixel are normed, as in these models' own detectors. The norm
+    has no weights: the 1×1 convolutions that take the features have them.
+
+    Where a model can't take images of any size, or leaves incomplete cells out, images are padded
+    with zeros to whole cells.
+    """
+
+    def __init__(
+        self, architecture: str, model: nn.Module, indices: Sequence[int], freeze_at: int, norm: str
+    ) -> None:
+        """Takes the first parts of a model, and leaves out the rest.
+
+        Args:
+            architecture: its name in timm.
+            model: with random weights; is changed.
+            indices: of the four features in its ``feature_info``.
+            freeze_at: see ``set_up``.
+            norm: likewise.
+
+        Raises:
+            ValueError: the model takes only images of one size.
+        """
+        features = [model.feature_info[i] for i in indices]
+        shapes = {
+            name: ShapeSpec(channels=feature["num_chs"], stride=feature["reduction"])
+            for name, feature in zip(FEATURES, features, strict=True)
+        }
+        model.prune_intermediate_layers(list(indices), prune_norm=True, prune_head=True)
+        super().__init__(architecture, model, shapes)
+        self.indices = list(indices)
+        self.is_normed = any(isinstance(module, BatchNorm) for module in model.modules())
+        self.pads = False
+        self.pads = not self.takes_any_size()
+        if self.pads:
+            self.require_any_size()
+        ends = [feature["module"] for feature in features]
+        self.set_up([self._end_of_stem(ends[0]), *ends], freeze_at, norm)
+
+    def _end_of_stem(self, first_stage: str) -> str:
+        """The last module with weights before the first stage."""
+        names = [name for name, part in self.model.named_modules() if [*part.parameters(False)]]
+        inside = [name for name in names if f"{name}.".startswith(f"{first_stage}.")]
+        return names[names.index(inside[0]) - 1]
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """B×3×H×W, normalised, to four features."""
+        padded = pad_to_multiple(x, CELL) if self.pads else x
+        features = self.model.forward_intermediates(
+            padded, indices=self.indices, output_fmt="NCHW", intermediates_only=True
+        )
+        result = {}
+        for (name, shape), feature in zip(self.shapes.items(), features, strict=True):
+            if not self.is_normed:
+                pixels = feature.permute(0, 2, 3, 1)  # B×·×·×C
+                pixels = F.layer_norm(pixels, (shape.channels,))
+                feature = pixels.permute(0, 3, 1, 2)
+            if self.pads:
+                feature = crop_to_grid(feature, x, shape.stride)
+            result[name] = feature
+        return result
