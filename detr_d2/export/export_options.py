@@ -80,7 +80,7 @@ def check_exportable(model: DETR) -> None:
     Raises:
         ValueError: its backbone pads images.
     """
-    divisor = model.detector.backbone.size_divisibility
+    divisor = model.detector.size_divisibility
     if divisor > 1:
         raise ValueError(
             f"MODEL.BACKBONE.NAME: this backbone pads images to multiples of {divisor} pixels, "

@@ -148,6 +148,13 @@ class Detector(nn.Module):
         return [shapes[name].channels for name in self.in_features]
 
     @property
+    def size_divisibility(self) -> int:
+        """The number that divides the sides of batches, if the backbone asks for one; else 0."""
+        # Detectron2's Swin raises an AttributeError, and ViTs' pyramids ask by a key, spelt so.
+        divisor = getattr(self.backbone, "size_divisibility", 0)
+        return max(divisor, self.backbone.padding_constraints.get("size_divisiblity", 0))
+
+    @property
     def max_side(self) -> int | None:
         """Pixels of the longest side that images may have; None: any number."""
         return getattr(self.position_encoding, "max_side", None)

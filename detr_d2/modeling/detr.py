@@ -169,7 +169,7 @@ class DETR(nn.Module):
         ]
         return ImageList.from_tensors(
             images,
-            self.detector.backbone.size_divisibility,
+            self.detector.size_divisibility,
             padding_constraints=self.detector.backbone.padding_constraints,
         )
 
