@@ -40,6 +40,7 @@ TRAIN = [
 DEPLOY = ["onnxruntime>=1.21"]
 EXPORT = ["onnx>=1.18", "onnx-ir>=0.1", "onnxscript>=0.5"]
 SUBMIT = ["submitit>=1.5"]
+TIMM = ["timm>=1.0.22"]
 WEB = ["gradio>=6.26"]
 
 setup(
@@ -75,6 +76,7 @@ setup(
         "export": [*TRAIN, *EXPORT],
         "quantize": [*DEPLOY, "onnx>=1.18"],
         "submit": [*TRAIN, *SUBMIT],
+        "timm": [*TRAIN, *TIMM],
         "web": [*TRAIN, *WEB],
         "test": [
             *TRAIN,
@@ -91,7 +93,7 @@ setup(
             "ruff>=0.9",
             "safetensors>=0.8",  # which transformers asks for
             "selenium>=4.20",
-            "timm>=1.0.9",
+            *TIMM,
             "transformers>=5.20",
         ],
     },

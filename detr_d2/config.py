@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
 
 from detr_d2.config_checks import check_config
 from detr_d2.config_files import find_config_file
-
-# Old names of keys. ``load_config`` reads them; Detectron2's own merging refuses them, and says the
-# new ones.
-RENAMED_KEYS = {
-    "MODEL.DETR.TEST.BATCH_INVARIANT": "MODEL.DETR.BATCH_INVARIANT",
-    "MODEL.DETR.MASK_CHUNK_SIZE": "MODEL.DETR.MASK_HEAD.CHUNK_SIZE",
-    "MODEL.DETR.MASK_CHECKPOINTING": "MODEL.DETR.MASK_HEAD.CHECKPOINTING",
-}
+from detr_d2.renamed_keys import RENAMED_KEYS, rename_keys
 
 
 def add_detr_config(cfg: CfgNode) -> None:
@@ -66,7 +58,7 @@ def add_detr_config(cfg: CfgNode) -> None:
     # Whether the model predicts masks. Without masks, it is the bare detector.
     detr.MASK_ON = True
     # How many gigabytes of main memory a training may fill with the features of a frozen backbone,
-    # so that each view of an image goes through it once. 0: none. See "Photographs" in the README.
+    # so that each view of an image goes through it once. 0: none. See docs/backbones.md.
     detr.FEATURE_CACHE_GB = 0.0
     # Whether everything but the mask head is fixed: no gradients, no dropout, no batch statistics.
     detr.FREEZE_DETECTOR = False
@@ -266,7 +258,7 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> CfgNode:
     try:
         if path is not None:
             loaded = CfgNode.load_yaml_with_base(path, allow_unsafe=True)
-            if _rename_keys(loaded):
+            if rename_keys(loaded):
                 cfg.merge_from_other_cfg(CfgNode(loaded))
             else:  # Detectron2's own merging also reads files of its version 1.
                 cfg.merge_from_file(path)
@@ -278,29 +270,6 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> CfgNode:
         raise ValueError(f"{given}: {error.args[0]}") from error
     check_config(cfg)
     return cfg
-
-
-def _rename_keys(loaded: dict) -> bool:
-    """Gives keys of a file, nested as there, their new names; a value under the new name stays.
-
-    Returns:
-        Whether a key had an old name.
-    """
-    renamed = False
-    for old_name, new_name in RENAMED_KEYS.items():
-        node: Any = loaded
-        *above, key = old_name.split(".")
-        for name in above:
-            node = node.get(name) if isinstance(node, dict) else None
-        if not isinstance(node, dict) or key not in node:
-            continue
-        renamed = True
-        value = node.pop(key)
-        node, (*above, key) = loaded, new_name.split(".")
-        for name in above:
-            node = node.setdefault(name, {})
-        node.setdefault(key, value)
-    return renamed
 
 
 def set_key(cfg: CfgNode, key: str, value: object) -> None:

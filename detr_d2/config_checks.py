@@ -12,8 +12,8 @@ AP_TASKS = ("bbox", "segm")
 # Checks of what is registered by name, such as mask heads and rules of merging. Each raises as
 # ``check_config`` does, which calls them.
 PART_CHECKS: list[Callable[[CfgNode], None]] = []
-# Parts that complete a config, such as backbones that know their pixel statistics. ``resolve_config``
-# calls each with the config that it resolves.
+# Parts that complete a config, such as backbones that know their pixel statistics. Each is called
+# by ``resolve_config``, with the config that it resolves.
 PART_RESOLVERS: list[Callable[[CfgNode], None]] = []
 
 

@@ -38,13 +38,12 @@ def DETR(cfg: CfgNode) -> modeling.DETR:
     classes = run_classes(resolved)
     model = modeling.DETR(resolved, classes=classes)
     backbone = model.detector.backbone
-    has_resnet = any(isinstance(part, ResNet) for part in backbone.modules())
     rules = LoadingRules(
         classes=classes,
         settings=ModelSettings.from_config(
             resolved,
-            has_resnet=has_resnet,
-            backbone=_name_of(backbone, has_resnet),
+            has_resnet=any(isinstance(part, ResNet) for part in backbone.modules()),
+            of_timm=backbone.architecture if isinstance(backbone, TimmBackbone) else None,
         ),
         resize=resolved.MODEL.DETR.RESIZE_ON_LOAD,
         frozen=resolved.MODEL.DETR.FREEZE_DETECTOR,
@@ -52,13 +51,6 @@ def DETR(cfg: CfgNode) -> modeling.DETR:
     )
     take_any_detr(model, rules)
     return model
-
-
-def _name_of(backbone: Backbone, has_resnet: bool) -> str | None:
-    """What a backbone is, for people and to compare; None for those that weights alone tell."""
-    if isinstance(backbone, TimmBackbone):
-        return f"{backbone.architecture} of timm"
-    return "ResNet" if has_resnet else None
 
 
 def _pretrained_names(backbone: Backbone) -> PretrainedNames | None:

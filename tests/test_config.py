@@ -47,7 +47,9 @@ def test_no_key_of_detectron2_is_changed():
     plain, ours = keys_and_values(get_cfg()), keys_and_values(default_cfg())
     assert {key: ours[key] for key in plain} == plain
     assert all(
-        key.startswith(("MODEL.DETR.", "SOLVER.", "INPUT.", "DATALOADER.", "DATASETS."))
+        key.startswith(
+            ("MODEL.DETR.", "MODEL.TIMM.", "SOLVER.", "INPUT.", "DATALOADER.", "DATASETS.")
+        )
         for key in ours.keys() - plain.keys()
     )
 

@@ -93,7 +93,6 @@ def _has_other(part: str, own: Iterable[str], state_dict: Iterable[str]) -> bool
     Loaders that aren't strict would continue with a part of initial values.
     """
     ours, theirs = (
-        {plain_name(name) for name in names if name.startswith(part)}
-        for names in (own, state_dict)
+        {plain_name(name) for name in names if name.startswith(part)} for names in (own, state_dict)
     )
     return bool(ours - theirs) and bool(theirs - ours)

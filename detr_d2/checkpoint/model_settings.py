@@ -44,20 +44,21 @@ class ModelSettings:
     stride_in_1x1: bool | None = None
     input_format: str | None = None
     backbone: str | None = None
+    output_stride: int | None = None
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)
 
     @classmethod
     def from_config(
-        cls, cfg: CfgNode, *, has_resnet: bool, backbone: str | None = None
+        cls, cfg: CfgNode, *, has_resnet: bool, of_timm: str | None = None
     ) -> ModelSettings:
         """Reads a config; ``MODEL.RESNETS`` is read only if the model has a ResNet.
 
         Args:
             cfg: the whole config.
             has_resnet: whether the backbone is Detectron2's ResNet, or has one.
-            backbone: what the backbone is, for people and to compare.
+            of_timm: the architecture of a backbone of timm; ``MODEL.TIMM`` is read only then.
         """
         resnet, mask_head = cfg.MODEL.RESNETS, cfg.MODEL.DETR.MASK_HEAD
         has_attention = mask_head.NAME != "PixelEmbeddingMaskHead"
@@ -71,7 +72,8 @@ class ModelSettings:
             attention_softmax=mask_head.ATTENTION_SOFTMAX if has_attention else None,
             stride_in_1x1=resnet.STRIDE_IN_1X1 if has_resnet else None,
             input_format=cfg.INPUT.FORMAT,
-            backbone=backbone,
+            backbone=f"{of_timm} of timm" if of_timm else "ResNet" if has_resnet else None,
+            output_stride=cfg.MODEL.TIMM.OUTPUT_STRIDE if of_timm else None,
         )
 
     @classmethod
@@ -177,7 +179,8 @@ KEYS = {
     "attention_softmax": "MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX",
     "stride_in_1x1": "MODEL.RESNETS.STRIDE_IN_1X1",
     "input_format": "INPUT.FORMAT",
-    "backbone": "The backbone",
+    "backbone": "The backbone",  # which several keys make
+    "output_stride": "MODEL.TIMM.OUTPUT_STRIDE",
 }
 
 

@@ -25,12 +25,13 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     model, as in the DETR reference. Other types are Detectron2's.
     """
     multiplier, decay = cfg.SOLVER.BACKBONE_MULTIPLIER, cfg.SOLVER.BACKBONE_LAYER_DECAY
-    depths: Mapping[str, int] = getattr(model.detector.backbone, "layer_depths", {})
-    exempt: Set[str] = getattr(model.detector.backbone, "without_weight_decay", set())
+    backbone = dict(model.named_modules()).get(BACKBONE.rstrip("."))
+    depths: Mapping[str, int] = getattr(backbone, "layer_depths", {})
+    exempt: Set[str] = getattr(backbone, "without_weight_decay", set())
     if decay != 1 and not depths:
         raise ValueError(
-            f"SOLVER.BACKBONE_LAYER_DECAY is {decay}, but must be 1: this backbone doesn't tell its "
-            "layers, as those of timm do."
+            f"SOLVER.BACKBONE_LAYER_DECAY is {decay}, but must be 1: this backbone doesn't tell "
+            "its layers, as those of timm do."
         )
 
     def lr_factor(name: str) -> float:

@@ -6,13 +6,13 @@ import difflib
 import inspect
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.utils.logger import log_first_n
-from torch import nn
 
 from detr_d2.config_checks import PART_CHECKS, PART_RESOLVERS, require, require_one_of
 from detr_d2.extras import require_extra
@@ -42,6 +42,7 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
     architecture = name.partition(".")[0]
     strides = [feature["reduction"] for feature in model.feature_info]
     freezing = (cfg.MODEL.BACKBONE.FREEZE_AT, cfg.MODEL.TIMM.NORM)
+    backbone: TimmBackbone
     if len(set(strides)) == 1:
         backbone = TimmViT(architecture, model, cfg.MODEL.TIMM.PYRAMID_WIDTH, *freezing)
     else:
@@ -51,7 +52,7 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
     return backbone
 
 
-def look_at(name: str) -> nn.Module:
+def look_at(name: str) -> Any:
     """A whole model of timm, without values.
 
     Raises:
@@ -75,7 +76,7 @@ def look_at(name: str) -> nn.Module:
     return whole
 
 
-def create_model(name: str, kind: type, output_stride: int, drop_path: float) -> nn.Module:
+def create_model(name: str, kind: type, output_stride: int, drop_path: float) -> Any:
     """A model of timm with random weights, without a classifier, for images of any size if it can.
 
     Raises:
@@ -84,8 +85,8 @@ def create_model(name: str, kind: type, output_stride: int, drop_path: float) ->
     import timm
 
     accepted = inspect.signature(kind).parameters
-    options: dict[str, object] = {k: value for k, value in ANY_SIZE.items() if k in accepted}
-    wanted: dict[str, object] = {}
+    options: dict[str, Any] = {k: value for k, value in ANY_SIZE.items() if k in accepted}
+    wanted: dict[str, Any] = {}
     if output_stride != 32:
         wanted["output_stride"] = output_stride
     if drop_path:
@@ -115,11 +116,11 @@ def choose_features(architecture: str, strides: Sequence[int], last_stride: int)
         places[16] -= 1
     elif last_stride == 16:
         places.pop(32, None)
-    if missing := {4, 8, 16, 32} - places.keys():
+    if {4, 8, 16, 32} - places.keys():
+        keys = "MODEL.TIMM.NAME" if last_stride == 32 else "MODEL.TIMM.OUTPUT_STRIDE"
         raise ValueError(
-            f"MODEL.TIMM.NAME: the features of {architecture} have the strides "
-            f"{', '.join(map(str, strides))}; a backbone needs 4, 8, 16 and {last_stride}, and "
-            f"lacks {', '.join(map(str, sorted(missing)))}."
+            f"{keys}: the features of {architecture} have the strides "
+            f"{', '.join(map(str, strides))}; a backbone needs 4, 8, 16 and {last_stride}."
         )
     return [places[stride] for stride in (4, 8, 16, 32)]
 
@@ -143,12 +144,9 @@ def _resolve(cfg: CfgNode) -> None:
     """Completes mean and standard deviation of pixels, or warns once where they disagree."""
     if cfg.MODEL.BACKBONE.NAME != NAME:
         return
-    look_at(cfg.MODEL.TIMM.NAME)  # raises for unknown names
-    import timm
-
-    pretrained = timm.get_pretrained_cfg(cfg.MODEL.TIMM.NAME)
+    pretrained = look_at(cfg.MODEL.TIMM.NAME).pretrained_cfg
     differ = []
-    for key, values in (("PIXEL_MEAN", pretrained.mean), ("PIXEL_STD", pretrained.std)):
+    for key, values in (("PIXEL_MEAN", pretrained["mean"]), ("PIXEL_STD", pretrained["std"])):
         theirs = [round(255 * value, 3) for value in values]
         if not cfg.MODEL[key]:
             cfg.MODEL[key] = theirs

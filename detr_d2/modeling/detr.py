@@ -121,7 +121,9 @@ class DETR(nn.Module):
             ),
             "aux_loss": detr.AUX_LOSS,
             "freeze_detector": detr.FREEZE_DETECTOR,
-            "feature_cache": FeatureCache(gigabytes) if (gigabytes := detr.FEATURE_CACHE_GB) else None,
+            "feature_cache": FeatureCache(gigabytes)
+            if (gigabytes := detr.FEATURE_CACHE_GB)
+            else None,
             "is_thing": thing_mask(classes, detr.NUM_CLASSES),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
@@ -73,7 +75,8 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
         The module itself; if it is such a convolution, what takes its place.
     """
     if type(module) is Conv2d:
-        return FoldedConv2d.of(module, module.norm)
+        conv: Any = module
+        return FoldedConv2d.of(conv, conv.norm)
     for name, part in module.named_children():
         setattr(module, name, fold_batch_norms(part))
     return module

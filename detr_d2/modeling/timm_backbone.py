@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,9 +34,7 @@ class TimmBackbone(Backbone):
         without_weight_decay: last parts of names of parameters that timm exempts from it.
     """
 
-    def __init__(
-        self, architecture: str, model: nn.Module, shapes: Mapping[str, ShapeSpec]
-    ) -> None:
+    def __init__(self, architecture: str, model: Any, shapes: Mapping[str, ShapeSpec]) -> None:
         """Takes a model with random weights; see ``set_up``.
 
         Args:
@@ -50,7 +49,7 @@ class TimmBackbone(Backbone):
         self.names_of_whole: list[str] = []
         self.names_in_timm: dict[str, str] = {}
         self.layer_depths: dict[str, int] = {}
-        exempt = getattr(model, "no_weight_decay", set)()
+        exempt: set[str] = getattr(model, "no_weight_decay", set)()
         self.without_weight_decay = {name.rpartition(".")[2] for name in exempt or ()}
         self._fixed: set[nn.Module] = set()
 
@@ -94,6 +93,7 @@ class TimmBackbone(Backbone):
         if any(isinstance(module, BatchNorm) for module in self.model.modules()):
             self.eval()
             pairs = following_norms(self.model, lambda: self(torch.zeros(1, 3, *TRIAL_SIZE)))
+        self._leave_out_unused()
         self.train()
         for module in self._to_freeze(stage_ends, freeze_at, norm == "FrozenBN"):
             module.training = False
@@ -113,13 +113,22 @@ class TimmBackbone(Backbone):
         }
 
     def _layers(self) -> dict[str, int]:
-        """timm's names of parameters → the numbers of their layers, in the order of computation."""
+        """Timm's names of parameters → the numbers of their layers, in the order of computation."""
         from timm.models import group_parameters
 
         if not hasattr(self.model, "group_matcher"):
             return {}
         matcher = self.model.group_matcher(coarse=False)
         return group_parameters(self.model, matcher, reverse=True)
+
+    def _leave_out_unused(self) -> None:
+        """Fixes weights that no feature depends on; distributed training would stop at them."""
+        features = self.eval()(torch.zeros(1, 3, *TRIAL_SIZE)).values()
+        parameters = list(self.model.parameters())
+        total = torch.stack([feature.sum() for feature in features]).sum()
+        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.requires_grad_(gradient is not None)
 
     def _to_freeze(
         self, stage_ends: Sequence[str], freeze_at: int, all_norms: bool

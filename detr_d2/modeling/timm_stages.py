@@ -6,11 +6,11 @@ Axes: B images, H×W the padded batch, C channels of a feature.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from detectron2.layers import ShapeSpec
-from torch import nn
 
 from detr_d2.modeling.folded_siblings import BatchNorm
 from detr_d2.modeling.timm_backbone import FEATURES, TimmBackbone, crop_to_grid, pad_to_multiple
@@ -31,7 +31,7 @@ class TimmStages(TimmBackbone):
     """
 
     def __init__(
-        self, architecture: str, model: nn.Module, indices: Sequence[int], freeze_at: int, norm: str
+        self, architecture: str, model: Any, indices: Sequence[int], freeze_at: int, norm: str
     ) -> None:
         """Takes the first parts of a model, and leaves out the rest.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +50,7 @@ class TimmViT(TimmBackbone):
     takes_padding_mask = True
 
     def __init__(
-        self, architecture: str, model: nn.Module, pyramid_width: int, freeze_at: int, norm: str
+        self, architecture: str, model: Any, pyramid_width: int, freeze_at: int, norm: str
     ) -> None:
         """Takes a model, and leaves out its head.
 

@@ -25,6 +25,7 @@ RELEASED = ModelSettings(
     attention_softmax="joint",
     stride_in_1x1=False,
     input_format="RGB",
+    backbone="ResNet",
 )
 # What all of the reference's and of Hugging Face's have in common.
 UNSAID = replace(
@@ -52,11 +53,17 @@ def test_every_setting_has_its_key():
         "stride_in_1x1": True,
         "input_format": "BGR",
     }
-    assert ModelSettings.from_config(config(**values), has_resnet=True) == ModelSettings(**values)
-    assert KEYS.keys() == values.keys() == ModelSettings().to_dict().keys()
+    changed = ModelSettings.from_config(config(**values), has_resnet=True)
+    assert changed == ModelSettings(**values, backbone="ResNet")
+    assert KEYS.keys() == ModelSettings().to_dict().keys()
+    assert KEYS.keys() - values.keys() == {"backbone", "output_stride"}
     assert ModelSettings.from_config(config(), has_resnet=True) == RELEASED
     without = ModelSettings.from_config(config(), has_resnet=False)
-    assert without == replace(RELEASED, res5_dilation=None, stride_in_1x1=None)
+    assert without == replace(RELEASED, res5_dilation=None, stride_in_1x1=None, backbone=None)
+    of_timm = ModelSettings.from_config(
+        config(output_stride=16), has_resnet=False, of_timm="resnet18"
+    )
+    assert of_timm == replace(without, backbone="resnet18 of timm", output_stride=16)
     boxes = ModelSettings.from_config(
         load_config(config_file("detr_panoptic_boxes.yaml")), has_resnet=True
     )

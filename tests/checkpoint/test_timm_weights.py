@@ -155,12 +155,16 @@ def test_weights_of_another_model_are_refused(make_timm_model, tmp_path, name, t
 def test_a_smaller_model_of_the_kind_is_refused(make_timm_model, tmp_path):
     path = str(tmp_path / "weights.pth")
     torch.save(timm.create_model("resnet18").state_dict(), path)
-    with pytest.raises(CheckpointError, match="missing in the file: detector.backbone.model.layer1"):
+    with pytest.raises(
+        CheckpointError, match="missing in the file: detector.backbone.model.layer1"
+    ):
         StrictCheckpointer(make_timm_model("resnet34"), to_train=True).load(path)
 
 
 def test_unknown_names_are_answered_with_similar_ones(make_timm_model):
-    with pytest.raises(CheckpointError, match="no pretrained weights of this name. Similar.*resnet"):
+    with pytest.raises(
+        CheckpointError, match="no pretrained weights of this name. Similar.*resnet"
+    ):
         StrictCheckpointer(make_timm_model("test_resnet"), to_train=True).load("timm://resnet81")
 
 
@@ -192,6 +196,14 @@ def test_checkpoints_refuse_another_backbone_by_name(make_timm_model, tmp_path, 
         other.train(to_train)
         with pytest.raises(CheckpointError, match="in the file, but not in the model"):
             DetectionCheckpointer(other).load(path)
+
+
+def test_checkpoints_record_the_stride_of_the_last_stage(make_timm_model, tmp_path):
+    """No tensor shows it."""
+    StrictCheckpointer(make_timm_model("test_resnet"), str(tmp_path)).save("model")
+    other = make_timm_model("test_resnet", "MODEL.TIMM.OUTPUT_STRIDE", 16)
+    with pytest.raises(CheckpointError, match="OUTPUT_STRIDE is 16, the file was made with 32"):
+        StrictCheckpointer(other).load(str(tmp_path / "model.pth"))
 
 
 def test_a_resnet_is_no_backbone_of_timm(make_timm_model, make_tiny_cfg, tmp_path):

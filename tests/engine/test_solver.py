@@ -185,3 +185,47 @@ def test_schedules_and_saved_states_live_with_the_clipping_class(sgd_cfg):
     again = build_optimizer(sgd_cfg, model)
     again.load_state_dict(optimizer.state_dict())
     assert again.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"]
+
+
+@pytest.fixture
+def timm_model(make_tiny_cfg, tmp_path):
+    """A model with a vision transformer of timm, and its config."""
+    pytest.importorskip("timm")
+    cfg = make_tiny_cfg(
+        tmp_path,
+        *("MODEL.BACKBONE.NAME", "build_timm_backbone", "MODEL.TIMM.NAME", "test_vit"),
+        *("MODEL.PIXEL_MEAN", [], "MODEL.PIXEL_STD", [], "MODEL.BACKBONE.FREEZE_AT", 0),
+        *("SOLVER.BACKBONE_LAYER_DECAY", 0.5, "SOLVER.BACKBONE_MULTIPLIER", 0.25),
+        *("SOLVER.BASE_LR", 2e-3, "SOLVER.WEIGHT_DECAY", 3e-4),
+    )
+    return build_model(cfg), cfg
+
+
+def test_layers_of_a_backbone_of_timm_decay_towards_the_image(timm_model):
+    model, cfg = timm_model
+    found = settings(build_optimizer(cfg, model), model)
+    rates = {name: group["lr"] / (0.25 * 2e-3) for name, group in found.items()}
+    prefix = "detector.backbone."
+    blocks = [rates[f"{prefix}model.blocks.{i}.mlp.fc1.weight"] for i in range(6)]
+    assert blocks[:2] == [2 * rates[f"{prefix}model.patch_embed.proj.weight"], 2 * blocks[0]]
+    assert blocks == pytest.approx([blocks[0] * 2**i for i in range(6)])
+    assert blocks[-1] <= rates[f"{prefix}model.norm.weight"] <= 1
+    behind = [rate for name, rate in rates.items() if name.startswith(f"{prefix}pyramid.")]
+    assert set(behind) == {1.0}
+    others = {group["lr"] for name, group in found.items() if not name.startswith(prefix)}
+    assert others == {2e-3}
+
+
+def test_position_embeddings_of_timm_have_no_weight_decay(timm_model):
+    model, cfg = timm_model
+    found = settings(build_optimizer(cfg, model), model)
+    without = {name for name, group in found.items() if group["weight_decay"] == 0}
+    assert {name.rpartition(".")[2] for name in without} >= {"pos_embed"}
+    assert all(name.startswith("detector.backbone.model.") for name in without)
+    assert found["detector.backbone.model.blocks.0.mlp.fc1.weight"]["weight_decay"] == 3e-4
+
+
+def test_layers_are_decayed_where_a_backbone_tells_them(model, tiny_cfg):
+    tiny_cfg.SOLVER.BACKBONE_LAYER_DECAY = 0.8
+    with pytest.raises(ValueError, match="BACKBONE_LAYER_DECAY is 0.8, but must be 1"):
+        build_optimizer(tiny_cfg, model)

@@ -22,9 +22,11 @@ import detr_d2
 ROOT = Path(__file__).resolve().parents[2]
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 # All but the tests'.
-EXTRAS = ("", "benchmark", "deploy", "export", "quantize", "submit", "train", "web")
+EXTRAS = ("", "benchmark", "deploy", "export", "quantize", "submit", "timm", "train", "web")
 # Modules of the deploy extra that need another one.
 QUANTIZE = {"quantize.py", "eight_bits.py", "half_precision.py", "graph_nodes.py"}
+# Modules that import timm.
+OF_TIMM = {"build_timm_backbone.py", "timm_backbone.py", "pretrained_backbone.py"}
 # What is there where Detectron2 is, and isn't declared, as in Detectron2's own setup.py.
 WITH_DETECTRON2 = {"torch", "torchvision"}
 # What tools/setup_env.sh installs without its dependencies.
@@ -110,9 +112,10 @@ def test_every_import_is_declared(declared: list[Requirement]):
         "quantize": of_quantize,
         "export": set((package / "export").rglob("*.py")),
         "web": set((package / "apps" / "web").rglob("*.py")),
+        "timm": {file for file in package.rglob("*.py") if file.name in OF_TIMM},
     }
     of_extras["train"] = set(package.rglob("*.py")).difference(*of_extras.values())
-    assert len(of_quantize) == len(QUANTIZE)
+    assert len(of_quantize) == len(QUANTIZE) and len(of_extras["timm"]) == len(OF_TIMM)
     for extra, files in of_extras.items():
         allowed = set() if extra in ("deploy", "quantize") else WITH_DETECTRON2
         assert needed_by(files) - declared_for(declared, extra).keys() - allowed == set(), extra
