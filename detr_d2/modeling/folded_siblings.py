@@ -86,9 +86,9 @@ def fold_pairs(module: nn.Module, pairs: Sequence[tuple[nn.Conv2d, BatchNorm]]) 
     """
     names = {part: name for name, part in module.named_modules()}
     for conv, norm in pairs:
-        _replace(module, names[conv], FoldedConv2d.of(conv, norm=_without_activation(norm)))
+        replace_module(module, names[conv], FoldedConv2d.of(conv, norm=_without_activation(norm)))
         rest = [part for part in (getattr(norm, "drop", None), getattr(norm, "act", None)) if part]
-        _replace(module, names[norm], nn.Sequential(*rest) if rest else nn.Identity())
+        replace_module(module, names[norm], nn.Sequential(*rest) if rest else nn.Identity())
 
 
 def _without_activation(norm: BatchNorm) -> nn.BatchNorm2d:
@@ -100,6 +100,7 @@ def _without_activation(norm: BatchNorm) -> nn.BatchNorm2d:
     return plain.train(norm.training)
 
 
-def _replace(module: nn.Module, name: str, part: nn.Module) -> None:
+def replace_module(module: nn.Module, name: str, part: nn.Module) -> None:
+    """Puts a part in the place of the one that has a name in a module."""
     parent, _, own = name.rpartition(".")
     setattr(module.get_submodule(parent), own, part)

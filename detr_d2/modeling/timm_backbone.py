@@ -89,6 +89,7 @@ class TimmBackbone(Backbone):
         """
         layers = self._layers()
         timm_names = {id(x): name for name, x in self.model.state_dict(keep_vars=True).items()}
+        self.replace_parts()
         pairs = []
         if any(isinstance(module, BatchNorm) for module in self.model.modules()):
             self.eval()
@@ -111,6 +112,9 @@ class TimmBackbone(Backbone):
         self.layer_depths = {
             self.names_in_timm[name]: max(layers.values()) - layer for name, layer in layers.items()
         }
+
+    def replace_parts(self) -> None:
+        """Replaces parts of the model, if it has any to replace, but none of its weights."""
 
     def _layers(self) -> dict[str, int]:
         """Timm's names of parameters → the numbers of their layers, in the order of computation."""

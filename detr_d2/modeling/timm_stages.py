@@ -11,8 +11,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from detectron2.layers import ShapeSpec
+from torch import nn
 
-from detr_d2.modeling.folded_siblings import BatchNorm
+from detr_d2.modeling.folded_siblings import BatchNorm, replace_module
 from detr_d2.modeling.timm_backbone import FEATURES, TimmBackbone, crop_to_grid, pad_to_multiple
 
 # Images that are padded get sides that this many pixels divide, whatever the stride of res5.
@@ -26,8 +27,8 @@ class TimmStages(TimmBackbone):
     and ConvNeXt, the channels of each pixel are normed, as in these models' own detectors. The norm
     has no weights: the 1×1 convolutions that take the features have them.
 
-    Where a model can't take images of any size, or leaves incomplete cells out, images are padded
-    with zeros to whole cells.
+    Images are padded with zeros to whole cells where a model can't take images of any size, leaves
+    incomplete cells out, or pads as TensorFlow, so that odd sides would shift its cells.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class TimmStages(TimmBackbone):
         self.indices = list(indices)
         self.is_normed = any(isinstance(module, BatchNorm) for module in model.modules())
         self.pads = False
-        self.pads = not self.takes_any_size()
+        self.pads = any(map(_pads_as_tensorflow, model.modules())) or not self.takes_any_size()
         if self.pads:
             self.require_any_size()
         ends = [feature["module"] for feature in features]
@@ -66,6 +67,15 @@ class TimmStages(TimmBackbone):
         names = [name for name, part in self.model.named_modules() if [*part.parameters(False)]]
         inside = [name for name in names if f"{name}.".startswith(f"{first_stage}.")]
         return names[names.index(inside[0]) - 1]
+
+    def replace_parts(self) -> None:
+        """Pads convolutions of TensorFlow's kind always alike, as whole cells need it.
+
+        Graphs of images of any size can't be traced with the other in any reasonable time.
+        """
+        for name, module in list(self.model.named_modules()):
+            if _pads_as_tensorflow(module):
+                replace_module(self.model, name, _padded_statically(module))
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """B×3×H×W, normalised, to four features."""
@@ -83,3 +93,23 @@ class TimmStages(TimmBackbone):
                 feature = crop_to_grid(feature, x, shape.stride)
             result[name] = feature
         return result
+
+
+def _pads_as_tensorflow(module: nn.Module) -> bool:
+    """Whether it is a convolution whose padding depends on the size of its input."""
+    from timm.layers import Conv2dSame
+
+    return type(module) is Conv2dSame
+
+
+def _padded_statically(conv: nn.Conv2d) -> nn.Sequential:
+    """A convolution with the weights of one that pads as TensorFlow, for inputs of whole cells."""
+    sizes = zip(conv.kernel_size, conv.dilation, conv.stride, strict=True)
+    missing = [max((size - 1) * dilation + 1 - stride, 0) for size, dilation, stride in sizes]
+    rows, columns = ((pixels // 2, pixels - pixels // 2) for pixels in missing)
+    options: dict[str, Any] = {"stride": conv.stride, "dilation": conv.dilation}
+    options |= {"groups": conv.groups, "bias": conv.bias is not None, "device": "meta"}
+    channels = conv.in_channels, conv.out_channels
+    static = nn.Conv2d(*channels, conv.kernel_size, **options)  # type: ignore[arg-type]
+    static.weight, static.bias = conv.weight, conv.bias
+    return nn.Sequential(nn.ZeroPad2d((*columns, *rows)), static)

@@ -26,7 +26,12 @@ EXTRAS = ("", "benchmark", "deploy", "export", "quantize", "submit", "timm", "tr
 # Modules of the deploy extra that need another one.
 QUANTIZE = {"quantize.py", "eight_bits.py", "half_precision.py", "graph_nodes.py"}
 # Modules that import timm.
-OF_TIMM = {"build_timm_backbone.py", "timm_backbone.py", "pretrained_backbone.py"}
+OF_TIMM = {
+    "build_timm_backbone.py",
+    "pretrained_backbone.py",
+    "timm_backbone.py",
+    "timm_stages.py",
+}
 # What is there where Detectron2 is, and isn't declared, as in Detectron2's own setup.py.
 WITH_DETECTRON2 = {"torch", "torchvision"}
 # What tools/setup_env.sh installs without its dependencies.
