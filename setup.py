@@ -101,7 +101,10 @@ setup(
     # package, so that an installed detr_d2 has them as well.
     packages=[*find_packages(include=["detr_d2", "detr_d2.*"]), "detr_d2.configs"],
     package_dir={"detr_d2.configs": "configs"},
-    package_data={"detr_d2.configs": ["**/*.yaml"], "detr_d2.apps.html": ["templates/*"]},
+    package_data={
+        "detr_d2.configs": ["**/*.yaml", "**/*.json"],
+        "detr_d2.apps.html": ["templates/*"],
+    },
     entry_points={"console_scripts": ["detr-d2 = detr_d2.cli:main"]},
     zip_safe=False,
 )

@@ -1,5 +1,6 @@
 """The datasets, classes, backbones, stages and schedules of the configs for COCO."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ EXPECTED = {
 
 def test_these_are_all():
     others = {"Base-DETR.yaml", "finetune_panoptic.yaml", "shapes/detr_panoptic.yaml"}
-    others.add("detr_panoptic_pixel.yaml")  # see below
+    others |= {"detr_panoptic_pixel.yaml", "camvid/efficientnet_lite0.yaml"}  # see below
     assert set(NAMES) == {f"{name}.yaml" for name in EXPECTED} | others
 
 
@@ -74,3 +75,15 @@ def test_a_pixel_head_is_trained_on_the_released_detector():
     stage = cfg.SOLVER.MASK_STAGE
     epochs = [n * stage.IMS_PER_BATCH / 118_287 for n in (stage.MAX_ITER, *stage.STEPS)]
     assert epochs == pytest.approx([12, 8], rel=0.01)
+
+
+def test_a_frozen_backbone_of_timm_learns_camvid():
+    cfg = load_config(config_file("camvid/efficientnet_lite0.yaml"))
+    assert f"timm://{cfg.MODEL.TIMM.NAME}.in1k" == cfg.MODEL.WEIGHTS
+    assert cfg.MODEL.BACKBONE.FREEZE_AT == 5 and cfg.MODEL.DETR.FEATURE_CACHE_GB > 0
+    categories = json.loads((CONFIGS / "camvid" / "categories.json").read_text())
+    mapping = json.loads((CONFIGS / "camvid" / "mapping.json").read_text())
+    ids = [category["id"] for category in categories]
+    assert list(mapping) == [str(value) for value in range(12)]
+    assert list(mapping.values()) == [*ids, None]
+    assert [c["id"] for c in categories if c["isthing"]] == [9, 10, 11]
