@@ -11,6 +11,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
+from detr_d2 import resolve_config
 from detr_d2.config import set_key
 from detr_d2.engine.checkpointer import StrictCheckpointer
 from detr_d2.engine.training_stages import evaluation_config
@@ -48,7 +49,7 @@ def export_model(
     """
     options, output = options or ExportOptions(), Path(output)
     _check_output(output, options, triton_repository)
-    cfg = evaluation_config(cfg)
+    cfg = resolve_config(evaluation_config(cfg))
     set_key(cfg, "MODEL.DEVICE", "cpu")
     options.check(cfg)
     model = build_model(cfg).eval()

@@ -55,7 +55,7 @@ class FeatureCache:
     def _row(
         self, detector: Detector, images: ImageList, i: int, image: torch.Tensor
     ) -> list[torch.Tensor]:
-        key = hashlib.blake2b(image.numpy(force=True).data, digest_size=16)
+        key = hashlib.blake2b(image.cpu().contiguous().numpy().data, digest_size=16)
         key.update(str((tuple(image.shape), tuple(images.tensor.shape[-2:]))).encode())
         row = self.kept.get(key.digest())
         if row is not None:

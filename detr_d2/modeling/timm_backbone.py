@@ -50,7 +50,8 @@ class TimmBackbone(Backbone):
         self.names_in_timm: dict[str, str] = {}
         self.layer_depths: dict[str, int] = {}
         exempt: set[str] = getattr(model, "no_weight_decay", set)()
-        self.without_weight_decay = {name.rpartition(".")[2] for name in exempt or ()}
+        names = {name.rpartition(".")[2] for name in exempt or ()}
+        self.without_weight_decay = names - {"weight", "bias"}  # which everything has
         self._fixed: set[nn.Module] = set()
 
     def output_shape(self) -> dict[str, ShapeSpec]:
@@ -87,6 +88,8 @@ class TimmBackbone(Backbone):
             norm: "FrozenBN" keeps statistics and weights of all batch norms; "BN" and "SyncBN"
                 train those of the other stages.
         """
+        from timm.layers import convert_sync_batchnorm
+
         layers = self._layers()
         timm_names = {id(x): name for name, x in self.model.state_dict(keep_vars=True).items()}
         self.replace_parts()
@@ -102,7 +105,7 @@ class TimmBackbone(Backbone):
                 parameter.requires_grad_(False)
         fold_pairs(self.model, pairs)
         if norm == "SyncBN":
-            self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+            self.model = convert_sync_batchnorm(self.model)
         self._fixed = {module for module in self.model.modules() if not module.training}
         self.names_in_timm = {
             timm_names[id(x)]: name
@@ -112,6 +115,12 @@ class TimmBackbone(Backbone):
         self.layer_depths = {
             self.names_in_timm[name]: max(layers.values()) - layer for name, layer in layers.items()
         }
+
+    def end_of_stem(self, first_stage: str) -> str:
+        """The name of the last module with weights of its own before the first stage's module."""
+        names = [name for name, part in self.model.named_modules() if [*part.parameters(False)]]
+        inside = [name for name in names if f"{name}.".startswith(f"{first_stage}.")]
+        return names[max(names.index(inside[0]) - 1, 0)]
 
     def replace_parts(self) -> None:
         """Replaces parts of the model, if it has any to replace, but none of its weights."""
@@ -128,7 +137,7 @@ class TimmBackbone(Backbone):
     def _leave_out_unused(self) -> None:
         """Fixes weights that no feature depends on; distributed training would stop at them."""
         features = self.eval()(torch.zeros(1, 3, *TRIAL_SIZE)).values()
-        parameters = list(self.model.parameters())
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
         total = torch.stack([feature.sum() for feature in features]).sum()
         gradients = torch.autograd.grad(total, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):

@@ -60,13 +60,7 @@ class TimmStages(TimmBackbone):
         if self.pads:
             self.require_any_size()
         ends = [feature["module"] for feature in features]
-        self.set_up([self._end_of_stem(ends[0]), *ends], freeze_at, norm)
-
-    def _end_of_stem(self, first_stage: str) -> str:
-        """The last module with weights before the first stage."""
-        names = [name for name, part in self.model.named_modules() if [*part.parameters(False)]]
-        inside = [name for name in names if f"{name}.".startswith(f"{first_stage}.")]
-        return names[names.index(inside[0]) - 1]
+        self.set_up([self.end_of_stem(ends[0]), *ends], freeze_at, norm)
 
     def replace_parts(self) -> None:
         """Pads convolutions of TensorFlow's kind always alike, as whole cells need it.

@@ -79,9 +79,10 @@ class TimmViT(TimmBackbone):
             if isinstance(module, nn.MaxPool2d):
                 module.ceil_mode = True  # as the strides of the other backbones
         self.require_any_size()
-        blocks = [f"blocks.{math.ceil(depth * n / 4) - 1}" for n in range(1, 4)]
+        blocks = [feature["module"] for feature in model.feature_info]
+        ends = [blocks[math.ceil(depth * n / 4) - 1] for n in range(1, 4)]
         *_, last = (name for name, _ in model.named_modules())
-        self.set_up(["patch_embed", *blocks, last], freeze_at, norm)
+        self.set_up([self.end_of_stem(blocks[0]), *ends, last], freeze_at, norm)
 
     def forward(
         self, x: torch.Tensor, padding_mask: torch.Tensor | None = None

@@ -182,6 +182,30 @@ def test_statistics_are_fixed_where_they_should_be(make_backbone, name, norm):
     assert len(changed) == 3 * len(trained)  # mean, variance and counter
 
 
+def test_norms_that_no_convolution_takes_keep_their_activation(make_backbone):
+    """Those in front of the convolutions of a pre-activation ResNet, for several processes, too."""
+    image = torch.randn(1, 3, 64, 64)
+    one, several = (make_backbone("resnetv2_50", TIMM__NORM=norm) for norm in ("BN", "SyncBN"))
+    norms = [m for m in several.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    kept = [m for m in norms if not isinstance(m, nn.BatchNorm2d) and hasattr(m, "act")]
+    assert 0 < len(kept) < len(norms)
+    with torch.no_grad():
+        for ours, theirs in zip(
+            several.eval()(image).values(), one.eval()(image).values(), strict=True
+        ):
+            torch.testing.assert_close(ours, theirs)
+
+
+def test_weights_that_nothing_needs_are_not_trained(make_backbone):
+    """Positions of a fixed kind among them, which timm doesn't train either."""
+    backbone = make_backbone("vit_tiny_patch16_224", BACKBONE__FREEZE_AT=0)
+    backbone.model.pos_embed.requires_grad_(False)
+    backbone.model.unused = nn.Parameter(torch.zeros(3))
+    backbone._leave_out_unused()
+    fixed = {name for name, p in backbone.model.named_parameters() if not p.requires_grad}
+    assert fixed == {"pos_embed", "unused"}
+
+
 @pytest.mark.parametrize("name", [*STAGES, *VITS])
 def test_a_training_step_reaches_every_weight(make_timm_model, make_batch, name):
     """An unused weight would also stop distributed training."""

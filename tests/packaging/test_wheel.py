@@ -46,8 +46,7 @@ def run_installed(installed: Path, tmp_path: Path):
 def test_it_holds_all_modules_configs_and_templates(wheel: Path):
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "detr_d2").rglob("*.py")}
     configs = {
-        "detr_d2/" + path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "configs").rglob("*.*")
+        "detr_d2/" + path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.*")
     }
     templates = {
         path.relative_to(ROOT).as_posix()
