@@ -85,7 +85,8 @@ class DETR(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
         if freeze_detector:
             detector.requires_grad_(False).eval()
-        if feature_cache is not None and not _is_fixed(detector.backbone):
+        is_fixed = freeze_detector or _is_fixed(detector.backbone)
+        if feature_cache is not None and not is_fixed:
             raise ValueError(
                 "MODEL.DETR.FEATURE_CACHE_GB needs a backbone that isn't trained, with fixed "
                 "statistics of batch norm: MODEL.BACKBONE.FREEZE_AT 5. The pyramid behind a "
@@ -281,7 +282,9 @@ class DETR(nn.Module):
 
 def _is_fixed(backbone: nn.Module) -> bool:
     """Whether training leaves all weights and statistics of a backbone as they are."""
-    trained = any(parameter.requires_grad for parameter in backbone.parameters())
+    mode = backbone.training
     backbone.train()
-    norms = (m for m in backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
-    return not trained and not any(norm.training for norm in norms)
+    norms = [m for m in backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    has_changing_statistics = any(norm.training for norm in norms)
+    backbone.train(mode)
+    return not has_changing_statistics and not any(p.requires_grad for p in backbone.parameters())

@@ -107,10 +107,12 @@ def test_prediction_keeps_nothing(tiny_model, make_batch):
     assert not model.feature_cache.kept
 
 
-def test_masks_are_trained_on_kept_features(tiny_model, make_batch, count_runs):
+@pytest.mark.parametrize("norm", ["FrozenBN", "BN"])
+def test_masks_are_trained_on_kept_features(tiny_model, make_batch, count_runs, norm):
     """The frozen detector of the stage "masks" has a frozen backbone, whatever was trained."""
-    frozen = {**KEEP, "MODEL.BACKBONE.FREEZE_AT": 2, "MODEL.DETR.FREEZE_DETECTOR": True}
-    model = tiny_model(frozen)
+    frozen = {**KEEP, "MODEL.BACKBONE.FREEZE_AT": 0, "MODEL.DETR.FREEZE_DETECTOR": True}
+    model = tiny_model({**frozen, "MODEL.RESNETS.NORM": norm})
+    assert not model.detector.backbone.training
     runs, batch = count_runs(model), make_batch((64, 96))
     first, second = losses(model, batch), losses(model, batch)
     assert runs == [1] and first.keys() == {"loss_mask", "loss_dice"}
