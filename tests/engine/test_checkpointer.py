@@ -188,6 +188,8 @@ def test_checkpoints_say_what_they_are(make_model, tmp_path):
             "attention_softmax": "per_head",
             "stride_in_1x1": False,
             "input_format": "RGB",
+            "backbone": "ResNet",
+            "output_stride": None,
         },
     }
     content = torch.load(save_checkpoint(make_model(*NO_DATASET), tmp_path), weights_only=True)

@@ -29,6 +29,7 @@ def snippet():
         BACKBONE_REGISTRY._obj_map.pop(name)
 
 
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")  # Detectron2's Swin calls it the old way
 @pytest.mark.parametrize("name", NAMES)
 def test_it_trains_both_stages_and_predicts(snippet, make_tiny_cfg, tmp_path, name):
     cfg = make_tiny_cfg(
