@@ -17,10 +17,9 @@ from detr_d2.checkpoint.parameter_names import BACKBONE
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Builds ``SOLVER.OPTIMIZER`` over the trainable parameters.
 
-    The learning rate of the backbone is ``BASE_LR · BACKBONE_MULTIPLIER``, and less in the first
-    layers of timm's by ``BACKBONE_LAYER_DECAY``, as its
-    ``layer_depths`` tell. What timm exempts from
-    weight decay, such as position embeddings, has none. With
+    The learning rate of the backbone is ``BASE_LR · BACKBONE_MULTIPLIER``, and less by
+    ``BACKBONE_LAYER_DECAY`` for each layer behind, as the ``layer_depths`` of timm's tell. What
+    timm exempts from weight decay, such as position embeddings, has none. With
     ``CLIP_GRADIENTS.CLIP_TYPE: "full_model"``, gradients are clipped by their norm over the whole
     model, as in the DETR reference. Other types are Detectron2's.
     """

@@ -85,8 +85,7 @@ class DETR(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
         if freeze_detector:
             detector.requires_grad_(False).eval()
-        is_fixed = freeze_detector or _is_fixed(detector.backbone)
-        if feature_cache is not None and not is_fixed:
+        if feature_cache and not (freeze_detector or _is_fixed(detector.backbone)):
             raise ValueError(
                 "MODEL.DETR.FEATURE_CACHE_GB needs a backbone that isn't trained, with fixed "
                 "statistics of batch norm: MODEL.BACKBONE.FREEZE_AT 5. The pyramid behind a "
@@ -97,6 +96,7 @@ class DETR(nn.Module):
     def from_config(cls, cfg: CfgNode, classes: PanopticClasses | None) -> dict:
         """Takes a resolved config and its classes, see ``resolve_config`` and ``run_classes``."""
         detr = cfg.MODEL.DETR
+        gigabytes = detr.FEATURE_CACHE_GB
         detector = Detector(cfg)
         lateral_channels = detector.feature_channels[-2::-1]
         return {
@@ -122,9 +122,7 @@ class DETR(nn.Module):
             ),
             "aux_loss": detr.AUX_LOSS,
             "freeze_detector": detr.FREEZE_DETECTOR,
-            "feature_cache": FeatureCache(gigabytes)
-            if (gigabytes := detr.FEATURE_CACHE_GB)
-            else None,
+            "feature_cache": FeatureCache(gigabytes) if gigabytes else None,
             "is_thing": thing_mask(classes, detr.NUM_CLASSES),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
