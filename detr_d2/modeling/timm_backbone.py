@@ -60,13 +60,13 @@ class TimmBackbone(Backbone):
     @torch.no_grad()
     def takes_any_size(self) -> bool:
         """Whether features cover all of an image whose sides no stride divides."""
-        height, width = TRIAL_SIZE
+        image = torch.zeros(1, 3, *TRIAL_SIZE)
         try:
-            features = self.eval()(torch.zeros(1, 3, height, width))
+            features = self.eval()(image)
         except (AssertionError, RuntimeError, ValueError):  # timm's models raise all of these
             return False
         return all(
-            features[name].shape[-2:] == (-(-height // shape.stride), -(-width // shape.stride))
+            features[name].shape[-2:] == grid_size(image, shape.stride)
             for name, shape in self.shapes.items()
         )
 
@@ -169,7 +169,13 @@ def pad_to_multiple(x: torch.Tensor, divisor: int) -> torch.Tensor:
     return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
 
 
+def grid_size(image: torch.Tensor, stride: int) -> tuple[int, int]:
+    """Rows and columns of cells that B×3×H×W needs: ⌈H/stride⌉ and ⌈W/stride⌉."""
+    height, width = image.shape[-2:]
+    return (height + stride - 1) // stride, (width + stride - 1) // stride
+
+
 def crop_to_grid(feature: torch.Tensor, image: torch.Tensor, stride: int) -> torch.Tensor:
     """B×C×·×· to the B×C×⌈H/stride⌉×⌈W/stride⌉ cells that B×3×H×W needs."""
-    rows, columns = ((side + stride - 1) // stride for side in image.shape[-2:])
+    rows, columns = grid_size(image, stride)
     return feature.narrow(-2, 0, rows).narrow(-1, 0, columns)

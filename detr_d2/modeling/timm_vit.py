@@ -16,7 +16,13 @@ from detectron2.modeling import Backbone
 from detectron2.modeling.backbone.vit import SimpleFeaturePyramid
 from torch import nn
 
-from detr_d2.modeling.timm_backbone import FEATURES, TimmBackbone, crop_to_grid, pad_to_multiple
+from detr_d2.modeling.timm_backbone import (
+    FEATURES,
+    TimmBackbone,
+    crop_to_grid,
+    grid_size,
+    pad_to_multiple,
+)
 
 # Pixels of the input's side that a patch covers.
 PATCH = 16
@@ -100,11 +106,8 @@ class TimmViT(TimmBackbone):
         images_of = defaultdict(list)
         for i, size in enumerate(zip(heights, widths, strict=True)):
             images_of[size].append(i)
-        height, width = x.shape[-2:]
         result = {
-            name: x.new_zeros(
-                len(x), shape.channels, -(-height // shape.stride), -(-width // shape.stride)
-            )
+            name: x.new_zeros(len(x), shape.channels, *grid_size(x, shape.stride))
             for name, shape in self.shapes.items()
         }
         for (height, width), images in images_of.items():
