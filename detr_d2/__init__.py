@@ -1,14 +1,24 @@
 """Panoptic segmentation with DETR as a Detectron2 plugin.
 
-Importing this package registers the meta-architecture ``DETR``, its backbone and mask head, and
-the embedded datasets. Call :func:`add_detr_config` on a Detectron2 config before merging a file
-into it. Where Detectron2 or what else training needs is not installed, ``detr_d2.deploy`` works,
-and nothing else.
+Importing this package registers the meta-architecture ``DETR``, its backbones and the embedded
+datasets with Detectron2. Call :func:`add_detr_config` on a Detectron2 config before merging a file
+into it. Nothing heavy is imported before it is used, and where Detectron2 or PyTorch is missing,
+what doesn't need it works: ``detr_d2.deploy`` and the preparation of data.
 """
 
-import warnings
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from detr_d2.extras import message_on_missing
+from detr_d2.lazy_names import lazy_names
+from detr_d2.registration import register
+
+if TYPE_CHECKING:
+    from detr_d2.checkpoint import resolve_config
+    from detr_d2.config import add_detr_config, load_config
+    from detr_d2.config_files import config_file
+    from detr_d2.data.register import register_panoptic
 
 __version__ = "0.1.0"
 
@@ -21,25 +31,23 @@ __all__ = [
     "__version__",
 ]
 
-_missing: ModuleNotFoundError | None = None
-try:
-    with warnings.catch_warnings():
-        # While it is imported, Detectron2 uses what newer versions of PyTorch deprecate.
-        warnings.simplefilter("ignore", FutureWarning)
-        from detr_d2 import meta_architecture, modeling  # noqa: F401  (importing registers)
-        from detr_d2.checkpoint import resolve_config
-        from detr_d2.config import add_detr_config, load_config
-        from detr_d2.config_files import config_file
-        from detr_d2.data.register import register_panoptic
-        from detr_d2.data.shapes.shapes_files import register_shapes
-
-    register_shapes()
-except ModuleNotFoundError as error:
-    _missing = error
+_, _look_up = lazy_names(
+    __name__,
+    {
+        "checkpoint": ["resolve_config"],
+        "config": ["add_detr_config", "load_config"],
+        "config_files": ["config_file"],
+        "data.register": ["register_panoptic"],
+    },
+)
 
 
 def __getattr__(name: str) -> object:
-    """Says what is missing where names of this package are wanted and could not be imported."""
-    if _missing is None or name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    raise ImportError(message_on_missing(_missing)) from _missing
+    """Imports what a name stands for, and says what is missing if that fails."""
+    try:
+        return _look_up(name)
+    except ModuleNotFoundError as error:
+        raise ImportError(message_on_missing(error)) from error
+
+
+register()

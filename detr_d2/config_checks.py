@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
 from detectron2.config import CfgNode
 
@@ -15,6 +16,11 @@ PART_CHECKS: list[Callable[[CfgNode], None]] = []
 # Parts that complete a config, such as backbones that know their pixel statistics. Each is called
 # by ``resolve_config``, with the config that it resolves.
 PART_RESOLVERS: list[Callable[[CfgNode], None]] = []
+
+
+def import_parts() -> None:
+    """Imports the parts of the model, so that they are in the two lists."""
+    import_module("detr_d2.modeling")
 
 
 def check_config(cfg: CfgNode) -> None:
@@ -78,6 +84,7 @@ def check_config(cfg: CfgNode) -> None:
     require_one_of(cfg.DATALOADER.ON_ERROR, "DATALOADER.ON_ERROR", ("raise", "skip"))
     skipped = cfg.DATALOADER.MAX_SKIPPED
     require(0 <= skipped < 1, "DATALOADER.MAX_SKIPPED", skipped, "in [0, 1)")
+    import_parts()
     for check in PART_CHECKS:
         check(cfg)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from detectron2.utils.file_io import PathManager
-
 
 def config_file(name: str) -> str:
     """Path of a config that comes with the package, e.g. ``config_file("detr_panoptic.yaml")``.
@@ -35,4 +33,8 @@ def find_config_file(path: str) -> str:
     Raises:
         FileNotFoundError: there is neither; the message lists the configs of the package.
     """
+    if Path(path).is_file():
+        return path
+    from detectron2.utils.file_io import PathManager  # knows addresses, too
+
     return path if PathManager.isfile(path) else config_file(path)

@@ -77,6 +77,20 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def local_path(path: str | Path) -> str:
+    """The path of a file on this machine. What has an address is fetched into a cache.
+
+    Addresses, such as those with ``https://``, are those of Detectron2's ``PathManager``, which is
+    imported only for them.
+    """
+    path = os.fspath(path)
+    if "://" not in path:
+        return path
+    from detectron2.utils.file_io import PathManager
+
+    return PathManager.get_local_path(path)
+
+
 def read_json(path: str | Path) -> Any:
     """The content of a JSON file in UTF-8, with or without a byte-order mark.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from detectron2.config import CfgNode
-from detectron2.modeling import META_ARCH_REGISTRY, Backbone, ResNet
+from detectron2.modeling import Backbone, ResNet
 
 from detr_d2 import modeling
 from detr_d2.checkpoint import (
@@ -19,7 +19,6 @@ from detr_d2.config import set_key
 from detr_d2.modeling.timm_backbone import TimmBackbone
 
 
-@META_ARCH_REGISTRY.register()
 def DETR(cfg: CfgNode) -> modeling.DETR:
     """Builds ``MODEL.META_ARCHITECTURE: "DETR"``, as Detectron2's ``build_model`` does.
 

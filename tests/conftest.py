@@ -43,7 +43,7 @@ def small_shapes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str,
     """Embedded scenes, registered: the datasets' names and numbers of images."""
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
-    from detr_d2.data.shapes.shapes_files import register_shapes_split
+    from detr_d2.data.shapes.shapes_dataset import register_shapes_split
 
     folder = tmp_path_factory.mktemp("small_shapes")
     for name, num_images in SMALL_SHAPES.items():

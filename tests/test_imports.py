@@ -47,6 +47,8 @@ LAYERS = {
         "apps/html",
     },
 }
+# What it registers is below it, and imported when it is built.
+LAYERS["registration"] = {"data/shapes"}
 LAYERS["cli"] = {"", *LAYERS}  # on top
 # Length in lines that no file may exceed.
 MAX_LINES = 300
@@ -99,18 +101,49 @@ def test_names_of_modules_are_unique():
     assert shared == {"__init__", "__main__"}
 
 
-def test_importing_registers():
-    """In a fresh process, where nothing else has imported parts of it."""
-    code = """
-import detr_d2
-from detectron2.data import DatasetCatalog
+# What is looked up after the imports of each case.
+LOOK_UP = """
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
 from detr_d2.modeling import DETR_MASK_HEAD_REGISTRY
-assert META_ARCH_REGISTRY.get("DETR") is detr_d2.meta_architecture.DETR
-assert "build_detr_resnet_backbone" in BACKBONE_REGISTRY
+assert "DETR" in META_ARCH_REGISTRY
+assert {"build_detr_resnet_backbone", "build_timm_backbone"} <= {n for n, _ in BACKBONE_REGISTRY}
 assert "AttentionMaskHead" in DETR_MASK_HEAD_REGISTRY
 assert {"shapes_panoptic_train", "shapes_panoptic_val"} <= set(DatasetCatalog.list())
+assert "ball" in MetadataCatalog.get("shapes_panoptic_val").thing_classes
 """
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import detr_d2",
+        "import detectron2.engine, detr_d2",
+        "import detr_d2, importlib.util; importlib.util.find_spec('detectron2.modeling')",
+        "import detr_d2, detectron2.engine, importlib; importlib.reload(detr_d2)",
+        # In the middle of whose own imports Detectron2's registries come to be.
+        "import detr_d2.modeling.backbone",
+        "import detr_d2.data.categories",
+    ],
+)
+def test_importing_registers(imports):
+    """In a fresh process, where nothing else has imported parts of it; also without a warning."""
+    quietly = "import warnings; warnings.simplefilter('ignore', FutureWarning)"
+    first = f"{quietly}; {imports}" if imports.startswith("import detectron2") else imports
+    run_code(f"{first}\n{LOOK_UP}")
+
+
+def test_a_model_is_built_by_its_registered_name():
+    run_code("""
+import detr_d2
+from detectron2.modeling import build_model
+cfg = detr_d2.load_config("shapes/detr_panoptic.yaml", ["MODEL.DEVICE", "cpu"])
+assert type(build_model(cfg)).__name__ == "DETR"
+""")
+
+
+def run_code(code: str) -> None:
+    """Runs Python code in a process of its own, which ends well and prints and warns of nothing."""
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
     )

@@ -10,8 +10,13 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from detr_d2.cli.shared import add_config_file, add_overrides
+
+if TYPE_CHECKING:
+    from detr_d2.data.check import CheckReport
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,26 +47,35 @@ def check_arguments(args: argparse.Namespace, parser: argparse.ArgumentParser) -
 
 def run(args: argparse.Namespace) -> int:
     """Prints a report on each dataset; the status is 1 if something would break."""
-    from detr_d2.config import load_config
-    from detr_d2.data.check import check_dataset, check_datasets, write_reports
-    from detr_d2.data.image_file import ImageOptions
+    from detr_d2.data.check import write_reports
 
-    # Without a file, the config has the default values.
-    cfg = load_config(args.config_file, args.opts)
-    if args.config_file:
-        found = check_datasets(cfg, args.workers)
-    else:
-        paths = (args.image_root, args.panoptic_root, args.panoptic_json)
-        options = {
-            "num_queries": cfg.MODEL.DETR.NUM_QUERIES,
-            "crowds_as_things": cfg.DATASETS.CROWDS_AS_THINGS,
-            "image_options": ImageOptions.from_config(cfg),
-        }
-        found = [check_dataset(*paths, **options, workers=args.workers)]
     reports = []
-    for report in found:
+    for report in _reports(args):
         print(report, end="\n\n")
         reports.append(report)
     if args.output:
         write_reports(reports, args.output)
     return 1 if any(report.breaks for report in reports) else 0
+
+
+def _reports(args: argparse.Namespace) -> Iterable[CheckReport]:
+    """The report on each dataset. Only a config, or keys that change it, need Detectron2."""
+    paths = (args.image_root, args.panoptic_root, args.panoptic_json)
+    if not args.config_file and not args.opts:
+        from detr_d2.data.check import check_dataset
+
+        return [check_dataset(*paths, workers=args.workers)]
+    from detr_d2.config import load_config
+    from detr_d2.data.check import check_dataset, check_datasets
+    from detr_d2.data.image_file import ImageOptions
+
+    # Without a file, the config has the default values.
+    cfg = load_config(args.config_file, args.opts)
+    if args.config_file:
+        return check_datasets(cfg, args.workers)
+    options = {
+        "num_queries": cfg.MODEL.DETR.NUM_QUERIES,
+        "crowds_as_things": cfg.DATASETS.CROWDS_AS_THINGS,
+        "image_options": ImageOptions.from_config(cfg),
+    }
+    return [check_dataset(*paths, **options, workers=args.workers)]

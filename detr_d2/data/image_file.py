@@ -20,11 +20,6 @@ from PIL import ExifTags, Image, ImageFile
 from detr_d2.data.deep_pixels import FULL_RANGE, storage_of, to_8_bits
 from detr_d2.data.image_names import how_to_read, image_formats
 
-try:
-    from detectron2.utils.file_io import PathManager
-except ImportError:  # an exported model predicts, from local files
-    PathManager = None
-
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
@@ -217,7 +212,12 @@ def decode_image(data: bytes) -> Image.Image:
 
 
 def _open_binary(path: str | Path) -> IO[bytes]:
-    return open(path, "rb") if PathManager is None else PathManager.open(str(path), "rb")
+    """Opens a file. Detectron2, which knows addresses as well, is imported only for them."""
+    if "://" not in str(path):
+        return open(path, "rb")
+    from detectron2.utils.file_io import PathManager
+
+    return PathManager.open(str(path), "rb")
 
 
 def _open_checked(file: IO[bytes]) -> ImageFile.ImageFile:

@@ -8,9 +8,7 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-
-from detectron2.data import Metadata, MetadataCatalog
-from detectron2.utils.file_io import PathManager
+from typing import TYPE_CHECKING
 
 from detr_d2.data.panoptic_entries import (
     PanopticEntries,
@@ -18,7 +16,10 @@ from detr_d2.data.panoptic_entries import (
     read_panoptic_lists,
 )
 from detr_d2.data.panoptic_fields import color
-from detr_d2.file_io import quoted
+from detr_d2.file_io import local_path, quoted
+
+if TYPE_CHECKING:
+    from detectron2.data import Metadata
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ def set_panoptic_metadata(name: str, categories: Iterable[dict], **more: object)
     names hold all classes, as in Detectron2's own panoptic datasets: its visualizer and its
     evaluators look names up in them by contiguous id.
     """
+    from detectron2.data import MetadataCatalog  # the rest of the module does without PyTorch
+
     ordered = sorted(categories, key=lambda c: (not c["isthing"], c["id"]))
     return MetadataCatalog.get(name).set(**class_metadata(ordered), **more)
 
@@ -180,7 +183,7 @@ def _distinct_colors() -> Iterable[tuple[int, int, int]]:
 
 def _content(panoptic_json: str | Path) -> dict:
     """The parsed file; see ``_waiting``."""
-    key, path = str(panoptic_json), PathManager.get_local_path(str(panoptic_json))
+    key, path = str(panoptic_json), local_path(panoptic_json)
     state = os.stat(path)
     stamp = (state.st_mtime_ns, state.st_size)
     if key not in _waiting or _waiting[key][0] != stamp:

@@ -1,7 +1,13 @@
 """Prediction with exported models by NumPy, Pillow and onnxruntime: no PyTorch, no Detectron2."""
 
-from detr_d2.deploy.drawing import draw_panoptic
-from detr_d2.deploy.model_info import ModelClass, ModelError, ModelInfo
-from detr_d2.deploy.onnx_predictor import OnnxPredictor
+from detr_d2.lazy_names import lazy_names
 
-__all__ = ["ModelClass", "ModelError", "ModelInfo", "OnnxPredictor", "draw_panoptic"]
+# So that the command's help and wrong arguments don't wait for onnxruntime.
+__all__, __getattr__ = lazy_names(
+    __name__,
+    {
+        "drawing": ["draw_panoptic"],
+        "model_info": ["ModelClass", "ModelError", "ModelInfo"],
+        "onnx_predictor": ["OnnxPredictor"],
+    },
+)

@@ -8,10 +8,6 @@ from __future__ import annotations
 import argparse
 import sys
 
-from detr_d2.deploy.model_info import read_categories
-from detr_d2.deploy.onnx_predictor import OnnxPredictor
-from detr_d2.deploy.prediction_files import predict_files
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the model, the images and the output."""
@@ -32,6 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draws the pictures; the status is 1 where something was left out."""
+    from detr_d2.deploy.model_info import read_categories
+    from detr_d2.deploy.onnx_predictor import OnnxPredictor
+    from detr_d2.deploy.prediction_files import predict_files
+
     try:
         categories = read_categories(args.categories) if args.categories else None
         predictor = OnnxPredictor(args.model, image_format="RGB", categories=categories)

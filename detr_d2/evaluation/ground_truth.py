@@ -15,6 +15,7 @@ import numpy as np
 from detr_d2.data.mistaken_png import why_ids_differ
 from detr_d2.data.panoptic_png import read_panoptic_png
 from detr_d2.evaluation.segment_matching import SegmentMatching, Segments, match_segments
+from detr_d2.file_io import local_path
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +56,7 @@ class GroundTruth:
     @classmethod
     def of_record(cls, record: dict[str, Any]) -> GroundTruth:
         """Reads the PNG of a dataset's dict; see ``read``."""
-        from detectron2.utils.file_io import PathManager  # deploy lacks Detectron2
-
-        path = PathManager.get_local_path(record["pan_seg_file_name"])
+        path = local_path(record["pan_seg_file_name"])
         image = f"image {record['image_id']!r} ({record['pan_seg_file_name']})"
         return cls.read(path, record["segments_info"], image)
 

@@ -31,7 +31,7 @@ from detr_d2.data.panoptic_dataset import load_panoptic_dataset
 from detr_d2.data.panoptic_fields import is_crowd
 from detr_d2.data.panoptic_png import read_panoptic_png
 from detr_d2.evaluation.segment_rles import encode_segments
-from detr_d2.file_io import write_json_atomically
+from detr_d2.file_io import local_path, write_json_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def write_thing_instances(
     annotations: list[dict] = []
     num_empty = 0
     for record in records:
-        ids = read_panoptic_png(PathManager.get_local_path(record["pan_seg_file_name"]))
+        ids = read_panoptic_png(local_path(record["pan_seg_file_name"]))
         rles = encode_segments(ids)
         unknown = rles.keys() - {segment["id"] for segment in record["segments_info"]}
         if unknown:

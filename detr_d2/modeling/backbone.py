@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, ResNet, build_resnet_backbone
+from detectron2.modeling import ResNet, build_resnet_backbone
 from torch import nn
 
 from detr_d2.modeling.folded_conv import fold_batch_norms
 
 
-@BACKBONE_REGISTRY.register()
 def build_detr_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
     """Builds Detectron2's ResNet from ``MODEL.RESNETS`` for DETR.
 

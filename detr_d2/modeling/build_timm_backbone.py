@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.utils.logger import log_first_n
 
 from detr_d2.config_checks import PART_CHECKS, PART_RESOLVERS, require, require_one_of
@@ -25,7 +24,6 @@ NAME = "build_timm_backbone"
 ANY_SIZE = {"dynamic_img_size": True, "strict_img_size": False}
 
 
-@BACKBONE_REGISTRY.register()
 def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
     """Builds ``MODEL.TIMM.NAME`` with random weights, frozen as ``MODEL.BACKBONE.FREEZE_AT`` says.
 

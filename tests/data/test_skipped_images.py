@@ -104,7 +104,7 @@ def test_other_errors_are_never_skipped():
 @pytest.fixture
 def damaged(make_tiny_cfg, tmp_path, registry):
     """Makes a config whose training images are, of ten scenes, damaged in the given places."""
-    from detr_d2.data.shapes.shapes_files import register_shapes_split
+    from detr_d2.data.shapes.shapes_dataset import register_shapes_split
 
     register_shapes_split("damaged_shapes", tmp_path / "shapes", "train", 10)
     dicts = DatasetCatalog.get("damaged_shapes")

@@ -167,7 +167,7 @@ def test_finding_images(photos, tmp_path):
 def test_without_onnxruntime_the_error_says_what_is_missing():
     hide = "import sys; sys.modules.update(dict.fromkeys(['torch', 'detectron2', 'onnxruntime']))"
     result = subprocess.run(
-        [sys.executable, "-c", f"{hide}; import detr_d2.deploy"],
+        [sys.executable, "-c", f"{hide}; from detr_d2.deploy import OnnxPredictor"],
         cwd=Path(__file__).resolve().parents[2],
         capture_output=True,
         text=True,

@@ -125,7 +125,7 @@ def images_of_one_size(small_shapes: dict[str, int]) -> Iterator[str]:
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
     from detr_d2.data.panoptic_dataset import set_panoptic_metadata
-    from detr_d2.data.shapes.synthetic_scenes import CATEGORIES
+    from detr_d2.data.shapes.shape_categories import CATEGORIES
 
     images = [image for name in small_shapes for image in DatasetCatalog.get(name)]
     sizes = [(image["height"], image["width"]) for image in images]

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from detr_d2.data.panoptic_dataset import set_panoptic_metadata
-from detr_d2.data.shapes.synthetic_scenes import CATEGORIES
+from detr_d2.data.shapes.shape_categories import CATEGORIES
 from detr_d2.engine.model_evaluation import evaluate
 
 NAME = "some_shapes"

@@ -23,7 +23,7 @@ from detr_d2.apps.report.saved_runs import find_predictions
 from detr_d2.data.file_names import file_name_of
 from detr_d2.data.panoptic_dataset import get_dataset_dicts, set_panoptic_metadata
 from detr_d2.data.panoptic_png import write_panoptic_png
-from detr_d2.data.shapes.synthetic_scenes import CATEGORIES
+from detr_d2.data.shapes.shape_categories import CATEGORIES
 from detr_d2.engine.evaluation_pictures import PictureCollector
 from detr_d2.engine.model_evaluation import evaluate
 from detr_d2.visualization import MAX_PICTURE_SIZE

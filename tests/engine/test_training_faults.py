@@ -16,7 +16,7 @@ import torch
 
 from detr_d2.cli import run_process as command
 from detr_d2.cli.program import parse_arguments
-from detr_d2.data.shapes.shapes_files import register_shapes_split
+from detr_d2.data.shapes.shapes_dataset import register_shapes_split
 from detr_d2.engine import train
 from detr_d2.engine.training_faults import TrainingError, explained
 from detr_d2.engine.training_loop import Trainer

@@ -6,7 +6,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from detr_d2.data.shapes.synthetic_scenes import CATEGORIES
+from detr_d2.data.shapes.shape_categories import CATEGORIES
 
 SHAPES = {"DATASETS.TRAIN": ("shapes_panoptic_train",), "MODEL.DETR.NUM_CLASSES": len(CATEGORIES)}
 BARE = {"MODEL.DETR.MASK_ON": False}

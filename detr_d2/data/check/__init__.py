@@ -1,6 +1,13 @@
 """Checking a whole panoptic dataset, before it is trained or evaluated on."""
 
-from detr_d2.data.check.check_report import CheckReport, write_reports
-from detr_d2.data.check.dataset_check import check_dataset, check_datasets
+from detr_d2.lazy_names import lazy_names
 
-__all__ = ["CheckReport", "check_dataset", "check_datasets", "write_reports"]
+# All but what a config says works without PyTorch and Detectron2.
+__all__, __getattr__ = lazy_names(
+    __name__,
+    {
+        "check_report": ["CheckReport", "write_reports"],
+        "configured_check": ["check_datasets"],
+        "dataset_check": ["check_dataset"],
+    },
+)

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from functools import partial
 
-from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
-from detectron2.utils.file_io import PathManager
 from tqdm import tqdm
 
-from detr_d2.data.categories import classes_of
 from detr_d2.data.check.annotation_checks import AnnotationCheck
 from detr_d2.data.check.check_report import CheckReport
 from detr_d2.data.check.image_checks import check_files
 from detr_d2.data.check.label_checks import pixel_findings
 from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions
-from detr_d2.data.panoptic_dataset import get_dataset_dicts
 from detr_d2.data.panoptic_entries import read_panoptic_lists
 from detr_d2.data.processes import map_in_processes
-from detr_d2.data.register import register_from_config
+from detr_d2.file_io import local_path
 
 
 def check_dataset(
@@ -66,7 +61,7 @@ def check_dataset(
         known_ids,
         crowds_as_things=crowds_as_things,
     )
-    content = read_panoptic_lists(PathManager.get_local_path(panoptic_json))
+    content = read_panoptic_lists(local_path(panoptic_json))
     tasks = check.check(content, report.findings.add)
     report.categories = check.categories
     results = map_in_processes(partial(check_files, options=image_options), tasks, workers)
@@ -77,41 +72,3 @@ def check_dataset(
     for finding in pixel_findings(panoptic_json, report):
         report.findings.add(finding)
     return report
-
-
-def check_datasets(cfg: CfgNode, workers: int = 0) -> Iterator[CheckReport]:
-    """Checks the datasets of ``DATASETS.TRAIN`` and ``DATASETS.TEST``, one after the other.
-
-    Raises:
-        KeyError: a dataset isn't registered.
-        FileNotFoundError, ValueError, ChildProcessError: see ``check_dataset``; also a dataset that
-            isn't panoptic.
-    """
-    register_from_config(cfg)
-    for name in dict.fromkeys([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]):
-        yield check_dataset(
-            **_keywords_of(name),
-            num_queries=cfg.MODEL.DETR.NUM_QUERIES,
-            image_options=ImageOptions.from_config(cfg),
-            workers=workers,
-        )
-
-
-def _keywords_of(name: str) -> dict:
-    """What ``check_dataset`` needs of a registered dataset."""
-    metadata = MetadataCatalog.get(name)
-    panoptic_json = metadata.get("panoptic_json")
-    if panoptic_json is None or not PathManager.exists(panoptic_json):
-        get_dataset_dicts([name])  # writes the embedded datasets, and says what is missing
-        panoptic_json = metadata.get("panoptic_json")
-    if panoptic_json is None:
-        raise ValueError(f"Dataset {name!r} has no panoptic annotation and can't be checked.")
-    classes = classes_of(name)
-    return {
-        "name": name,
-        "image_root": metadata.image_root,
-        "panoptic_root": metadata.panoptic_root,
-        "panoptic_json": panoptic_json,
-        "crowds_as_things": bool(metadata.get("crowds_as_things")),
-        "known_ids": classes and classes.dataset_ids,
-    }

@@ -10,18 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
-
 from detr_d2.data.prepare.category_list import complete_categories, read_categories
+from detr_d2.data.prepare.cityscapes_classes import NUM_LABELS, cityscapes_categories
 from detr_d2.data.prepare.dataset_writer import Source, write_panoptic
 from detr_d2.data.prepare.prepared_segments import PreparedSegment, Segmentation, by_pixel_value
 from detr_d2.data.prepare.problems import PreparationError, PreparationReport
 from detr_d2.data.prepare.semantic_images import check_size_of_image
 from detr_d2.data.prepare.source_files import LABEL_EXTENSIONS, PairedImage, pair_with_images
 from detr_d2.data.prepare.source_images import read_label_image
-
-# Labels of Cityscapes from 0 on; those that are not among the 19 evaluated categories are void.
-_NUM_LABELS = 34
 
 
 def prepare_cityscapes(
@@ -56,15 +52,8 @@ def prepare_cityscapes(
     """
     void = set(ignore)
     if categories is None:
-        entries = [
-            {
-                **{key: category[key] for key in ("id", "name", "isthing")},
-                "color": list(category["color"]),
-            }
-            for category in CITYSCAPES_CATEGORIES
-        ]
-        known = complete_categories(entries, "Cityscapes")
-        void |= set(range(_NUM_LABELS)) - {category["id"] for category in known}
+        known = complete_categories(cityscapes_categories(), "Cityscapes")
+        void |= set(range(NUM_LABELS)) - {category["id"] for category in known}
     else:
         known = read_categories(categories)
     found = pair_with_images(folder, LABEL_EXTENSIONS, png_suffix, images, image_suffix)

@@ -4,64 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
-from detectron2.data import DatasetCatalog
 from PIL import Image
 from tqdm import tqdm
 
-from detr_d2.data.panoptic_dataset import read_panoptic_json, set_panoptic_metadata
 from detr_d2.data.panoptic_png import write_panoptic_png
-from detr_d2.data.shapes.synthetic_scenes import CATEGORIES, VOID, SyntheticScene, draw_scene
+from detr_d2.data.shapes.shape_categories import CATEGORIES
+from detr_d2.data.shapes.shapes_dataset import NUM_IMAGES
+from detr_d2.data.shapes.synthetic_scenes import VOID, SyntheticScene, draw_scene
 from detr_d2.file_io import folder_written_whole
 
 logger = logging.getLogger(__name__)
-
-# Part of the folder's name. It changes with the scenes, so that an old cache is never used.
-VERSION = 1
-# Images of each split.
-NUM_IMAGES = {"train": 2000, "val": 200}
-
-
-def cache_folder() -> Path:
-    """Where the embedded data is kept: ``$DETR_D2_CACHE``, or ``~/.cache/detr_d2``."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detr_d2"
-    return Path(os.environ.get("DETR_D2_CACHE") or default)
-
-
-def register_shapes() -> None:
-    """Registers ``shapes_panoptic_train`` and ``shapes_panoptic_val``."""
-    for split, num_images in NUM_IMAGES.items():
-        root = cache_folder() / f"shapes_panoptic_v{VERSION}_{split}"
-        register_shapes_split(f"shapes_panoptic_{split}", root, split, num_images)
-
-
-def register_shapes_split(name: str, root: Path, split: str, num_images: int) -> None:
-    """Registers scenes under a name; they are written when they are first read.
-
-    Args:
-        name: in Detectron2's catalogs.
-        root, split, num_images: see ``write_shapes``.
-    """
-    metadata = set_panoptic_metadata(
-        name,
-        [vars(category) for category in CATEGORIES],
-        image_root=str(root / "images"),
-        panoptic_root=str(root / "panoptic"),
-        panoptic_json=str(root / "panoptic.json"),
-        evaluator_type="coco_panoptic_seg",
-    )
-
-    def load() -> list[dict]:
-        if not root.is_dir():
-            write_shapes(root, split, num_images)
-        return read_panoptic_json(
-            metadata.panoptic_json, metadata.image_root, metadata.panoptic_root, metadata
-        )
-
-    DatasetCatalog.register(name, load)
 
 
 def write_shapes(root: Path, split: str, num_images: int) -> None:

@@ -11,7 +11,7 @@ from detr_d2 import config_file, load_config
 from detr_d2.apps.report import ReportCollector
 from detr_d2.apps.report.report_page import write_report
 from detr_d2.data.panoptic_dataset import load_panoptic_dataset, set_panoptic_metadata
-from detr_d2.data.shapes import synthetic_scenes
+from detr_d2.data.shapes.shape_categories import CATEGORIES as SHAPES
 from detr_d2.engine.checkpointer import StrictCheckpointer
 from detr_d2.engine.model_evaluation import evaluate
 
@@ -144,7 +144,7 @@ def test_report_of_the_quickstarts_model(quickstart_weights, browser, registry, 
     name = "quickstart_val_start"
     records = DatasetCatalog.get("shapes_panoptic_val")[:8]
     DatasetCatalog.register(name, lambda: records)
-    set_panoptic_metadata(name, map(vars, synthetic_scenes.CATEGORIES))
+    set_panoptic_metadata(name, map(vars, SHAPES))
     cfg = load_config(config_file("shapes/detr_panoptic.yaml"))
     cfg.MODEL.DETR.TEST.RAW_ON, cfg.MODEL.DETR.TEST.NUM_PICTURES = True, 0
     cfg.MODEL.DETR.TEST.INSTANCES_ON = False

@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 
 from detr_d2.data.prepare import PreparationError, prepare_cityscapes
+from detr_d2.data.prepare.cityscapes_classes import cityscapes_categories
 
 
 @pytest.fixture
@@ -78,3 +80,11 @@ def test_sizes_that_disagree(prepare, write_png):
     write_png("images/b_leftImg8bit.png", [[7, 7]])
     with pytest.raises(PreparationError, match="has 1×1 pixels, its image 2×1"):
         prepare([[7]])
+
+
+def test_the_classes_are_detectron2s():
+    theirs = [
+        {**{key: entry[key] for key in ("id", "name", "isthing")}, "color": list(entry["color"])}
+        for entry in CITYSCAPES_CATEGORIES
+    ]
+    assert cityscapes_categories() == theirs

@@ -10,9 +10,11 @@ from detectron2.data.datasets.coco_panoptic import load_coco_panoptic_json
 from panopticapi.evaluation import pq_compute
 from PIL import Image
 
-from detr_d2.data.shapes import shapes_files
-from detr_d2.data.shapes.shapes_files import cache_folder, register_shapes, write_shapes
-from detr_d2.data.shapes.synthetic_scenes import CATEGORIES, draw_scene
+from detr_d2.data.shapes import shapes_dataset, shapes_files
+from detr_d2.data.shapes.shape_categories import CATEGORIES
+from detr_d2.data.shapes.shapes_dataset import cache_folder, register_shapes
+from detr_d2.data.shapes.shapes_files import write_shapes
+from detr_d2.data.shapes.synthetic_scenes import draw_scene
 
 NUM_IMAGES = 16  # enough for a crowd and a void region
 
@@ -32,7 +34,7 @@ def content(root: Path) -> dict:
 @pytest.fixture
 def small_cache(tmp_path, monkeypatch):
     """The embedded datasets registered anew, three and two images of them, in an empty cache."""
-    names = [f"shapes_panoptic_{split}" for split in shapes_files.NUM_IMAGES]
+    names = [f"shapes_panoptic_{split}" for split in shapes_dataset.NUM_IMAGES]
 
     def register_again():
         for name in names:
@@ -42,7 +44,7 @@ def small_cache(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setenv("DETR_D2_CACHE", str(tmp_path / "a" / "cache"))
-        patched.setattr(shapes_files, "NUM_IMAGES", {"train": 3, "val": 2})
+        patched.setattr(shapes_dataset, "NUM_IMAGES", {"train": 3, "val": 2})
         register_again()
         yield tmp_path / "a" / "cache"
     register_again()

@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from detr_d2.data.shapes.shape_categories import CATEGORIES
 from detr_d2.data.shapes.synthetic_scenes import (
-    CATEGORIES,
     MIN_VISIBLE,
     SIZES,
     VOID,
@@ -47,7 +47,7 @@ def test_splits_and_numbers_give_other_scenes(scenes):
 
 
 def test_segment_ids_are_the_published_ones(scenes):
-    """If this fails, figures measured on older scenes hold no more: raise shapes_files.VERSION."""
+    """If this fails, figures measured on older scenes are void: raise shapes_dataset.VERSION."""
     digest = hashlib.sha256()
     for scene in scenes[:10]:
         digest.update(repr(sorted((i, c.id) for i, c in scene.categories.items())).encode())
