@@ -25,3 +25,12 @@ def find_runs(*rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         is_start[1:] |= row[1:] != row[:-1]
     starts = np.flatnonzero(is_start)
     return starts, np.diff(starts, append=size)
+
+
+def count_pixels(ids: np.ndarray) -> dict[int, int]:
+    """The number of pixels of each id that a map of integers has."""
+    values = ids.ravel()
+    starts, lengths = find_runs(values)
+    unique, index = np.unique(values[starts], return_inverse=True)
+    areas = np.bincount(index, weights=lengths)
+    return dict(zip(unique.tolist(), areas.astype(np.int64).tolist(), strict=True))

@@ -18,6 +18,7 @@ from typing import IO, Any
 import numpy as np
 
 from detr_d2.data.panoptic_png import write_panoptic_png
+from detr_d2.evaluation.run_lengths import count_pixels
 from detr_d2.file_io import write_json_atomically
 
 # The names of the JSON and of the folder of PNGs; both are in the same folder.
@@ -51,11 +52,12 @@ def save_prediction(
         ValueError: an id doesn't fit a PNG.
     """
     write_panoptic_png(ids, output_dir / PNG_FOLDER / file_name)
+    areas = count_pixels(ids)
     segments = [
         {
             "id": int(segment["id"]),
             "category_id": categories[segment["category_id"]]["id"],
-            "area": int((ids == segment["id"]).sum()),
+            "area": areas.get(int(segment["id"]), 0),
             **({"score": float(segment["score"])} if "score" in segment else {}),
         }
         for segment in segments_info

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from panopticapi.utils import rgb2id
@@ -26,6 +27,21 @@ def test_all_ids_survive(tmp_path, dtype):
     np.testing.assert_array_equal(read, ids)
     # The reference's own reading of the file.
     np.testing.assert_array_equal(rgb2id(np.asarray(Image.open(tmp_path / "x.png"))), ids)
+
+
+@pytest.mark.parametrize("largest", [0, 1, 255, 256, 65535, 65536, MAX_SEGMENT_ID])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (30, 41)])
+def test_written_files_are_whole_to_other_readers(tmp_path, largest, shape):
+    """Ids of one, two and three bytes, in long stretches and in noise."""
+    rng = np.random.default_rng(largest)
+    for name, step in (("noise", 1), ("stretches", 7)):
+        ids = np.kron(rng.integers(0, largest + 1, shape), np.ones((1, step), np.int64))
+        path = tmp_path / f"{name}.png"
+        write_panoptic_png(ids, path)
+        with Image.open(path) as image:
+            image.verify()  # checksums
+        bgr = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(rgb2id(bgr[..., ::-1]), ids)
 
 
 @pytest.mark.parametrize("color", [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (255, 255, 255)])
