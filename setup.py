@@ -28,6 +28,7 @@ TRAIN = [
     "Jinja2>=3.1",
     "MarkupSafe>=2.1",
     "matplotlib>=3.8",
+    "msgspec>=0.19",
     "opencv-python>=4.11",
     "pycocotools>=2.0.7",
     "safetensors>=0.4.3",

@@ -5,6 +5,7 @@ Even if the process or the machine dies, a file is on the disk as a whole or not
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -99,9 +100,25 @@ def read_json(path: str | Path) -> Any:
         ValueError: it is no JSON; the message names the file.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        with without_garbage_collection():
+            return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:  # neither JSON nor UTF-8, or nested too deeply
         raise ValueError(f"{path}: cannot be read as JSON ({error}).") from error
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Keeps Python from searching objects for cycles while millions of them, without any, are made.
+
+    The search takes most of the time in which a large JSON is parsed.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def write_json_atomically(content: Any, path: str | Path) -> None:

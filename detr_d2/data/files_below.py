@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from pathlib import Path, PurePosixPath
+
+# Names without folders, of letters that have one spelling: nearly all names.
+_PLAIN_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 
 
 def find_below(root: str | Path, file_name: str, named_by: str | Path) -> str:
@@ -24,6 +28,8 @@ def find_below(root: str | Path, file_name: str, named_by: str | Path) -> str:
     Raises:
         ValueError: the name leads out of the folder.
     """
+    if _PLAIN_NAME.fullmatch(file_name):
+        return os.path.join(root, file_name)
     path = PurePosixPath(file_name.replace("\\", "/"))
     if not path.parts or path.is_absolute() or ".." in path.parts:
         raise ValueError(

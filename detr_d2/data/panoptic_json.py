@@ -5,8 +5,7 @@ from __future__ import annotations
 import colorsys
 import itertools
 import logging
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,16 +15,13 @@ from detr_d2.data.panoptic_entries import (
     read_panoptic_lists,
 )
 from detr_d2.data.panoptic_fields import color
+from detr_d2.data.regular_json import read_outline, read_regular
 from detr_d2.file_io import local_path, quoted
 
 if TYPE_CHECKING:
     from detectron2.data import Metadata
 
 logger = logging.getLogger(__name__)
-
-# Parsed files whose categories were read and whose images were not, with the state of the file. So
-# a file is parsed only once to register and to read a dataset.
-_waiting: dict[str, tuple[tuple[int, int], dict]] = {}
 
 
 def set_panoptic_metadata(name: str, categories: Iterable[dict], **more: object) -> Metadata:
@@ -76,7 +72,8 @@ def read_categories(panoptic_json: str | Path) -> list[dict]:
         ValueError: it is no panoptic JSON; a category lacks something, has a wrong value, or has
             the id or name of another.
     """
-    entries = PanopticEntries(_content(panoptic_json), panoptic_json)
+    path = local_path(panoptic_json)
+    entries = PanopticEntries(read_outline(path) or read_panoptic_lists(path), panoptic_json)
     unused = [category.get("id") for category in entries.unused_namesakes()]
     if unused:
         logger.warning(
@@ -140,11 +137,31 @@ def read_panoptic_json(
         ValueError: it is no panoptic JSON; an entry lacks something, names an unknown image or
             category, has the id of another, or has a file name that leaves its folder.
     """
-    content = _content(panoptic_json)
-    _waiting.pop(str(panoptic_json), None)  # the annotations of many images are large
+    path = local_path(panoptic_json)
     things = metadata.thing_dataset_id_to_contiguous_id
     contiguous = {**metadata.stuff_dataset_id_to_contiguous_id, **things}
-    entries = PanopticEntries(content, panoptic_json)
+    dicts, num_images = read_regular(
+        path, image_root, panoptic_root, contiguous, things
+    ) or _read_entries(panoptic_json, image_root, panoptic_root, contiguous, things)
+    if len(dicts) < num_images:
+        logger.warning(
+            "%s: %d of %d images have no annotation and are left out.",
+            panoptic_json,
+            num_images - len(dicts),
+            num_images,
+        )
+    return dicts
+
+
+def _read_entries(
+    panoptic_json: str | Path,
+    image_root: str | Path,
+    panoptic_root: str | Path,
+    contiguous: Mapping[int, int],
+    things: Mapping[int, int],
+) -> tuple[list[dict], int]:
+    """The dicts and the number of images of a file that isn't regular, or that has a problem."""
+    entries = PanopticEntries(read_panoptic_lists(local_path(panoptic_json)), panoptic_json)
     images = entries.images(image_root)
     dicts = [
         {
@@ -164,14 +181,7 @@ def read_panoptic_json(
         }
         for image in entries.annotated_images(images, panoptic_root, contiguous)
     ]
-    if len(dicts) < len(images):
-        logger.warning(
-            "%s: %d of %d images have no annotation and are left out.",
-            panoptic_json,
-            len(images) - len(dicts),
-            len(images),
-        )
-    return dicts
+    return dicts, len(images)
 
 
 def _distinct_colors() -> Iterable[tuple[int, int, int]]:
@@ -179,13 +189,3 @@ def _distinct_colors() -> Iterable[tuple[int, int, int]]:
     for i in itertools.count():
         red, green, blue = colorsys.hsv_to_rgb(i * 0.618034 % 1, 0.9 - i % 3 * 0.25, 0.95)
         yield round(255 * red), round(255 * green), round(255 * blue)
-
-
-def _content(panoptic_json: str | Path) -> dict:
-    """The parsed file; see ``_waiting``."""
-    key, path = str(panoptic_json), local_path(panoptic_json)
-    state = os.stat(path)
-    stamp = (state.st_mtime_ns, state.st_size)
-    if key not in _waiting or _waiting[key][0] != stamp:
-        _waiting[key] = (stamp, read_panoptic_lists(path))
-    return _waiting[key][1]

@@ -116,17 +116,15 @@ def test_paths_may_be_path_objects(tmp_path):
     assert len(get_dataset_dicts([NAME])) == 4
 
 
-def test_the_json_is_parsed_once_for_classes_and_images(tmp_path, monkeypatch):
-    parsed, parse = [], panoptic_json.read_panoptic_lists
+def test_images_are_parsed_when_they_are_read_and_then_once(tmp_path, monkeypatch):
+    parsed, parse = [], panoptic_json.read_regular
     monkeypatch.setattr(
-        panoptic_json, "read_panoptic_lists", lambda path: parsed.append(path) or parse(path)
+        panoptic_json, "read_regular", lambda path, *args: parsed.append(path) or parse(path, *args)
     )
     paths = write_dataset(tmp_path)
     register_panoptic(NAME, *paths)
-    assert len(DatasetCatalog.get(NAME)) == 4 and len(parsed) == 1
-    assert paths[2] not in panoptic_json._waiting  # memory goes back
-    DatasetCatalog.get(NAME)
-    assert len(parsed) == 2
+    assert parsed == []
+    assert len(DatasetCatalog.get(NAME)) == 4 and parsed == [paths[2]]
 
 
 def test_what_is_read_is_what_the_file_has_then(tmp_path):
