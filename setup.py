@@ -24,6 +24,7 @@ def read_version() -> str:
 # there where it is, and pip shall not replace the build that Detectron2 was compiled for.
 TRAIN = [
     "fvcore>=0.1.5.post20221221",
+    "hotcoco>=1.3",
     "iopath>=0.1.9",
     "Jinja2>=3.1",
     "MarkupSafe>=2.1",

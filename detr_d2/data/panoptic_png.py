@@ -86,7 +86,11 @@ def _encoded(ids: np.ndarray) -> bytes:
         np.subtract(values[1:], values[:-1], out=stored[1:])
     packer = zlib.compressobj(strategy=zlib.Z_RLE)
     header = struct.pack(">2I5B", width, height, 8, _RGB, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", packer.compress(rows.data) + packer.flush()), (b"IEND", b""))
+    chunks = (
+        (b"IHDR", header),
+        (b"IDAT", packer.compress(rows.data) + packer.flush()),
+        (b"IEND", b""),
+    )
     return b"".join([_SIGNATURE, *(_chunk(kind, content) for kind, content in chunks)])
 
 

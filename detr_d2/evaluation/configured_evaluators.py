@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import convert_to_coco_json
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
+from detectron2.evaluation import DatasetEvaluator
 
 from detr_d2.data.file_names import file_name_of
 from detr_d2.data.panoptic_dataset import get_dataset_dicts
+from detr_d2.evaluation.average_precision import InstanceEvaluator
 from detr_d2.evaluation.panoptic_evaluator import PanopticEvaluator
 from detr_d2.evaluation.thing_instances import build_instance_evaluator
 
@@ -51,9 +52,7 @@ def build_evaluators(
             )
         else:
             _name_instance_json(dataset_name, folder)
-            instances = COCOEvaluator(
-                dataset_name, tasks=tuple(tasks), output_dir=folder, use_fast_impl=False
-            )
+            instances = InstanceEvaluator(dataset_name, tasks=tasks, output_dir=folder)
         if instances is not None:
             evaluators.append(instances)
     # PQ comes last, so a log ends with it.

@@ -18,7 +18,6 @@ import numpy as np
 import pycocotools.mask as mask_util
 import torch
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import COCOEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
 from detectron2.utils import comm
@@ -30,6 +29,7 @@ from detr_d2.data.mistaken_png import why_ids_differ
 from detr_d2.data.panoptic_dataset import load_panoptic_dataset
 from detr_d2.data.panoptic_fields import is_crowd
 from detr_d2.data.panoptic_png import read_panoptic_png
+from detr_d2.evaluation.average_precision import InstanceEvaluator
 from detr_d2.evaluation.segment_rles import encode_segments
 from detr_d2.file_io import local_path, write_json_atomically
 
@@ -102,8 +102,8 @@ def write_thing_instances(
     )
 
 
-class ThingInstanceEvaluator(COCOEvaluator):
-    """Detectron2's COCOEvaluator for models that number things and stuff together.
+class ThingInstanceEvaluator(InstanceEvaluator):
+    """An evaluator for models that number things and stuff together.
 
     ``pred_classes`` of the model's instances are panoptic classes 0 … K-1. Instances of stuff
     classes have no ground truth here, so they are left out, as COCO's own evaluation does.
@@ -115,7 +115,7 @@ class ThingInstanceEvaluator(COCOEvaluator):
             dataset_name: the name for the metadata of the renumbered things.
             classes: the panoptic classes; at least one is a thing.
             json_file: a COCO instance JSON whose categories are the things.
-            **kwargs: arguments of COCOEvaluator.
+            **kwargs: further arguments of ``InstanceEvaluator``.
 
         Raises:
             ValueError: the JSON has other categories.
@@ -231,7 +231,6 @@ def build_instance_evaluator(
         f"{dataset_name}_thing_instances",
         classes,
         json_file,
-        tasks=tuple(tasks),
+        tasks=tasks,
         output_dir=output_dir,
-        use_fast_impl=False,
     )

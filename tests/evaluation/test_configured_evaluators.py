@@ -8,13 +8,14 @@ import pytest
 import torch
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluators
+from detectron2.evaluation import DatasetEvaluators
 from detectron2.structures import Boxes, BoxMode, Instances
 from PIL import Image
 
 from detr_d2.data.instance_annotations import annotation_mask
 from detr_d2.data.panoptic_dataset import get_dataset_dicts
 from detr_d2.evaluation import PanopticEvaluator, ThingInstanceEvaluator, build_evaluators
+from detr_d2.evaluation.average_precision import InstanceEvaluator
 
 pytestmark = pytest.mark.usefixtures("registry")
 
@@ -86,7 +87,7 @@ def evaluate(evaluators: list, swap_classes: bool = False) -> dict:
 def test_perfect_predictions_have_an_ap_of_100(tiny_cfg, tmp_path):
     write_and_register(tmp_path)
     (evaluator,) = build_evaluators(tiny_cfg, NAME)  # There is no PQ, although masks are on.
-    assert tiny_cfg.MODEL.DETR.MASK_ON and type(evaluator) is COCOEvaluator
+    assert tiny_cfg.MODEL.DETR.MASK_ON and type(evaluator) is InstanceEvaluator
     results = evaluate([evaluator])
     assert list(results) == ["bbox", "segm"]
     for figures in results.values():
