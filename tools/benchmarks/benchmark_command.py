@@ -1,6 +1,9 @@
 """Compares this project with its peers: the same weights and images, in one run and in turns.
 
-tools/benchmark.py [inference|training|evaluation|export|all] --output FOLDER
+tools/benchmark.py [PART] --output FOLDER
+
+PART is one of: startup (commands and imports), inference, training (a step of the mask stage),
+boxes (a step of the box stage), evaluation (PQ), ap, files (reading and writing), export, all.
 
 Writes benchmark.json (all figures), benchmark.md (tables) and benchmark.png into FOLDER, and prints
 the tables. BENCHMARKS.md explains the figures. After an interruption, the files hold what was
@@ -21,7 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "part",
         nargs="?",
         default="all",
-        choices=("inference", "training", "evaluation", "export", "all"),
+        choices=(
+            *("startup", "inference", "training", "boxes", "evaluation", "ap", "files"),
+            *("export", "all"),
+        ),
+        metavar="PART",
         help="what is measured (default: all, without export)",
     )
     parser.add_argument("--output", required=True, metavar="FOLDER", help="folder of the files")

@@ -20,6 +20,14 @@ from detr_d2 import __version__
 from detr_d2.file_io import write_json_atomically
 
 NAME = "benchmark"
+# Sections that are one table each: heading, the name of the first column, and what ratios refer to.
+TABLES = {
+    "start_up": ("Start-up", "process", "detectron2.engine"),
+    "box_stage": ("Training step, box stage", "step", "ours"),
+    "average_precision": ("Average precision of boxes", "evaluation", "ours"),
+    "reading": ("Reading a panoptic JSON", "reader", "ours"),
+    "writing": ("Writing panoptic PNGs", "writer", "ours"),
+}
 PACKAGES = ("torch", "torchvision", "transformers", "numpy", "fvcore", "panopticapi-lite")
 
 
@@ -65,7 +73,7 @@ def add_medians(content: dict) -> None:
 
     Sweeps get medians only.
     """
-    for part in ("inference", "training", "evaluation", "export"):
+    for part in ("inference", "training", "evaluation", "export", *TABLES):
         section = content.get(part, {})
         for of_times in (section, section.get("stages", {})):
             if "seconds" in of_times:
@@ -136,6 +144,9 @@ def to_markdown(content: dict) -> str:
         parts += ["## Training step, mask stage", _training_table(content["training"])]
     if content.get("evaluation"):
         parts += ["## Evaluation", _evaluation_table(content["evaluation"])]
+    for name, (heading, column, reference) in TABLES.items():
+        if content.get(name):
+            parts += [f"## {heading}", _plain_table(content[name], column, reference)]
     if content.get("export"):
         parts += ["## Export", _export_table(content["export"])]
     return "\n\n".join(parts) + "\n"
@@ -218,6 +229,18 @@ def _evaluation_table(found: dict) -> str:
     if "largest_difference" in found:
         table += f"\n\nLargest difference of PQ, SQ and RQ: {found['largest_difference']:.1e}."
     return table
+
+
+def _plain_table(found: dict, column: str, reference: str) -> str:
+    rows = [
+        [name, *_time_and_ratio(found, name), *_memory(found, name)]
+        for name in found.get("seconds", {})
+    ]
+    columns = [column, "median s", f"× {reference}", "peak MiB", "rise MiB"]
+    if "memory" not in found:
+        columns, rows = columns[:3], [row[:3] for row in rows]
+    table = _table(columns, rows, ("", ".3f", ".2f", ".0f", ".0f"))
+    return f"{table}\n\n{found['note']}" if "note" in found else table
 
 
 def _export_table(found: dict) -> str:

@@ -10,15 +10,27 @@ import transformers
 
 from benchmarks.benchmark_report import BenchmarkReport
 from benchmarks.benchmark_settings import BenchmarkSettings
+from benchmarks.box_stage import run_box_stage
+from benchmarks.dataset_files import run_files
 from benchmarks.evaluation import run_evaluation
 from benchmarks.export import run_export
 from benchmarks.inference import run_inference
+from benchmarks.instance_ap import run_average_precision
 from benchmarks.plot import draw
+from benchmarks.start_up import run_start_up
 from benchmarks.training import run_training
 
 logger = logging.getLogger(__name__)
 
-PARTS = {"inference": run_inference, "training": run_training, "evaluation": run_evaluation}
+PARTS = {
+    "startup": run_start_up,
+    "inference": run_inference,
+    "training": run_training,
+    "boxes": run_box_stage,
+    "evaluation": run_evaluation,
+    "ap": run_average_precision,
+    "files": run_files,
+}
 # Not part of "all": it needs the extras "export" and "deploy", and minutes to export.
 OTHER_PARTS = {"export": run_export}
 

@@ -31,8 +31,11 @@ class BenchmarkSettings:
         size: (H, W) of the image.
         kept: queries that compete for pixels.
         num_targets: segments of the training image.
-        evaluated_images: number of predictions that are evaluated.
+        trained_size: (H, W) of the images of the box stage.
+        evaluated_images: number of predictions that are evaluated, and written.
         evaluated_size: their (H, W).
+        annotated_images: number of images in the JSON that is read.
+        ap_images: number of images whose boxes are evaluated.
         architecture: changes to transformers' ``DetrConfig``.
         matrix_side: side of the matrices whose product shows the machine's speed.
         memory: whether memory is measured, which starts a process for each figure.
@@ -47,8 +50,11 @@ class BenchmarkSettings:
     size: tuple[int, int] = (800, 1066)
     kept: int = 15
     num_targets: int = 10
+    trained_size: tuple[int, int] = (480, 640)
     evaluated_images: int = 200
     evaluated_size: tuple[int, int] = (480, 640)
+    annotated_images: int = 20_000
+    ap_images: int = 500
     architecture: Mapping[str, Any] = field(default_factory=lambda: FULL)
     matrix_side: int = 2048
     memory: bool = True
@@ -66,8 +72,11 @@ class BenchmarkSettings:
             size=(96, 128),
             kept=5,
             num_targets=3,
+            trained_size=(64, 96),
             evaluated_images=4,
             evaluated_size=(60, 80),
+            annotated_images=20,
+            ap_images=5,
             architecture=TINY,
             matrix_side=256,
             memory=False,

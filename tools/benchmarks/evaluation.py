@@ -1,4 +1,4 @@
-"""Compares our evaluator with Detectron2's on the same predictions.
+"""Compares our evaluator with Detectron2's and with hotcoco on the same predictions.
 
 Axes: H×W an image.
 """
@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import hotcoco.panoptic
 import numpy as np
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -25,6 +26,7 @@ from benchmarks.scenes import blob_labels
 from detr_d2.data.panoptic_dataset import read_panoptic_json, set_panoptic_metadata
 from detr_d2.data.panoptic_png import write_panoptic_png
 from detr_d2.evaluation import GROUP_SUFFIXES, PanopticEvaluator
+from detr_d2.evaluation.saved_predictions import JSON_NAME, PNG_FOLDER
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ FIGURES = [figure + end for figure in ("PQ", "SQ", "RQ") for end in GROUP_SUFFIX
 
 
 def run_evaluation(settings: BenchmarkSettings, report: BenchmarkReport) -> None:
-    """Writes times and figures of both evaluators into the report's section "evaluation"."""
+    """Writes times and figures of the evaluators into the report's section "evaluation"."""
     found = report.section("evaluation")
     with TemporaryDirectory(prefix="detr_d2_benchmark_") as folder:
         logger.info("Making %d predictions", settings.evaluated_images)
@@ -52,12 +54,15 @@ def run_evaluation(settings: BenchmarkSettings, report: BenchmarkReport) -> None
                 name: _evaluation(name, evaluator, predictions, figures)
                 for name, evaluator in evaluators.items()
             }
+            runs["hotcoco"] = _evaluation_of_files(Path(folder), predictions, figures)
             measure_times(runs, settings, report, found.setdefault("seconds", {}))
     found["figures"] = figures
     found["largest_difference"] = max(
-        abs(figures["ours"][figure] - figures["detectron2"][figure]) for figure in FIGURES
+        abs(figures["ours"][figure] - of_other[figure])
+        for of_other in figures.values()
+        for figure in FIGURES
     )
-    logger.info("PQ of both differs by %g at most", found["largest_difference"])
+    logger.info("PQ differs by %g at most", found["largest_difference"])
     report.write()
 
 
@@ -74,6 +79,34 @@ def _evaluation(
             evaluator.process([inputs], [{"panoptic_seg": (ids, segments_info)}])
         results = evaluator.evaluate()["panoptic_seg"]
         figures[name] = {figure: float(results[figure]) for figure in FIGURES}
+
+    return run
+
+
+def _evaluation_of_files(
+    folder: Path, predictions: list[Prediction], figures: dict
+) -> Callable[[], None]:
+    """Saves the predictions, and returns an evaluation by hotcoco, which reads two folders."""
+    saving = PanopticEvaluator(DATASET, str(folder / "saved"), save_predictions=True)
+    saving.reset()
+    for inputs, (ids, segments_info) in predictions:
+        saving.process([inputs], [{"panoptic_seg": (ids, segments_info)}])
+    saving.evaluate()
+
+    def run() -> None:
+        computed = hotcoco.panoptic.PanopticEval(
+            folder / "panoptic.json",
+            folder / "saved" / JSON_NAME,
+            gt_folder=folder / "panoptic",
+            pred_folder=folder / "saved" / PNG_FOLDER,
+        )
+        computed.evaluate()
+        results = computed.results()
+        figures["hotcoco"] = {
+            figure + end: 100 * results[group][figure.lower()]
+            for figure in ("PQ", "SQ", "RQ")
+            for group, end in GROUP_SUFFIXES.items()
+        }
 
     return run
 

@@ -8,7 +8,7 @@ import sys
 import cv2
 import pytest
 from benchmarks.benchmark_extras import require_extras
-from benchmarks.benchmark_report import BenchmarkReport, to_markdown
+from benchmarks.benchmark_report import TABLES, BenchmarkReport, to_markdown
 from benchmarks.benchmark_settings import BenchmarkSettings
 from benchmarks.plot import draw
 from benchmarks.stage_times import STAGES
@@ -41,13 +41,17 @@ def test_quick_run_of_all_parts(run_tool, tmp_path, capsys):
     )
     assert list(inference["seconds"]) == [n for n in SUBJECTS if n != "panoptic compiled"]
     assert list(training["seconds"]) == [*VARIANTS, PLAIN]
-    assert list(evaluation["seconds"]) == ["ours", "detectron2"]
+    assert list(evaluation["seconds"]) == ["ours", "detectron2", "hotcoco"]
     for part in (inference, training, evaluation):
         assert all(len(times) == 2 for times in part["seconds"].values())
         assert next(iter(part["ratios"].values())) == 1
         for name, ratio in part["ratios"].items():
             assert ratio == part["medians"][name] / next(iter(part["medians"].values()))
             assert f"| {name} " in printed
+    for part in TABLES:
+        assert all(len(times) == 2 for times in content[part]["seconds"].values())
+        assert set(content[part]["seconds"]) <= set(content[part]["ratios"])
+    assert "largest difference of all values of precision is 0." in printed
     assert inference["kept_queries"] == 5
     assert inference["agreement"]["panoptic"]["equal_ids"] > 0.999
     assert set(inference["stages"]["medians"]) == set(STAGES)

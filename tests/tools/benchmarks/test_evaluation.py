@@ -1,4 +1,4 @@
-"""Both evaluators see the same dataset, and agree on it."""
+"""All evaluators see the same dataset, and agree on it."""
 
 from benchmarks.benchmark_report import BenchmarkReport
 from benchmarks.evaluation import DATASET, FIGURES, made_up_dataset, run_evaluation
@@ -10,6 +10,7 @@ def test_evaluators_agree(quick_settings, tmp_path):
     run_evaluation(quick_settings, report)
     found = report.content["evaluation"]
     assert found["largest_difference"] < 1e-9
+    assert list(found["figures"]) == ["ours", "detectron2", "hotcoco"]
     assert set(found["figures"]["ours"]) == set(FIGURES)
     assert 0 < found["figures"]["ours"]["PQ"] < 100
     assert DATASET not in DatasetCatalog.list()
