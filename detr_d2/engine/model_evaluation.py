@@ -23,6 +23,7 @@ from detr_d2.evaluation.configured_evaluators import (
     build_evaluators,
     evaluation_folder,
 )
+from detr_d2.evaluation.panoptic_evaluator import PanopticEvaluator
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,10 @@ def evaluate(
         if reporter is not None:
             folder = evaluation_folder(cfg, name)
             # The report comes last, so the log has the figures even if the report fails.
-            evaluators.append(reporter(cfg, name, folder, dataset_dicts=dataset_dicts))
+            panoptic = next((e for e in evaluators if isinstance(e, PanopticEvaluator)), None)
+            evaluators.append(
+                reporter(cfg, name, folder, dataset_dicts=dataset_dicts, panoptic=panoptic)
+            )
         loader = build_test_loader(cfg, name, dataset_dicts=dataset_dicts)
         with predicting_for_ap(model, tasks):
             results[name] = inference_on_dataset(model, loader, evaluators)

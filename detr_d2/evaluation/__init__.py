@@ -13,7 +13,7 @@ __all__, __getattr__ = lazy_names(
     __name__,
     {
         "configured_evaluators": ["build_evaluators"],
-        "ground_truth": ["GroundTruth"],
+        "ground_truth": ["GroundTruth", "MatchedImage"],
         "panoptic_evaluator": ["PanopticEvaluator"],
         "panoptic_output": ["read_panoptic_output"],
         "panoptic_quality": [

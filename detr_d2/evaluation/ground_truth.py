@@ -83,6 +83,42 @@ class GroundTruth:
             yield
 
 
+@dataclass(frozen=True, eq=False)
+class MatchedImage:
+    """A prediction of one image, and how it matches the annotation.
+
+    Attributes:
+        truth: the annotation.
+        ids: (H, W) integers, the predicted segment of each pixel, 0 for void.
+        segments_info: the predicted segments, with contiguous ``category_id``.
+        matching: of these two.
+    """
+
+    truth: GroundTruth
+    ids: np.ndarray
+    segments_info: Sequence[dict[str, Any]]
+    matching: SegmentMatching
+
+    @classmethod
+    def of_record(
+        cls,
+        record: dict[str, Any],
+        ids: np.ndarray,
+        segments_info: Sequence[dict[str, Any]],
+        num_classes: int,
+    ) -> MatchedImage:
+        """Reads the annotation of a dataset's dict, and matches a prediction of K classes with it.
+
+        Raises:
+            FileNotFoundError: the PNG is missing.
+            ValueError: prediction or annotation is invalid; the message names the image.
+        """
+        truth = GroundTruth.of_record(record)
+        with truth.naming_image():
+            matching = truth.match(ids, segments_info, num_classes)
+        return cls(truth, ids, segments_info, matching)
+
+
 @contextmanager
 def _naming_image(image: str, png_path: str, segment_ids: Sequence[int]) -> Iterator[None]:
     try:

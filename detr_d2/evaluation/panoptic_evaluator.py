@@ -20,7 +20,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from detr_d2.data.panoptic_dataset import load_panoptic_dataset
-from detr_d2.evaluation.ground_truth import GroundTruth
+from detr_d2.evaluation.ground_truth import GroundTruth, MatchedImage
 from detr_d2.evaluation.panoptic_output import read_panoptic_output
 from detr_d2.evaluation.panoptic_quality import PanopticStats
 from detr_d2.evaluation.panoptic_results import log_panoptic_quality, panoptic_figures
@@ -40,6 +40,10 @@ class PanopticEvaluator(DatasetEvaluator):
     dataset and no temporary file is written. The dataset decides whether a class is a thing;
     ``isthing`` of a predicted segment is not used. Figures depend neither on the order of images
     nor on the number of processes.
+
+    Attributes:
+        matched: the images of the last call of ``process``, by image id, for evaluators that want
+            to know more of them.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class PanopticEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         """Starts a new evaluation, without any image."""
         self._stats = PanopticStats.zeros(len(self._classes.names))
+        self.matched: dict[Any, MatchedImage] = {}
         self._evaluated: list[Any] = []
         self._saved: list[dict[str, Any]] = []
 
@@ -97,6 +102,7 @@ class PanopticEvaluator(DatasetEvaluator):
                 the image. See ``match_segments``.
             FileNotFoundError: the PNG of the ground truth is missing.
         """
+        self.matched = {}
         for image, output in zip(inputs, outputs, strict=True):
             image_id = image["image_id"]
             if image_id not in self._records:
@@ -107,6 +113,7 @@ class PanopticEvaluator(DatasetEvaluator):
                 matching = truth.match(ids, segments_info, len(self._classes.names))
                 if self._save_dir is not None:
                     self._save(self._save_dir, image_id, ids, segments_info)
+            self.matched[image_id] = MatchedImage(truth, ids, segments_info, matching)
             self._stats += PanopticStats.of_matching(matching)
             self._evaluated.append(image_id)
 

@@ -14,7 +14,7 @@ from detr_d2.apps.report.run_record import RunOptions, RunRecord
 from detr_d2.apps.report.threshold_sweep import RawSweep
 from detr_d2.data.image_file import ImageOptions
 from detr_d2.data.panoptic_dataset import load_panoptic_dataset
-from detr_d2.evaluation import read_panoptic_output
+from detr_d2.evaluation import MatchedImage, PanopticEvaluator, read_panoptic_output
 
 
 class ReportCollector(DatasetEvaluator):
@@ -30,6 +30,7 @@ class ReportCollector(DatasetEvaluator):
         output_dir: str,
         *,
         dataset_dicts: list[dict[str, Any]] | None = None,
+        panoptic: PanopticEvaluator | None = None,
     ) -> None:
         """
         Args:
@@ -37,6 +38,8 @@ class ReportCollector(DatasetEvaluator):
             dataset_name: a registered panoptic dataset.
             output_dir: the folder of the report.
             dataset_dicts: the dataset's dicts, if they have been read already.
+            panoptic: an evaluator that processes the same images just before this one, so that
+                annotations are read and matched once.
 
         Raises:
             ValueError: the model has no panoptic output, or see ``load_panoptic_dataset``.
@@ -50,6 +53,7 @@ class ReportCollector(DatasetEvaluator):
             )
         self._records, self._classes = load_panoptic_dataset(dataset_name, dataset_dicts)
         self._dataset_name, self._output_dir = dataset_name, Path(output_dir)
+        self._panoptic = panoptic
         self._place = {record["image_id"]: i for i, record in enumerate(self._records)}
         name, options = Path(cfg.MODEL.WEIGHTS).name or "model", ImageOptions.from_config(cfg)
         self._options = RunOptions(name, test.SCORE_THRESH, True, options)
@@ -62,8 +66,15 @@ class ReportCollector(DatasetEvaluator):
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Adds the outputs of some images to the record, see ``RunRecord.add``."""
         for image, output in zip(inputs, outputs, strict=True):
-            sweep = RawSweep(output["raw"])
-            self._run.add(self._place[image["image_id"]], *read_panoptic_output(output), sweep)
+            place = self._place[image["image_id"]]
+            if self._panoptic is None:
+                prediction = read_panoptic_output(output)
+                matched = MatchedImage.of_record(
+                    self._records[place], *prediction, len(self._classes.names)
+                )
+            else:
+                matched = self._panoptic.matched[image["image_id"]]
+            self._run.add(place, matched, RawSweep(output["raw"]))
 
     def evaluate(self) -> None:
         """Merges the records of all processes, which all have to call it. The main one writes."""

@@ -20,7 +20,7 @@ from detr_d2.apps.report.report_counts import ReportCounts
 from detr_d2.apps.report.threshold_sweep import Sweep, sweep_stats, thresholds_with
 from detr_d2.data.categories import PanopticClasses
 from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions
-from detr_d2.evaluation import GroundTruth, PanopticStats
+from detr_d2.evaluation import MatchedImage, PanopticStats
 from detr_d2.evaluation.panoptic_quality import UNITS
 
 
@@ -103,26 +103,21 @@ class RunRecord:
         chosen = np.random.default_rng(0).permutation(len(records))[:NUM_IMAGES]
         self.random: list[int] = chosen.tolist()
         self.predictions: dict[int, CompressedPrediction] = {}
-        self._records, self._num_classes = records, len(classes.names)
+        self._num_classes = len(classes.names)
 
-    def add(
-        self, place: int, ids: np.ndarray, segments_info: list[dict[str, Any]], sweep: Sweep
-    ) -> None:
+    def add(self, place: int, matched: MatchedImage, sweep: Sweep) -> None:
         """Adds the prediction of an image.
 
         Args:
             place: the index of the image in the dataset.
-            ids: (H, W) integers.
-            segments_info: dicts with ``id``, ``category_id`` (0 … K-1), ``isthing`` and, if it is
-                known, ``score``.
+            matched: the prediction, whose segments have ``isthing`` and, if it is known, ``score``.
             sweep: the same image at other thresholds.
 
         Raises:
             ValueError: the prediction or the ground truth is invalid; the message names the image.
         """
-        truth = GroundTruth.of_record(self._records[place])
+        truth, matching, segments_info = matched.truth, matched.matching, matched.segments_info
         with truth.naming_image():
-            matching = truth.match(ids, segments_info, self._num_classes)
             stats_of_sweep = sweep_stats(
                 sweep, self.options.thresholds, lambda *pred: truth.match(*pred, self._num_classes)
             )
@@ -133,7 +128,7 @@ class RunRecord:
         self.images.append(image)
         self.ranking.add(image, *find_mistakes(place, matching, scores))
         if place in self._places_to_show():
-            self.predictions[place] = CompressedPrediction.of(ids, segments_info)
+            self.predictions[place] = CompressedPrediction.of(matched.ids, segments_info)
             self._drop_others()
 
     def merge(self, other: RunRecord) -> None:
@@ -151,10 +146,6 @@ class RunRecord:
 
     def _places_to_show(self) -> set[int]:
         return self.ranking.places() | set(self.random)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Every process has the dataset already.
-        return {**vars(self), "_records": []}
 
 
 def _scores(segments_info: list[dict[str, Any]]) -> np.ndarray | None:

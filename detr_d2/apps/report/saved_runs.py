@@ -26,6 +26,7 @@ from detr_d2.data.panoptic_fields import (
     read_fields,
 )
 from detr_d2.data.panoptic_png import read_panoptic_png
+from detr_d2.evaluation import MatchedImage
 from detr_d2.file_io import read_json
 
 logger = logging.getLogger(__name__)
@@ -182,7 +183,10 @@ def report_on_saved(
         run = RunRecord(RunOptions(name, score_thresh, False, image_options), records, classes)
         for image_id in tqdm(saved, desc=name, unit="image", disable=None):
             ids, segments_info = saved[image_id]
-            run.add(place[image_id], ids, segments_info, SavedSweep(ids, segments_info))
+            matched = MatchedImage.of_record(
+                records[place[image_id]], ids, segments_info, len(classes.names)
+            )
+            run.add(place[image_id], matched, SavedSweep(ids, segments_info))
         run.images.sort(key=lambda image: image.place)
         runs.append(run)
     # An image that the page shows for one run is shown for the other run, too.

@@ -19,7 +19,7 @@ from detr_d2.apps.report.threshold_sweep import RawSweep
 from detr_d2.data.categories import PanopticClasses
 from detr_d2.data.panoptic_png import read_panoptic_png, write_panoptic_png
 from detr_d2.data.register import register_panoptic
-from detr_d2.evaluation import PanopticEvaluator, Segments
+from detr_d2.evaluation import MatchedImage, PanopticEvaluator, Segments
 from detr_d2.modeling.inference import QuerySelection, select_panoptic_queries
 from detr_d2.modeling.inference_options import PanopticOptions
 
@@ -110,8 +110,10 @@ def record_run() -> Callable[..., RunRecord]:
         run = RunRecord(RunOptions("run", score_thresh, True), records, classes_of_scenes())
         for place, output in enumerate(outputs):
             ids, segments = output["panoptic_seg"]
-            sweep = RawSweep(output["raw"])
-            run.add(place, ids.numpy(), segments, sweep)
+            matched = MatchedImage.of_record(
+                records[place], ids.numpy(), segments, len(classes_of_scenes().names)
+            )
+            run.add(place, matched, RawSweep(output["raw"]))
         return run
 
     return record

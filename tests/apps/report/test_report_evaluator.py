@@ -10,6 +10,7 @@ from torch.multiprocessing import start_processes
 
 from detr_d2.apps.report import ReportCollector
 from detr_d2.engine import evaluate_only
+from detr_d2.evaluation import PanopticEvaluator, ground_truth
 
 NAME = "scenes"
 
@@ -111,6 +112,28 @@ def test_wrong_predictions_name_the_image(make_scenes, predict, scenes_cfg, tmp_
     collector = ReportCollector(scenes_cfg, NAME, str(tmp_path))
     with pytest.raises(ValueError, match=r"image 100 .*one shape"):
         collector.process([record], [output])
+
+
+def test_annotations_are_read_once_for_figures_and_report(
+    make_scenes, predict, scenes_cfg, tmp_path, monkeypatch
+):
+    read, read_png = [], ground_truth.read_panoptic_png
+    monkeypatch.setattr(
+        ground_truth, "read_panoptic_png", lambda path: read.append(path) or read_png(path)
+    )
+    records = make_scenes(5)
+    outputs = [predict(record) for record in records]
+    panoptic = PanopticEvaluator(NAME)
+    collector = ReportCollector(scenes_cfg, NAME, str(tmp_path / "one"), panoptic=panoptic)
+    for batch in (slice(0, 2), slice(2, 5)):
+        for evaluator in (panoptic, collector):
+            evaluator.process(records[batch], outputs[batch])
+    assert read == [record["pan_seg_file_name"] for record in records]
+    collector.evaluate()
+    alone = ReportCollector(scenes_cfg, NAME, str(tmp_path / "other"))
+    report_of(alone, records, outputs, tmp_path / "other")
+    for name in ("report.json", "report.html"):
+        assert (tmp_path / "one" / name).read_text() == (tmp_path / "other" / name).read_text()
 
 
 def test_a_model_without_masks_has_no_report(make_scenes, scenes_cfg, tmp_path):
