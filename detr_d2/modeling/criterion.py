@@ -15,7 +15,7 @@ from torch import nn
 
 from detr_d2.modeling.losses import box_losses, class_loss, dice_loss, mask_focal_loss
 from detr_d2.modeling.mask_points import compare_at_points
-from detr_d2.modeling.matcher import HungarianMatcher
+from detr_d2.modeling.matcher import HungarianMatcher, Pair
 from detr_d2.modeling.targets import Target
 
 MaskObserver = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
@@ -47,26 +47,35 @@ class Matches:
         image_index: N int64, the image of each pair.
         query_index: N int64, its query.
         target_index: N int64, its target within the image.
+        counts: B numbers of pairs; pairs are ordered by image.
     """
 
     image_index: torch.Tensor
     query_index: torch.Tensor
     target_index: torch.Tensor
+    counts: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.image_index)
 
     @classmethod
-    def from_pairs(
-        cls, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], device: torch.device
-    ) -> Matches:
-        """Flattens what the matcher returns, one pair of index tensors for each image."""
-        image_index = [torch.full_like(queries, i) for i, (queries, _) in enumerate(pairs)]
-        return cls(
-            torch.cat(image_index).to(device),
-            torch.cat([queries for queries, _ in pairs]).to(device),
-            torch.cat([targets for _, targets in pairs]).to(device),
-        )
+    def of_layers(cls, pairs: Sequence[Sequence[Pair]], device: torch.device) -> list[Matches]:
+        """Flattens what the matcher returns: for each layer a pair of indices for each image."""
+        counts = [len(queries) for queries, _ in pairs[0]]  # the same after every layer
+        image_index = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        indices = [
+            torch.stack([image_index, *(torch.cat(part) for part in zip(*of_layer, strict=True))])
+            for of_layer in pairs
+        ]
+        flat = torch.stack(indices).to(device)  # L×3×N, in one transfer
+        return [
+            cls(images, queries, targets, tuple(counts))
+            for images, queries, targets in flat.unbind()
+        ]
+
+    def targets_of_images(self) -> tuple[torch.Tensor, ...]:
+        """``target_index`` of each image."""
+        return self.target_index.split(self.counts)
 
 
 @dataclass(frozen=True)
@@ -101,9 +110,9 @@ class SetCriterion(nn.Module):
 
     def match(
         self, logits: torch.Tensor, boxes_cxcywh: torch.Tensor, targets: Sequence[Target]
-    ) -> Matches:
-        """Matches B×Q×(K+1) logits and B×Q×4 boxes to B targets."""
-        return Matches.from_pairs(self.matcher(logits, boxes_cxcywh, targets), logits.device)
+    ) -> list[Matches]:
+        """Matches L×B×Q×(K+1) logits and L×B×Q×4 boxes to B targets, after each of L layers."""
+        return Matches.of_layers(self.matcher(logits, boxes_cxcywh, targets), logits.device)
 
     def divisors(
         self, targets: Sequence[Sized], num_queries: int, device: torch.device
@@ -118,10 +127,11 @@ class SetCriterion(nn.Module):
         matched = sum(min(len(target), num_queries) for target in targets)
         unmatched = len(targets) * num_queries - matched
         weight = matched + self.weights.no_object_weight * unmatched
-        class_weight = _sum_over_processes(weight, device) / comm.get_world_size()
+        num_targets, class_weight = _sum_over_processes([sum(map(len, targets)), weight], device)
         return Divisors(
-            num_targets=count_targets(targets, device),
-            class_weight=class_weight or 1.0,  # 0 where no query counts: then the loss is 0
+            num_targets=max(num_targets, 1.0) / comm.get_world_size(),
+            # 0 where no query counts: then the loss is 0
+            class_weight=class_weight / comm.get_world_size() or 1.0,
         )
 
     def detection_losses(
@@ -210,14 +220,16 @@ class SetCriterion(nn.Module):
 
 def count_targets(targets: Sequence[Sized], device: torch.device) -> float:
     """The number of targets averaged over all processes, at least 1 in all: the losses' divisor."""
-    return max(_sum_over_processes(sum(map(len, targets)), device), 1.0) / comm.get_world_size()
+    (total,) = _sum_over_processes([sum(map(len, targets))], device)
+    return max(total, 1.0) / comm.get_world_size()
 
 
-def _sum_over_processes(value: float, device: torch.device) -> float:
-    total = torch.tensor(float(value), device=device)
-    if comm.get_world_size() > 1:
-        torch.distributed.all_reduce(total)
-    return total.item()
+def _sum_over_processes(values: Sequence[float], device: torch.device) -> list[float]:
+    if comm.get_world_size() == 1:  # then no GPU need be asked
+        return [float(value) for value in values]
+    totals = torch.tensor(values, dtype=torch.float32, device=device)
+    torch.distributed.all_reduce(totals)
+    return totals.tolist()
 
 
 @torch.no_grad()
@@ -235,16 +247,19 @@ def detection_metrics(
     correct = (predicted[matches.image_index, matches.query_index] == target_classes).float()
     num_predicted = (predicted != logits.shape[-1] - 1).sum(1)
     num_present = num_predicted.new_tensor([len(t) for t in targets])
+    num_correct, cardinality_error = torch.stack(
+        [correct.sum(), (num_predicted - num_present).abs().float().mean()]
+    ).tolist()
     return {
-        "class_error": 100 * (1 - correct.mean().item()) if len(matches) else 0.0,
-        "cardinality_error": (num_predicted - num_present).abs().float().mean().item(),
+        "class_error": 100 * (1 - num_correct / len(matches)) if len(matches) else 0.0,
+        "cardinality_error": cardinality_error,
     }
 
 
 def _gather(per_image: Sequence[torch.Tensor], matches: Matches) -> torch.Tensor:
     """Gathers the values of the matched targets: B tensors of T×… to N×…"""
-    chosen = _matched_targets(matches, len(per_image))
-    return torch.cat([values[index] for values, index in zip(per_image, chosen, strict=True)])
+    chosen = zip(per_image, matches.targets_of_images(), strict=True)
+    return torch.cat([values[index] for values, index in chosen])
 
 
 def _padded_masks(
@@ -252,8 +267,7 @@ def _padded_masks(
 ) -> torch.Tensor:
     """N×H×W bool: the masks of matched targets, each written once, to its place in the batch."""
     masks = matches.target_index.new_zeros(len(matches), *padded_size, dtype=torch.bool)
-    chosen = _matched_targets(matches, len(targets))
-    of_images = masks.split([len(index) for index in chosen])
+    of_images, chosen = masks.split(matches.counts), matches.targets_of_images()
     for target, of_image, index in zip(targets, of_images, chosen, strict=True):
         target.write_masks_to(of_image, index)
     return masks
@@ -264,9 +278,3 @@ def _upsampled(mask_logits: torch.Tensor, padded_size: tuple[int, int]) -> torch
     if not len(mask_logits):  # bilinear interpolation refuses an empty batch
         return mask_logits.sum() + mask_logits.new_zeros(0, *padded_size)
     return F.interpolate(mask_logits[:, None], size=padded_size, mode="bilinear")[:, 0]
-
-
-def _matched_targets(matches: Matches, num_images: int) -> tuple[torch.Tensor, ...]:
-    """``target_index`` of each image; pairs are ordered by image."""
-    counts = matches.image_index.bincount(minlength=num_images).tolist()
-    return matches.target_index.split(counts)

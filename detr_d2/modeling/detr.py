@@ -225,10 +225,11 @@ class DETR(nn.Module):
         num_targets, last_layer = divisors.num_targets, len(detected.logits) - 1
 
         losses = dict(detected.losses) if learns else {}
-        for layer, (logits, boxes) in enumerate(
-            zip(detected.logits.float(), detected.boxes_cxcywh.float(), strict=True)
+        of_layers = (detected.logits.float(), detected.boxes_cxcywh.float())
+        matches_of_layers = self.criterion.match(*of_layers, targets)
+        for layer, (logits, boxes, matches) in enumerate(
+            zip(*of_layers, matches_of_layers, strict=True)
         ):
-            matches = self.criterion.match(logits, boxes, targets)
             if learns:
                 suffix = "" if layer == last_layer else f"_{layer}"
                 layer_losses = self.criterion.detection_losses(

@@ -1,11 +1,12 @@
 """The assignment of queries to targets.
 
-Axes: B images, Q queries, K classes, T targets of an image.
+Axes: L decoder layers, B images, Q queries, K classes, T targets of an image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -13,6 +14,9 @@ from torch import nn
 from torchvision.ops import box_convert, generalized_box_iou
 
 from detr_d2.modeling.targets import Target
+
+# Indices of queries, and those of their targets.
+Pair: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
 
 class HungarianMatcher(nn.Module):
@@ -28,30 +32,42 @@ class HungarianMatcher(nn.Module):
     @torch.no_grad()
     def forward(
         self, logits: torch.Tensor, boxes_cxcywh: torch.Tensor, targets: Sequence[Target]
-    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Matches each image by itself.
+    ) -> list[list[Pair]]:
+        """Matches each image after each layer by itself.
 
         Args:
-            logits: B×Q×(K+1).
-            boxes_cxcywh: B×Q×4, relative, in [0, 1].
+            logits: L×B×Q×(K+1).
+            boxes_cxcywh: L×B×Q×4, relative, in [0, 1].
             targets: B targets.
 
         Returns:
-            For each image (query_index, target_index), int64 on the CPU, each of min(Q, T) items;
-            queries in rising order.
+            For each layer and image (query_index, target_index), int64 on the CPU, each of
+            min(Q, T) items; queries in rising order.
 
         Raises:
             FloatingPointError: a cost is not finite.
         """
-        # One matrix for the whole batch, B·Q × ΣT: far fewer operations than one for each image.
         of_all_images = Target(
             torch.cat([target.classes for target in targets]),
             torch.cat([target.boxes_cxcywh for target in targets]),
         )
-        cost = self.cost(logits.flatten(0, 1), boxes_cxcywh.flatten(0, 1), of_all_images)
-        cost = cost.unflatten(0, logits.shape[:2]).cpu()  # B×Q×ΣT
-        of_images = cost.split([len(target) for target in targets], dim=2)
-        return [_assign(of_image[i]) for i, of_image in enumerate(of_images)]
+        numbers = [len(target) for target in targets]
+        costs = []
+        for of_layer, boxes in zip(logits, boxes_cxcywh, strict=True):
+            # One matrix for the whole batch, B·Q × ΣT: far fewer operations than one per image.
+            cost = self.cost(of_layer.flatten(0, 1), boxes.flatten(0, 1), of_all_images)
+            of_images = cost.unflatten(0, of_layer.shape[:2]).split(numbers, dim=2)  # B×Q×T each
+            costs += [of_image[i].flatten() for i, of_image in enumerate(of_images)]
+        # A GPU is waited for once, and not after every layer.
+        num_layers, _, num_queries, _ = logits.shape
+        sizes = [num_queries * number for number in numbers] * num_layers
+        pairs = [
+            _assign(cost.view(num_queries, number))
+            for cost, number in zip(
+                torch.cat(costs).cpu().split(sizes), numbers * num_layers, strict=True
+            )
+        ]
+        return [pairs[i : i + len(targets)] for i in range(0, len(pairs), len(targets))]
 
     def cost(
         self, logits: torch.Tensor, boxes_cxcywh: torch.Tensor, target: Target
@@ -76,7 +92,7 @@ class HungarianMatcher(nn.Module):
         return self.cost_l1 * l1 - self.cost_class * probability - self.cost_giou * giou
 
 
-def _assign(cost: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _assign(cost: torch.Tensor) -> Pair:
     if not cost.isfinite().all():
         raise FloatingPointError(
             "The model's classes or boxes are not finite, so that targets can't be matched. "

@@ -57,8 +57,8 @@ def made_up_case() -> tuple[list[Target], Matches]:
         Target(torch.zeros(0, dtype=torch.int64), boxes[:0]),
         Target(torch.tensor([5]), boxes[2:]),
     ]
-    matches = Matches(torch.tensor([0, 0, 2]), torch.tensor([2, 4, 0]), torch.tensor([1, 0, 0]))
-    return targets, matches
+    index = ([0, 0, 2], [2, 4, 0], [1, 0, 0])
+    return targets, Matches(*map(torch.tensor, index), counts=(2, 0, 1))
 
 
 def test_detection_losses_compare_each_query_with_its_target():
@@ -88,9 +88,8 @@ def test_box_losses_pull_matched_queries_alone():
 def test_mask_losses_compare_at_the_padded_size(make_targets):
     """Two images of different sizes, padded to 40×48, masks predicted at 10×12."""
     targets = make_targets(2, size=(40, 36)) + make_targets(3, size=(30, 48), seed=9)
-    matches = Matches(
-        torch.tensor([0, 0, 1, 1]), torch.tensor([0, 3, 1, 2]), torch.tensor([1, 0, 2, 0])
-    )
+    index = ([0, 0, 1, 1], [0, 3, 1, 2], [1, 0, 2, 0])
+    matches = Matches(*map(torch.tensor, index), counts=(2, 2))
     torch.manual_seed(0)
     mask_logits = torch.randn(4, 10, 12)
     losses = make_criterion().mask_losses(mask_logits, targets, matches, 4, (40, 48))
@@ -119,7 +118,8 @@ def packed(masks: torch.Tensor) -> SegmentMasks:
 def random_matches(*counts: int, num_matched: int) -> Matches:
     """Of each image so many targets, in any order, or all where it has fewer."""
     chosen = [torch.randperm(count)[:num_matched] for count in counts]
-    return Matches.from_pairs([(torch.arange(len(index)), index) for index in chosen], CPU)
+    pairs = [(torch.arange(len(index)), index) for index in chosen]
+    return Matches.of_layers([pairs], CPU)[0]
 
 
 @pytest.mark.parametrize("num_matched", [1, 2, 5])
@@ -202,7 +202,7 @@ def test_weights_multiply_their_own_loss(make_targets):
     weights = dataclasses.replace(UNWEIGHTED, **factors, mask_weight=7.0, dice_weight=11.0)
     results = []
     for criterion in (make_criterion(UNWEIGHTED), make_criterion(weights)):
-        matches = criterion.match(logits, boxes, targets)
+        (matches,) = criterion.match(logits[None], boxes[None], targets)
         torch.manual_seed(0)
         masks = torch.randn(len(matches), 8, 10)
         losses = criterion.detection_losses(logits, boxes, targets, matches, 5)
@@ -218,7 +218,7 @@ def test_no_targets_leave_the_class_loss_alone(make_targets):
     logits, boxes = predictions(2)
     targets = make_targets(0, 0)
     criterion = make_criterion()
-    matches = criterion.match(logits, boxes, targets)
+    (matches,) = criterion.match(logits[None], boxes[None], targets)
     mask_logits = torch.zeros(0, 8, 10, requires_grad=True)
     losses = criterion.detection_losses(logits, boxes, targets, matches, 1.0)
     losses.update(criterion.mask_losses(mask_logits, targets, matches, 1.0, (32, 40)))
@@ -237,7 +237,7 @@ def test_mask_gradients_reach_matched_queries_alone(make_targets):
     logits, boxes = predictions(2)
     targets = make_targets(2, 3)
     criterion = make_criterion()
-    matches = criterion.match(logits, boxes, targets)
+    (matches,) = criterion.match(logits[None], boxes[None], targets)
     torch.manual_seed(0)
     all_masks = torch.randn(2, QUERIES, 8, 10, requires_grad=True)
     chosen = all_masks[matches.image_index, matches.query_index]
@@ -272,7 +272,7 @@ def test_parts_of_a_batch_add_up_to_the_whole(make_targets):
 
     def losses(chosen: slice, *divisor: float) -> torch.Tensor:
         images = logits[chosen], boxes[chosen], targets[chosen]
-        matches = criterion.match(*images)
+        (matches,) = criterion.match(logits[None, chosen], boxes[None, chosen], targets[chosen])
         return torch.stack([*criterion.detection_losses(*images, matches, *divisor).values()])
 
     whole = losses(slice(3), count_targets(targets, device))
@@ -300,7 +300,7 @@ def test_metrics_of_a_made_up_case():
 def test_metrics_of_nothing(make_targets):
     logits, boxes = predictions(2)
     targets = make_targets(0, 0)
-    matches = make_criterion().match(logits, boxes, targets)
+    (matches,) = make_criterion().match(logits[None], boxes[None], targets)
     assert detection_metrics(logits, targets, matches)["class_error"] == 0
 
 

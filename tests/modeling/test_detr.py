@@ -133,7 +133,7 @@ def test_auxiliary_losses_are_those_of_their_layer(tiny_model, make_batch):
     targets = [Target.from_instances(x["instances"], False) for x in batch]
     for layer, suffix in enumerate(["_0", "_1", ""]):
         logits, boxes = detected.logits[layer], detected.boxes_cxcywh[layer]
-        matches = model.criterion.match(logits, boxes, targets)
+        (matches,) = model.criterion.match(logits[None], boxes[None], targets)
         for key, loss in model.criterion.detection_losses(
             logits, boxes, targets, matches, count_targets(targets, model.device)
         ).items():

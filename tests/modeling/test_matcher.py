@@ -64,7 +64,9 @@ def cheapest(cost: list[list[float]], num_targets: int) -> float:
 @given(seeds, st.integers(1, 5), st.integers(0, 5))
 def test_total_cost_is_the_smallest_there_is(seed, num_queries, num_targets):
     logits, boxes, targets = random_case(seed, num_queries, num_targets)
-    ((query_index, target_index),) = HungarianMatcher(**WEIGHTS)(logits, boxes, targets)
+    (((query_index, target_index),),) = HungarianMatcher(**WEIGHTS)(
+        logits[None], boxes[None], targets
+    )
     cost = [
         [
             slow_cost(logits[0, q], boxes[0, q], int(target_class), target_box)
@@ -108,15 +110,20 @@ def test_each_weight_scales_its_own_cost(name):
 
 @property_test
 @given(seeds)
-def test_batch_is_matched_as_its_images_are(seed):
+def test_layers_and_batches_are_matched_as_their_images_are(seed):
     logits, boxes, targets = random_case(seed, 6, 3, 0, 8)
+    others, other_boxes, _ = random_case(seed + 1, 6, 3, 0, 8)
+    logits, boxes = torch.stack([logits, others]), torch.stack([boxes, other_boxes])
     matcher = HungarianMatcher(**WEIGHTS)
-    batch = matcher(logits, boxes, targets)
-    for i, pairs in enumerate(batch):
-        (alone,) = matcher(logits[i, None], boxes[i, None], [targets[i]])
+    matched = matcher(logits, boxes, targets)
+    assert [len(of_layer) for of_layer in matched] == [len(targets)] * 2
+    for layer, i in itertools.product(range(2), range(len(targets))):
+        pairs = matched[layer][i]
+        of_one = logits[layer, i], boxes[layer, i]
+        ((alone,),) = matcher(*(part[None, None] for part in of_one), [targets[i]])
         assert [len(part) for part in pairs] == [len(part) for part in alone]
         # Of ways that cost the same but for rounding, either may be found.
-        cost = matcher.cost(logits[i], boxes[i], targets[i])
+        cost = matcher.cost(*of_one, targets[i])
         assert cost[pairs].sum().item() == pytest.approx(cost[alone].sum().item(), abs=1e-5)
 
 
@@ -125,13 +132,16 @@ def test_perfect_predictions_find_their_targets():
     order = torch.tensor([6, 2, 0, 5, 3])
     boxes[0, order] = target.boxes_cxcywh
     logits[0, order, target.classes] = 20.0
-    ((query_index, target_index),) = HungarianMatcher(**WEIGHTS)(logits, boxes, [target])
+    matcher = HungarianMatcher(**WEIGHTS)
+    (((query_index, target_index),),) = matcher(logits[None], boxes[None], [target])
     assert torch.equal(order[target_index], query_index)
 
 
 def test_no_targets_match_nothing():
     logits, boxes, targets = random_case(0, 5, 0, 0)
-    for query_index, target_index in HungarianMatcher(**WEIGHTS)(logits, boxes, targets):
+    (of_layer,) = HungarianMatcher(**WEIGHTS)(logits[None], boxes[None], targets)
+    assert len(of_layer) == 2
+    for query_index, target_index in of_layer:
         assert query_index.shape == target_index.shape == (0,)
         assert query_index.dtype == target_index.dtype == torch.int64
 
@@ -142,7 +152,7 @@ def test_broken_predictions_are_refused(value, where):
     logits, boxes, targets = random_case(0, 5, 3)
     {"logits": logits, "boxes": boxes}[where][0, 2, 1] = value
     with pytest.raises(FloatingPointError, match=r"not finite.*SOLVER\.BASE_LR"):
-        HungarianMatcher(**WEIGHTS)(logits, boxes, targets)
+        HungarianMatcher(**WEIGHTS)(logits[None], boxes[None], targets)
 
 
 def test_half_precision_is_matched_in_single():

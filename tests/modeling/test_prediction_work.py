@@ -157,9 +157,9 @@ def test_mask_training_works_on_matched_pairs_and_the_last_layer(
     batch = make_batch(SIZES[0], num_targets=3) + make_batch(SIZES[1], num_targets=2, seed=1)
     sum(model(batch).values()).backward()
     assert head_inputs == [(1, 2, NUM_QUERIES, 32)] * 2
-    assert len(matched) == 1
-    assert watched.queries == [matched[0].query_index.tolist()]
-    assert sum(watched.rows) == len(matched[0].query_index) == 5
+    ((of_last_layer,),) = matched
+    assert watched.queries == [of_last_layer.query_index.tolist()]
+    assert sum(watched.rows) == len(of_last_layer) == 5
 
 
 def test_joint_training_makes_masks_of_the_last_layers_pairs_alone(tiny_model, make_batch):

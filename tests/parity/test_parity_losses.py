@@ -101,7 +101,7 @@ def test_every_query_is_matched_to_the_same_target(theirs, record_parity):
         targets = random_targets([(4, 1, 7), (0, 2, 0), (1,), (QUERIES + 3, 5)][seed % 4], seed)
         predictions = random_predictions(len(targets))
         expected = reference(predictions, labels_of(targets))
-        actual = ours(predictions["logits"], predictions["pred_boxes"], targets)
+        (actual,) = ours(predictions["logits"][None], predictions["pred_boxes"][None], targets)
         for pairs, expected_pairs in zip(actual, expected, strict=True):
             pairs, expected_pairs = torch.stack(pairs), torch.stack(expected_pairs)
             assert pairs.shape == expected_pairs.shape
@@ -118,7 +118,7 @@ def test_criterion_and_its_gradients(theirs, record_parity, counts):
     predictions = random_predictions(len(counts))
     logits, boxes, all_masks = predictions.values()
     criterion, num_targets = make_criterion(), count_targets(targets, CPU)
-    matches = criterion.match(logits, boxes, targets)
+    (matches,) = criterion.match(logits[None], boxes[None], targets)
     losses = criterion.detection_losses(logits, boxes, targets, matches, num_targets)
     chosen = all_masks[matches.image_index, matches.query_index]
     losses.update(
@@ -150,7 +150,7 @@ def test_batch_without_any_target(theirs, record_parity):
     targets, predictions = random_targets((0, 0)), random_predictions(2)
     logits, boxes, all_masks = predictions.values()
     criterion = make_criterion()
-    matches = criterion.match(logits, boxes, targets)
+    (matches,) = criterion.match(logits[None], boxes[None], targets)
     losses = criterion.detection_losses(
         logits, boxes, targets, matches, count_targets(targets, CPU)
     )

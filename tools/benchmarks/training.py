@@ -113,7 +113,7 @@ def plain_mask_losses(
         for hidden in detection.hidden:
             logits = plain.detector_parts["class_head"](hidden)[None]
             boxes = plain.detector_parts["box_head"](hidden)[None].sigmoid()
-            matches = criterion.match(logits, boxes, targets)
+            (matches,) = criterion.match(logits[None], boxes[None], targets)
             criterion.detection_losses(logits, boxes, targets, matches, len(instances))
     masks = plain.masks_from(detection, plain.attention_maps(detection))  # Q×H/4×W/4
     masks = masks[matches.query_index][:, None]

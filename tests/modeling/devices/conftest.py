@@ -35,11 +35,15 @@ class PretendedGPU(FakeTensorMode):
     Every operation is done twice: on fakes, which says what kind of tensors come out, where they
     are, and whether devices mix; and on their values. Tensors on the CPU are ordinary ones, so
     that what comes back from "cuda" can be turned into NumPy's, and what is on "cuda" can't.
+
+    Attributes:
+        waits: the operations so far at which a program waits for a real GPU.
     """
 
     def __init__(self) -> None:
         super().__init__(allow_non_fake_inputs=True)
         self._inside = False
+        self.waits: list[str] = []
 
     def dispatch(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -58,6 +62,9 @@ class PretendedGPU(FakeTensorMode):
         finally:
             self._inside = False
         values = func(*values_of(args), **values_of(kwargs))
+        comes_back = isinstance(made, FakeTensor) and made.device.type == "cpu"
+        if not known or comes_back:
+            self.waits.append(str(func))
         if not known:  # a number, or a tensor whose shape the values alone tell
             return tree_map_only(torch.Tensor, self.of_values, values)
         if isinstance(made, (tuple, list)):

@@ -148,3 +148,14 @@ def test_targets_that_stay_on_the_cpu_are_found(make_step, pretended_gpu, monkey
     monkeypatch.setattr(Target, "from_instances", stay)
     with pytest.raises(RuntimeError, match="on the same device, but found"):
         make_step("boxes").take()
+
+
+@pytest.mark.parametrize("num_layers", [1, 4])
+def test_losses_wait_for_a_gpu_once_however_many_layers(make_step, pretended_gpu, num_layers):
+    """For the costs of all matches; figures for the event storage aside."""
+    step = make_step("boxes", {"MODEL.DETR.DEC_LAYERS": num_layers})
+    batch = next(iter(step.trainer.data_loader))
+    step.model(batch)  # what is computed once, such as positions
+    del pretended_gpu.waits[:]
+    step.model(batch)
+    assert pretended_gpu.waits == ["aten._to_copy.default"]
