@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
+from yaml import YAMLError
 
 from detr_d2.config_checks import check_config
 from detr_d2.config_files import find_config_file
@@ -241,7 +243,8 @@ def _add_timm_config(cfg: CfgNode) -> None:
 def load_config(path: str | None, overrides: Sequence[str] = ()) -> CfgNode:
     """Reads a config file, applies ``KEY VALUE`` overrides, and checks the result.
 
-    Keys may have the names of older versions, see ``RENAMED_KEYS``.
+    Keys may have the names of older versions, see ``RENAMED_KEYS``. Python objects in a file, which
+    Detectron2 would build, are refused: building them can run any program.
 
     Args:
         path: a YAML file, or the name of one that comes with the package, see ``config_file``; None
@@ -250,18 +253,19 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> CfgNode:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a key doesn't exist, or has a value that cannot work; the message names it.
+        ValueError: a key doesn't exist, or has a value that cannot work; the message names it. Or
+            the file is no YAML of keys and plain values.
     """
     path = find_config_file(path) if path is not None else None
     cfg = get_cfg()
     add_detr_config(cfg)
     try:
         if path is not None:
-            loaded = CfgNode.load_yaml_with_base(path, allow_unsafe=True)
+            loaded = _read_keys(path)
             if rename_keys(loaded):
                 cfg.merge_from_other_cfg(CfgNode(loaded))
             else:  # Detectron2's own merging also reads files of its version 1.
-                cfg.merge_from_file(path)
+                cfg.merge_from_file(path, allow_unsafe=False)
         cfg.merge_from_list(
             [part if i % 2 else RENAMED_KEYS.get(part, part) for i, part in enumerate(overrides)]
         )
@@ -270,6 +274,21 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> CfgNode:
         raise ValueError(f"{given}: {error.args[0]}") from error
     check_config(cfg)
     return cfg
+
+
+def _read_keys(path: str) -> dict[str, Any]:
+    """The keys of a YAML file and of those that it is based on."""
+    try:
+        keys = CfgNode.load_yaml_with_base(path, allow_unsafe=False)
+    except YAMLError as error:
+        raise ValueError(
+            f"{path}: cannot be read as a config, YAML with plain values alone: {error}"
+        ) from error
+    except TypeError:  # fvcore looks for a key, whatever the file has
+        keys = None
+    if not isinstance(keys, dict):
+        raise ValueError(f"{path}: has no keys, as a config has.")
+    return keys
 
 
 def set_key(cfg: CfgNode, key: str, value: object) -> None:

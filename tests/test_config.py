@@ -290,3 +290,25 @@ def test_the_attention_heads_keys_matter_to_it_alone(others, key, value):
         load_config(None, [key, value])
     overrides = [part for pair in others.items() for part in pair]
     assert keys_and_values(load_config(None, [*overrides, key, value]))[key] == value
+
+
+def test_a_config_cannot_run_programs(tmp_path):
+    """Detectron2 builds Python objects that a file names, and warns."""
+    harm, path = tmp_path / "harm", tmp_path / "config.yaml"
+    path.write_text(f'OUTPUT_DIR: !!python/object/apply:os.system ["touch {harm}"]\n')
+    based = tmp_path / "based.yaml"
+    based.write_text("_BASE_: config.yaml\n")
+    for name in (path, based):
+        with pytest.raises(
+            ValueError, match=rf"{name.name}: cannot be read as a config.*python/obj"
+        ):
+            load_config(str(name))
+    assert not harm.exists()
+
+
+@pytest.mark.parametrize("text", ["", "[1", "just words", "7", "- 1", "a: b: c"])
+def test_a_file_that_is_no_config_is_named(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"config\.yaml: "):
+        load_config(str(path))

@@ -1,8 +1,8 @@
 """Compares this project with its peers: the same weights and images, in one run and in turns.
 
-tools/benchmark.py [PART] --output FOLDER
+tools/benchmark.py [PART ...] --output FOLDER
 
-PART is one of: startup (commands and imports), inference, training (a step of the mask stage),
+Each PART is one of: startup (commands and imports), inference, training (a step of the mask stage),
 boxes (a step of the box stage), evaluation (PQ), ap, files (reading and writing), export, all.
 
 Writes benchmark.json (all figures), benchmark.md (tables) and benchmark.png into FOLDER, and prints
@@ -21,9 +21,9 @@ import sys
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options: what is measured, on what, and how often."""
     parser.add_argument(
-        "part",
-        nargs="?",
-        default="all",
+        "parts",
+        nargs="*",
+        default="all",  # which argparse compares with the choices as it is
         choices=(
             *("startup", "inference", "training", "boxes", "evaluation", "ap", "files"),
             *("export", "all"),
@@ -74,7 +74,8 @@ def run(args: argparse.Namespace) -> int | None:
         sweeps=SweepValues() if args.sweeps else None,
     )
     settings = settings.quick() if args.quick else settings
+    parts = [args.parts] if isinstance(args.parts, str) else args.parts
     try:
-        print(run_benchmark(args.part, settings, args.output, sys.argv))
+        print(run_benchmark(parts, settings, args.output, sys.argv))
     except KeyboardInterrupt:
         sys.exit(f"interrupted; what was measured is in {args.output}")

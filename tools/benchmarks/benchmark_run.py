@@ -36,12 +36,12 @@ OTHER_PARTS = {"export": run_export}
 
 
 def run_benchmark(
-    part: str, settings: BenchmarkSettings, folder: str, command: Sequence[str]
+    parts: Sequence[str], settings: BenchmarkSettings, folder: str, command: Sequence[str]
 ) -> str:
     """Measures, and writes ``benchmark.json``, ``.md`` and ``.png``, even after an interruption.
 
     Args:
-        part: a key of ``PARTS`` or ``OTHER_PARTS``, or "all" for those of ``PARTS``.
+        parts: keys of ``PARTS`` or ``OTHER_PARTS``, and "all" for those of ``PARTS``.
         settings: settings of the benchmark.
         folder: the folder of the files.
         command: the command line, which the report quotes.
@@ -58,7 +58,7 @@ def run_benchmark(
     report = BenchmarkReport(folder, settings, command)
     try:
         for name, run in {**PARTS, **OTHER_PARTS}.items():
-            if part == name or (part == "all" and name in PARTS):
+            if name in parts or ("all" in parts and name in PARTS):
                 logger.info("== %s ==", name)
                 run(settings, report)
     finally:
