@@ -109,8 +109,8 @@ def line_chart(
     plot = Plot(x_range, y_range)
     x_ticks = [(x, f"{x:g}") for x in nice_ticks(*x_range)]
     parts = plot.grid(x_ticks, x_title, y_title)
-    parts += _marks(plot, marks)
     parts += _lines(plot, series, "{y:.2f} at {x:g}")
+    parts += _marks(plot, marks)  # so that no line crosses their labels
     return _svg(description, parts)
 
 
