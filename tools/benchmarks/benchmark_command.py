@@ -3,7 +3,8 @@
 tools/benchmark.py [PART ...] --output FOLDER
 
 Each PART is one of: startup (commands and imports), inference, training (a step of the mask stage),
-boxes (a step of the box stage), evaluation (PQ), ap, files (reading and writing), export, all.
+boxes (a step of the box stage), loading (images for a training), evaluation (PQ), ap, files (a JSON
+read, PNGs written), export, all.
 
 Writes benchmark.json (all figures), benchmark.md (tables) and benchmark.png into FOLDER, and prints
 the tables. BENCHMARKS.md explains the figures. After an interruption, the files hold what was
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         default="all",  # which argparse compares with the choices as it is
         choices=(
-            *("startup", "inference", "training", "boxes", "evaluation", "ap", "files"),
+            *("startup", "inference", "training", "boxes", "loading", "evaluation", "ap", "files"),
             *("export", "all"),
         ),
         metavar="PART",

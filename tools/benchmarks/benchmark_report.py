@@ -24,6 +24,7 @@ NAME = "benchmark"
 TABLES = {
     "start_up": ("Start-up", "process", "detectron2.engine"),
     "box_stage": ("Training step, box stage", "step", "ours"),
+    "loading": ("Loading for a training", "what", "COCO's"),
     "average_precision": ("Average precision of boxes", "evaluation", "ours"),
     "reading": ("Reading a panoptic JSON", "reader", "ours"),
     "writing": ("Writing panoptic PNGs", "writer", "ours"),

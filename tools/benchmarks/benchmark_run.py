@@ -16,6 +16,7 @@ from benchmarks.evaluation import run_evaluation
 from benchmarks.export import run_export
 from benchmarks.inference import run_inference
 from benchmarks.instance_ap import run_average_precision
+from benchmarks.loading import run_loading
 from benchmarks.plot import draw
 from benchmarks.start_up import run_start_up
 from benchmarks.training import run_training
@@ -27,6 +28,7 @@ PARTS = {
     "inference": run_inference,
     "training": run_training,
     "boxes": run_box_stage,
+    "loading": run_loading,
     "evaluation": run_evaluation,
     "ap": run_average_precision,
     "files": run_files,
