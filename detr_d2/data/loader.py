@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,23 +22,68 @@ from detr_d2.data.required_targets import require_targets
 from detr_d2.data.skipped_images import SkippedImages
 
 
+@dataclass(frozen=True)
+class BatchGroups:
+    """Two groups of images that aren't batched together.
+
+    Attributes:
+        is_second: of each image, bool: whether it is in the second group.
+        batch_size: of all processes together.
+    """
+
+    is_second: torch.Tensor
+    batch_size: int
+
+    @classmethod
+    def of_orientations(cls, dicts: Sequence[dict], batch_size: int) -> BatchGroups:
+        """Wide images, and upright or square ones, as in Detectron2. Together they need padding."""
+        wide = [record.get("width", 1) > record.get("height", 0) for record in dicts]
+        return cls(~torch.tensor(wide, dtype=torch.bool), batch_size)
+
+    def gather(self, order: torch.Tensor, head: int) -> torch.Tensor:
+        """Reorders images such that as many batches as possible are of one group.
+
+        Images stay in order within their group, and batches come in the order of their first ones.
+        What is left of both groups fills the unfinished batches at both ends and, in a last one,
+        comes together.
+
+        Args:
+            order: N int64, all images.
+            head: how many of them still belong to a batch that an earlier pass began.
+        """
+        in_second = self.is_second[order]
+        places = [torch.nonzero(~in_second).flatten(), torch.nonzero(in_second).flatten()]
+        batches = [b for group in places for b in group.split(self.batch_size)]
+        whole = [b for b in batches if len(b) == self.batch_size]
+        whole.sort(key=lambda batch: int(batch[0]))
+        kept = whole[: max(len(order) - head, 0) // self.batch_size]
+        is_left = torch.ones(len(order), dtype=torch.bool)
+        is_left[torch.cat([torch.empty(0, dtype=torch.int64), *kept])] = False
+        left = torch.nonzero(is_left).flatten()
+        return order[torch.cat([left[:head], *kept, left[head:]])]
+
+
 class RepeatableSampler(Sampler):
     """An endless stream of draws, reshuffled at each pass over the data.
 
-    The stream depends only on the seed. It is the same for any start, and for any number of
-    processes, which take its items in turn.
+    The stream depends only on the seed, and on the groups where there are any. It is the same for
+    any start, and for any number of processes, which take its items in turn.
     """
 
-    def __init__(self, size: int, seed: int, start: int = 0) -> None:
+    def __init__(
+        self, size: int, seed: int, start: int = 0, groups: BatchGroups | None = None
+    ) -> None:
         """
         Args:
             size: number of images.
             seed: of the order.
             start: how many draws of all processes together are skipped.
+            groups: of images that come together in batches; None: batches mix all images.
         """
         self.size = size
         self.seed = seed
         self.start = start
+        self.groups = groups
         # Both are unknown in worker processes, which may iterate the sampler.
         self.rank, self.num_processes = comm.get_rank(), comm.get_world_size()
 
@@ -50,6 +96,9 @@ class RepeatableSampler(Sampler):
             if data_pass != order_pass:
                 generator = torch.Generator().manual_seed(mix_seed(self.seed, data_pass))
                 order, order_pass = torch.randperm(self.size, generator=generator), data_pass
+                if self.groups is not None:
+                    drawn = data_pass * self.size  # before this pass
+                    order = self.groups.gather(order, -drawn % self.groups.batch_size)
             yield int(order[place]), draw
 
 
@@ -111,7 +160,9 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> Iterable[list[dict]
 
     Args:
         cfg: the whole config. ``SEED`` fixes order and augmentation; if it is negative, a seed is
-            drawn. ``DATALOADER.ON_ERROR`` and ``MAX_SKIPPED`` are about images that can't be used.
+            drawn. ``DATALOADER.ASPECT_RATIO_GROUPING`` is Detectron2's, but batches are those of
+            all processes together, and a resumed run continues exactly. ``DATALOADER.ON_ERROR``
+            and ``MAX_SKIPPED`` are about images that can't be used.
         start_iter: number of batches that an earlier part of the run has used.
 
     Raises:
@@ -124,10 +175,13 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> Iterable[list[dict]
     skipped = None
     if cfg.DATALOADER.ON_ERROR == "skip":
         skipped = SkippedImages(len(dicts), cfg.DATALOADER.MAX_SKIPPED)
+    batch_size, groups = cfg.SOLVER.IMS_PER_BATCH, None
+    if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
+        groups = BatchGroups.of_orientations(dicts, batch_size)
     loader = build_batch_data_loader(
         RepeatableDataset(dicts, mapper, seed, skipped),
-        RepeatableSampler(len(dicts), seed, start_iter * cfg.SOLVER.IMS_PER_BATCH),
-        cfg.SOLVER.IMS_PER_BATCH,
+        RepeatableSampler(len(dicts), seed, start_iter * batch_size, groups),
+        batch_size,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         # Without it, the loader would draw a seed from the generator of the model's dropout.
         seed=seed,

@@ -13,6 +13,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 
 from detr_d2.data.loader import (
+    BatchGroups,
     RepeatableDataset,
     RepeatableSampler,
     build_test_loader,
@@ -74,6 +75,43 @@ def test_processes_take_turns_on_one_stream(monkeypatch, num_processes, start):
 def test_the_seed_decides_the_order():
     orders = {tuple(i for i, _ in first(RepeatableSampler(9, seed), 9)) for seed in range(20)}
     assert len(orders) > 15
+
+
+@pytest.mark.parametrize(("size", "batch_size"), [(50, 4), (53, 4), (53, 8), (9, 1), (5, 8)])
+def test_batches_are_of_one_orientation(size, batch_size):
+    """But for a few at the end of each pass, which still visits every image once."""
+    upright = [i % 3 == 0 for i in range(size)]
+    dicts = [{"width": 3, "height": 4 if is_upright else 2} for is_upright in upright]
+    groups = BatchGroups.of_orientations(dicts, batch_size)
+    num_passes = 12
+    stream = first(RepeatableSampler(size, 3, groups=groups), num_passes * size)
+    assert [draw for _, draw in stream] == list(range(num_passes * size))
+    indices = [index for index, _ in stream]
+    for i in range(0, len(indices), size):
+        assert sorted(indices[i : i + size]) == list(range(size))
+    batches = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
+    mixed = [batch for batch in batches if len({upright[i] for i in batch}) > 1]
+    assert len(mixed) <= 3 * num_passes
+    assert len(set(map(tuple, batches))) > 1
+    rest = stream[7 * batch_size :]
+    later = RepeatableSampler(size, 3, start=7 * batch_size, groups=groups)
+    assert first(later, len(rest)) == rest
+
+
+def test_images_without_a_size_and_square_ones_have_a_group():
+    dicts = [{}, {"width": 3, "height": 3}, {"width": 4, "height": 3}, {"width": 3, "height": 4}]
+    groups = BatchGroups.of_orientations(dicts, 2)
+    assert groups.is_second.tolist() == [False, True, False, True]
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_key_groups_images_by_orientation(make_tiny_cfg, tmp_path, grouped):
+    """The scenes are square, wide and upright; wide ones come together."""
+    cfg = make_tiny_cfg(tmp_path, "DATALOADER.ASPECT_RATIO_GROUPING", grouped)
+    cfg.SOLVER.IMS_PER_BATCH = 2
+    batches = first(build_train_loader(cfg), 18)
+    mixed = sum(len({x["width"] > x["height"] for x in batch}) > 1 for batch in batches)
+    assert (mixed <= 3) == grouped
 
 
 def test_mixed_seeds_differ_and_fit_all_generators():
