@@ -32,6 +32,7 @@ TRAIN = [
     "msgspec>=0.19",
     "opencv-python>=4.11",
     "pycocotools>=2.0.7",
+    "PyYAML>=6.0",
     "safetensors>=0.4.3",
     "scipy>=1.11.3",
     "tabulate>=0.9",
@@ -73,7 +74,7 @@ setup(
     install_requires=["numpy>=1.26", "Pillow>=10.4"],
     extras_require={
         "train": TRAIN,
-        "benchmark": [*TRAIN, *DEPLOY, *EXPORT, "orjson>=3.10", "transformers>=5.20"],
+        "benchmark": [*TRAIN, *DEPLOY, *EXPORT, "orjson>=3.13", "transformers>=5.20"],
         "deploy": DEPLOY,
         "export": [*TRAIN, *EXPORT],
         "quantize": [*DEPLOY, "onnx>=1.18"],
@@ -88,7 +89,7 @@ setup(
             *WEB,
             "hypothesis>=6.80",
             "mypy>=2.4",
-            "orjson>=3.10",
+            "orjson>=3.13",
             # The oracle of panoptic quality. Its metadata ask for numpy < 2, its code doesn't:
             # tools/setup_env.sh installs it without its dependencies.
             "panopticapi-lite>=0.2.0",
