@@ -15,6 +15,8 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
+from detr_d2.extras import message_on_missing
+
 # The names of each registry, and the module in which each has its function.
 META_ARCHITECTURES = {"DETR": "detr_d2.meta_architecture"}
 BACKBONES = {
@@ -78,8 +80,7 @@ class ImportFollower(MetaPathFinder):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)
                 execute(module)
-            if follow is not None:
-                follow()
+            _do(follow)
 
         spec.loader.exec_module = execute_and_follow  # type: ignore[method-assign]
         return spec
@@ -90,5 +91,14 @@ def register() -> None:
     if not any(isinstance(finder, ImportFollower) for finder in sys.meta_path):
         sys.meta_path.insert(0, ImportFollower())
     for name, follow in AFTER_IMPORT.items():
-        if name in sys.modules and follow is not None:
+        if name in sys.modules:
+            _do(follow)
+
+
+def _do(follow: Callable[[], None] | None) -> None:
+    """Does what follows an import, and says what is missing if that fails."""
+    try:
+        if follow is not None:
             follow()
+    except ModuleNotFoundError as error:
+        raise ImportError(message_on_missing(error)) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import colorsys
 import itertools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -158,7 +158,7 @@ def _read_entries(
     image_root: str | Path,
     panoptic_root: str | Path,
     contiguous: Mapping[int, int],
-    things: Mapping[int, int],
+    things: Collection[int],
 ) -> tuple[list[dict], int]:
     """The dicts and the number of images of a file that isn't regular, or that has a problem."""
     entries = PanopticEntries(read_panoptic_lists(local_path(panoptic_json)), panoptic_json)

@@ -7,7 +7,7 @@ Where something is, no matter whether it is wrong or only rare, these functions 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -95,7 +95,7 @@ def read_regular(
     image_root: str | Path,
     panoptic_root: str | Path,
     contiguous: Mapping[int, int],
-    things: Mapping[int, int],
+    things: Collection[int],
 ) -> RegularFile | None:
     """Reads a file whose entries are all regular and contradict neither each other nor the classes.
 
@@ -103,7 +103,7 @@ def read_regular(
         path: a local file.
         image_root, panoptic_root: the folders that file names start from.
         contiguous: the class of each category id.
-        things: the same, of things alone.
+        things: the category ids of things.
 
     Returns:
         None for any other file.

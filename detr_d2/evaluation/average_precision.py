@@ -1,6 +1,6 @@
 """COCO's average precision of boxes and masks, as Detectron2 reports it, computed by hotcoco.
 
-hotcoco gives the figures of pycocotools to the last bit, in a fiftieth of its time.
+hotcoco gives the figures of pycocotools to the last bit, in a thirtieth of its time.
 """
 
 from __future__ import annotations

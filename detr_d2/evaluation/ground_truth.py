@@ -115,8 +115,18 @@ class MatchedImage:
         """
         truth = GroundTruth.of_record(record)
         with truth.naming_image():
-            matching = truth.match(ids, segments_info, num_classes)
-        return cls(truth, ids, segments_info, matching)
+            return cls.of(truth, ids, segments_info, num_classes)
+
+    @classmethod
+    def of(
+        cls,
+        truth: GroundTruth,
+        ids: np.ndarray,
+        segments_info: Sequence[dict[str, Any]],
+        num_classes: int,
+    ) -> MatchedImage:
+        """Matches a prediction of K classes with an annotation; see ``GroundTruth.match``."""
+        return cls(truth, ids, segments_info, truth.match(ids, segments_info, num_classes))
 
 
 @contextmanager

@@ -110,11 +110,11 @@ class PanopticEvaluator(DatasetEvaluator):
             truth = GroundTruth.of_record(self._records[image_id])
             with truth.naming_image():
                 ids, segments_info = read_panoptic_output(output)
-                matching = truth.match(ids, segments_info, len(self._classes.names))
+                matched = MatchedImage.of(truth, ids, segments_info, len(self._classes.names))
                 if self._save_dir is not None:
                     self._save(self._save_dir, image_id, ids, segments_info)
-            self.matched[image_id] = MatchedImage(truth, ids, segments_info, matching)
-            self._stats += PanopticStats.of_matching(matching)
+            self.matched[image_id] = matched
+            self._stats += PanopticStats.of_matching(matched.matching)
             self._evaluated.append(image_id)
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]]:

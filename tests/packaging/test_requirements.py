@@ -217,6 +217,22 @@ def test_without_detectron2_whoever_needs_it_is_told_how_to_get_it(wanted: str, 
     assert "pip install" in last_line
 
 
+def test_a_package_that_registering_needs_is_named_with_its_extra(tmp_path: Path):
+    """In a Detectron2 that lacks what the extra brings, whose own import then fails."""
+    code = "import sys; sys.modules['msgspec'] = None; import detr_d2, detectron2.data"
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    last_line = result.stderr.strip().splitlines()[-1]
+    assert last_line.startswith("ImportError: detr_d2 needs msgspec")
+    assert "pip install 'detr_d2[train]'" in last_line
+
+
 def test_commands_say_what_is_missing(tmp_path: Path):
     """Also where Detectron2 is there, and what else a training needs is not."""
     for module, said in (("detectron2", "Detectron2"), ("scipy", "scipy"), ("cv2", "cv2")):

@@ -18,7 +18,8 @@ PROCESSES: dict[str, list[str]] = {
     "import detectron2.engine": ["-c", "import detectron2.engine"],
     "import detr_d2, detectron2.engine": ["-c", "import detr_d2, detectron2.engine"],
     "import detr_d2.meta_architecture, detectron2.engine": [
-        *("-c", "import detr_d2.meta_architecture, detectron2.engine")
+        "-c",
+        "import detr_d2.meta_architecture, detectron2.engine",
     ],
     "import torch": ["-c", "import torch"],
     "import onnxruntime": ["-c", "import onnxruntime"],
