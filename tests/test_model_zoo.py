@@ -15,10 +15,17 @@ ROWS = re.findall(
 
 
 def test_every_config_for_coco_is_there():
-    linked = set(re.findall(r"\]\((configs/[^)]+)\)", ZOO))
+    linked = set(re.findall(r"\]\((configs/[^)/]+)\)", ZOO))
     configs = {f"configs/{path.name}" for path in (ROOT / "configs").glob("detr_*.yaml")}
     assert linked == configs
     assert len(ROWS) == 7
+
+
+def test_configs_that_were_trained_here_are_there():
+    linked = re.findall(r"\]\((configs/[^)/]+/[^)]+)\)", ZOO)
+    assert len(linked) == 2
+    for link in linked:
+        load_config(str(ROOT / link))
 
 
 @pytest.mark.parametrize("name,link,weights,url", ROWS, ids=[row[0] for row in ROWS])
