@@ -41,6 +41,7 @@ TRAIN = [
     "tqdm>=4.60",
 ]
 DEPLOY = ["onnxruntime>=1.21"]
+DOCS = ["furo>=2025.12", "myst-nb>=1.4", "sphinx>=9.0"]
 EXPORT = ["onnx>=1.18", "onnx-ir>=0.1", "onnxscript>=0.5"]
 SUBMIT = ["submitit>=1.5"]
 TIMM = ["timm>=1.0.22"]
@@ -76,6 +77,7 @@ setup(
         "train": TRAIN,
         "benchmark": [*TRAIN, *DEPLOY, *EXPORT, "orjson>=3.13", "transformers>=5.20"],
         "deploy": DEPLOY,
+        "docs": [*TRAIN, *DEPLOY, *EXPORT, *DOCS],
         "export": [*TRAIN, *EXPORT],
         "quantize": [*DEPLOY, "onnx>=1.18"],
         "submit": [*TRAIN, *SUBMIT],
@@ -87,8 +89,12 @@ setup(
             *EXPORT,
             *SUBMIT,
             *WEB,
+            *DOCS,
             "hypothesis>=6.80",
+            "ipykernel>=7.4",
             "mypy>=2.4",
+            "nbclient>=0.11",
+            "nbformat>=5.11",
             "orjson>=3.13",
             # The oracle of panoptic quality. Its metadata ask for numpy < 2, its code doesn't:
             # tools/setup_env.sh installs it without its dependencies.

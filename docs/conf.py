@@ -2,8 +2,8 @@
 
 sphinx-build -W --keep-going -n -c docs . output/docs
 
-The source folder is the checkout, so that links from pages to other files are the same here as where
-people read the repository.
+The source folder is the checkout, so that links are the same here as where people read the
+repository.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""A directive of Sphinx, ``config-keys``: every key that detr_d2 adds, from config.py's comments."""
+"""Sphinx's directive ``config-keys``: every key that detr_d2 adds, from config.py's comments."""
 
 import ast
 import re

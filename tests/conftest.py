@@ -219,3 +219,17 @@ def quickstart_weights() -> Path:
     if not weights.is_file():
         pytest.skip("needs the quickstart's model: run tools/quickstart.sh first")
     return weights
+
+
+@pytest.fixture
+def quickstart_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as the quickstart leaves it, with a model that is sure of seeing class 3."""
+    import cv2
+    from sure_model import save_sure_model
+
+    from detr_d2.data.shapes.synthetic_scenes import draw_scene
+
+    save_sure_model(tmp_path / "output/quickstart/masks/model_final.pth", whole_masks=True)
+    cv2.imwrite(str(tmp_path / "image.jpg"), draw_scene((7, 7)).image[:, :, ::-1])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -1,4 +1,4 @@
-"""What the pages in docs/ say is true: keys, links, paths, options of commands, YAML."""
+"""What all pages say is true: keys, links, paths, options of commands, YAML, extras."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from detr_d2 import add_detr_config, load_config
 from detr_d2.cli.program import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
-SUBCOMMANDS = {"prepare": ["semantic", "instances", "split"]}
+SUBCOMMANDS = {"prepare": ["semantic", "instances", "cityscapes", "labelme", "split"]}
+# Pages whose tables are about the options of one command.
+TABLES = {"docs/training.md": "train", "docs/prediction.md": "demo", "docs/export.md": "export"}
 
 
 def read(name: str) -> str:
@@ -40,10 +42,10 @@ def defaults() -> CfgNode:
 
 
 def test_there_are_pages():
-    assert "docs/backbones.md" in NAMES
+    assert {"README.md", "docs/backbones.md"} <= set(NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "CHANGELOG.md"])  # old names
 def test_keys_exist_with_the_defaults_that_tables_give(name, defaults):
     text = read(name)
     for key in set(
@@ -56,7 +58,7 @@ def test_keys_exist_with_the_defaults_that_tables_give(name, defaults):
         value = defaults
         for part in key.split("."):
             value = value[part]
-        assert str(value) == default.strip(), key
+        assert isinstance(value, list) or str(value) == default.strip(), key
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -86,7 +88,7 @@ def test_commands_have_options_that_exist(name, run_cli, capsys):
     scripts = {path.stem: path.read_text() for path in (ROOT / "tools").glob("*.py")}
     for line in text.splitlines():
         match = re.match(r"(?:\w+=\S+ )*(?:tools/(\w+)\.py|detr-d2 (\w+))", line)
-        if not match:
+        if not match or match[1] == "benchmark":  # which is no sub-command
             continue
         command = match[2] or re.search(r'tool_main\("(\w+)"\)', scripts[match[1]])[1]
         assert command in COMMANDS
@@ -98,3 +100,71 @@ def test_commands_have_options_that_exist(name, run_cli, capsys):
         assert set(re.findall(r"(?<!\S)--[\w-]+", line)) <= known, line
         if "--config-file" in words:
             load_config(str(ROOT / words[words.index("--config-file") + 1]))
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_have_options_that_exist(name, run_cli, capsys):
+    rows = " ".join(re.findall(r"^\|.*", read(name), re.M))
+    with pytest.raises(SystemExit, match="0"):
+        run_cli(TABLES[name], "--help")
+    known = set(re.findall(r"--[\w-]+", capsys.readouterr().out))
+    used = set(re.findall(r"`(--[\w-]+)", rows))
+    assert used and used <= known | {"--nproc-per-node"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_named_files_exist(name):
+    commands = "\n".join(blocks(read(name), "bash"))
+    paths = re.findall(r"(?<![\w/])(?:tools|configs|docs)/[\w./-]+", commands)
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_every_command_and_its_script_are_listed():
+    page = read("docs/getting-started.md")
+    listed = re.findall(r"^\| (?:`tools/\w+\.py` )?\| `detr-d2 (\w+)` \|", page, re.M)
+    assert sorted(listed) == sorted(COMMANDS)
+    of_script = dict(re.findall(r"^\| `tools/(\w+)\.py` \| `detr-d2 (\w+)` \|", page, re.M))
+    scripts = {path.stem for path in (ROOT / "tools").glob("*.py")}
+    assert set(of_script) == scripts - {"benchmark"}  # which is no part of what is installed
+    for script, command in of_script.items():
+        assert f'tool_main("{command}")' in read(f"tools/{script}.py")
+
+
+def test_extras_are_those_that_can_be_installed():
+    table = re.search(r"^\| Extra \|.*?(?=\n\n)", read("docs/getting-started.md"), re.M | re.S)[0]
+    named = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| ([^|]*)", table, re.M))))
+    declared = re.search(r"extras_require=\{(.*?)\n    \}", read("setup.py"), re.S)[1]
+    assert named == set(re.findall(r'^        "(\w+)": ', declared, re.M)) - {"test"}
+
+
+def test_all_keys_are_on_the_page_of_keys(defaults):
+    from docs.key_reference import read_keys
+
+    ours = {key.name for key in read_keys()}
+    assert len(ours) > 70
+
+    def names(cfg: CfgNode, prefix: str = "") -> set[str]:
+        found: set[str] = set()
+        for key, value in cfg.items():
+            name = prefix + key
+            found |= names(value, f"{name}.") if isinstance(value, CfgNode) else {name}
+        return found
+
+    assert ours == names(defaults) - names(get_cfg())
+
+
+def test_the_picture_of_the_architecture_shows_who_imports_whom():
+    from test_imports import LAYERS
+
+    from docs.draw_architecture import ROOMS
+
+    place = {name: (row, column) for name, column, row, *_ in ROOMS}
+    for layer, imported in LAYERS.items():
+        package = layer.split("/")[0]
+        for other in {name.split("/")[0] for name in imported} & place.keys() - {package}:
+            if package in place:
+                assert place[other] < place[package], (package, other)
+    assert place.keys() >= {name for name in LAYERS if (ROOT / "detr_d2" / name).is_dir()} - {
+        *("data/shapes", "data/prepare", "data/check", "visualization/fonts"),
+        *(name for name in LAYERS if name.startswith("apps/")),
+    }

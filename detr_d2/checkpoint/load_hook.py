@@ -82,8 +82,8 @@ def _convert(model: nn.Module, state_dict: dict[str, Any], prefix: str, *_others
     elif own.isdisjoint(state_dict):
         # Loaders that aren't strict would continue with initial values alone.
         raise CheckpointError(
-            f"No tensor belongs to a DETR: {shorten(state_dict)}. See the README for the kinds "
-            "of checkpoints that can be loaded."
+            f"No tensor belongs to a DETR: {shorten(state_dict)}. See docs/weights.md for "
+            "the kinds of checkpoints that can be loaded."
         )
 
 

@@ -13,7 +13,7 @@ from detr_d2.checkpoint.weight_files import check_pickle
 WHOLE_MODELS = re.compile(r"(detectron2://|/detectron2/)(?!ImageNetPretrained/).+\.pkl")
 WANTED = (
     "Name a trained DETR: the model_final.pth of a training, or a released model of one of the "
-    "kinds in the README."
+    "kinds in docs/weights.md."
 )
 
 

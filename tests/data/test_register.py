@@ -261,10 +261,9 @@ def test_the_recipe_needs_nothing_but_data(own):
     assert "panoptic_seg" in train(cfg)
 
 
-def test_the_readmes_snippet_runs(tmp_path, monkeypatch, capsys):
-    readme = Path(__file__).resolve().parents[2].joinpath("README.md").read_text("utf-8")
-    section = readme.split("## Your own data\n")[1].split("\n## ")[0]
-    (snippet,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+def test_the_snippet_of_the_page_runs(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "your-data.md").read_text("utf-8")
+    (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     _, pngs, annotation = map(Path, write_dataset(tmp_path / "pets"))
     for folder in ("prepared", "split"):
         (tmp_path / "pets" / folder).mkdir()
@@ -272,9 +271,9 @@ def test_the_readmes_snippet_runs(tmp_path, monkeypatch, capsys):
     for split in ("train", "val"):
         (tmp_path / "pets/split" / f"panoptic_{split}.json").write_bytes(annotation.read_bytes())
     monkeypatch.chdir(tmp_path)
-    exec(compile(snippet, "README.md", "exec"), {})
+    exec(compile(snippet, "your-data.md", "exec"), {})
     assert capsys.readouterr().out.strip() == "['cat', 'dog', 'grass']"
     assert len(get_dataset_dicts(["pets_train", "pets_val"])) == 8
-    entries = yaml.safe_load(re.search(r"```yaml\n(.*?)```", section, re.DOTALL)[1])["DATASETS"]
+    entries = yaml.safe_load(re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1])["DATASETS"]
     recipe = load_config(config_file("finetune_panoptic.yaml")).DATASETS
     assert entries["PANOPTIC"] == recipe.PANOPTIC

@@ -241,15 +241,15 @@ def test_weights_in_8_bits_are_brought_back_once(make_model):
     assert options.get_session_config_entry("session.disable_quant_qdq") == "1"
 
 
-def test_the_readmes_snippet_runs(make_model, stripes, tmp_path, monkeypatch, capsys):
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+def test_the_snippet_of_the_page_runs(make_model, stripes, tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
     (snippet,) = (
-        block for block in re.findall(r"```python\n(.*?)```", readme, re.S) if "detr.onnx" in block
+        block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "detr.onnx" in block
     )
     make_model("detr.onnx")
     monkeypatch.chdir(tmp_path)
     Image.fromarray(stripes).save("image.jpg", quality=100)
-    exec(compile(snippet, "README.md", "exec"), {})
+    exec(compile(snippet, "export.md", "exec"), {})
     names = [line.split(",")[0] for line in capsys.readouterr().out.splitlines()]
     assert len(names) == 2 and names[0].startswith("1: ") and names[1].startswith("2: ")
     assert Image.open("picture.png").size[0] >= 64

@@ -22,7 +22,7 @@ import detr_d2
 ROOT = Path(__file__).resolve().parents[2]
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 # All but the tests'.
-EXTRAS = ("", "benchmark", "deploy", "export", "quantize", "submit", "timm", "train", "web")
+EXTRAS = ("", "benchmark", "deploy", "docs", "export", "quantize", "submit", "timm", "train", "web")
 # Modules of the deploy extra that need another one.
 QUANTIZE = {"quantize.py", "eight_bits.py", "half_precision.py", "graph_nodes.py"}
 # Modules that import timm.
