@@ -1,4 +1,4 @@
-"""``python -m detr_d2 <command>``: ``detr-d2`` where its folder is not on the path."""
+"""``python -m detr_d2 <command>`` does the same as ``detr-d2``, which may not be on the path."""
 
 import sys
 

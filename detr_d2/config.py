@@ -20,14 +20,14 @@ def add_detr_config(cfg: CfgNode) -> None:
     # Number of classes, things and stuff together, without "no object". COCO panoptic has 80 + 53.
     # 0 means as many as the datasets have, or MODEL.WEIGHTS if the datasets are missing.
     detr.NUM_CLASSES = 133
-    # Most segments an image can have; each query predicts one or "no object".
+    # Object queries. Each predicts one segment or "no object": an image can't have more segments.
     detr.NUM_QUERIES = 100
 
     # --- Transformer (paper, section 3.2) ---
     # Name in DETR_TRANSFORMER_REGISTRY.
     detr.TRANSFORMER_NAME = "Transformer"
-    # Width of queries, memory and projected features. Divisible by NUM_HEADS, by 4 for sines and
-    # by 2 for learned positions, and by 16 for the mask head "AttentionMaskHead".
+    # Width of queries, memory and projected features. It must be divisible by NUM_HEADS, by 4 for
+    # sines or by 2 for learned positions, and by 16 for the mask head "AttentionMaskHead".
     detr.HIDDEN_DIM = 256
     # Attention heads; also the number of attention maps that the mask head gets per query.
     detr.NUM_HEADS = 8
@@ -73,9 +73,9 @@ def add_detr_config(cfg: CfgNode) -> None:
     # Name in DETR_MASK_HEAD_REGISTRY: "AttentionMaskHead", the reference's, which released weights
     # need, or "PixelEmbeddingMaskHead", which learns in a fraction of the time.
     detr.MASK_HEAD.NAME = "AttentionMaskHead"
-    # AttentionMaskHead: what the attention maps of a query sum to one over: "joint" over all heads
-    # and pixels, as released weights need, or "per_head" over each head's pixels, which learns
-    # faster.
+    # AttentionMaskHead: the softmax of a query's attention maps. "joint": it goes over all heads
+    # and pixels, as released weights need. "per_head": it goes over the pixels of each head, and
+    # the mask head learns faster.
     detr.MASK_HEAD.ATTENTION_SOFTMAX = "joint"
     # AttentionMaskHead: how many masks are made at a time, which bounds memory. 0: all.
     detr.MASK_HEAD.CHUNK_SIZE = 16
@@ -83,8 +83,8 @@ def add_detr_config(cfg: CfgNode) -> None:
     detr.MASK_HEAD.WIDTH = 64
     # PixelEmbeddingMaskHead: 3×3 convolutions at each of the strides 32, 16, 8 and 4.
     detr.MASK_HEAD.DEPTH = 1
-    # Whether training keeps none of the mask head's activations and makes them anew going backward,
-    # one chunk at a time: less memory for about a third more time.
+    # Whether training recomputes the mask head's activations in the backward pass, one chunk at a
+    # time, instead of keeping them. It needs less memory and about a third more time.
     detr.MASK_HEAD.CHECKPOINTING = False
 
     # --- Matching: the cost of giving a query to a target (paper, section 3.1) ---
@@ -112,17 +112,17 @@ def add_detr_config(cfg: CfgNode) -> None:
     detr.LOSS.DICE_WEIGHT = 1.0
     # Weight of "no object" in the cross-entropy: most queries have no target.
     detr.LOSS.NO_OBJECT_WEIGHT = 0.1
-    # Share of the focal loss that pixels inside a mask have; those outside have the rest.
+    # Weight of the pixels inside a mask in the focal loss; those outside have 1 minus this weight.
     detr.LOSS.FOCAL_ALPHA = 0.25
-    # How much the focal loss plays down pixels that are right already.
+    # Exponent of the focal loss: a higher one lowers the weight of pixels that are already right.
     detr.LOSS.FOCAL_GAMMA = 2.0
-    # At how many points of each mask, most of them where it is uncertain, the losses compare masks.
-    # 0: at every pixel, as the reference does.
+    # Number of points at which the losses compare each mask; most are where the mask is uncertain.
+    # 0: they compare every pixel, as the reference does.
     detr.LOSS.NUM_POINTS = 0
 
     # --- Inference ---
-    # Predict the images of a batch one by one, so that padding cannot move a result by rounding or
-    # through the borders of the convolutions. Slower on a GPU; no cost for single images.
+    # Whether the images of a batch are predicted one by one, so that padding cannot change a result
+    # by rounding or at the borders of convolutions. Slower on a GPU; no cost for single images.
     detr.BATCH_INVARIANT = False
     detr.TEST = CfgNode()
     # Queries compete for pixels only with a class probability above this.
@@ -136,22 +136,22 @@ def add_detr_config(cfg: CfgNode) -> None:
     detr.TEST.PANOPTIC_ON = True
     # Whether the output has "instances": the queries whose best class is a thing.
     detr.TEST.INSTANCES_ON = True
-    # Instances need a probability above this. -1.0: they are the things that compete for pixels,
-    # whose masks the panoptic picture needs anyway. 0.0: all, whose masks can cost more than the
-    # rest of the prediction.
+    # Instances need a class probability above this. -1.0: they are the things that compete for
+    # pixels; the panoptic picture needs their masks anyway. 0.0: they are all queries of things,
+    # whose masks can take more time than the rest of the prediction.
     detr.TEST.INSTANCE_SCORE_THRESH = -1.0
     # Whether instances have masks, or boxes alone.
     detr.TEST.INSTANCE_MASKS_ON = True
-    # Whether the output has "raw": all queries of the image, to be chosen from and merged again.
+    # Whether the output has "raw": all queries of the image, from which masks can be merged again.
     detr.TEST.RAW_ON = False
-    # How many images of each dataset, from the first one on, each evaluation draws: ground truth
-    # beside prediction, as small as the pictures of reports.
+    # Number of images of each dataset that an evaluation draws: the first ones, each with ground
+    # truth and prediction side by side, as small as the pictures of reports.
     detr.TEST.NUM_PICTURES = 4
     # The average precisions that an evaluation computes, if INSTANCES_ON: "bbox", "segm", or none.
-    # It asks the model for all instances itself. Boxes cost little; masks are those of up to all
-    # queries.
+    # For these, the evaluation lets the model predict all instances. Boxes take little time; up to
+    # all queries need masks for "segm".
     detr.TEST.AP = ["bbox", "segm"]
-    # The same, in evaluations before the end of a training, see TEST.EVAL_PERIOD.
+    # The average precisions of evaluations during a training, see TEST.EVAL_PERIOD.
     detr.TEST.AP_WHILE_TRAINING = ["bbox"]
     # Whether evaluation writes its predictions as COCO panoptic JSON and PNG.
     detr.TEST.SAVE_PREDICTIONS = False
@@ -164,14 +164,14 @@ def add_detr_config(cfg: CfgNode) -> None:
     cfg.SOLVER.STAGES = ["boxes", "masks"]
     # "ADAMW" or "SGD".
     cfg.SOLVER.OPTIMIZER = "ADAMW"
-    # Into how many parts each process divides its share of a batch. It computes one part after the
-    # other, with so many times less memory, and gets the same gradients. IMS_PER_BATCH stays the
-    # whole batch.
+    # Number of parts into which each process divides its share of a batch. It computes one part
+    # after the other, needs that many times less memory, and gets the same gradients. IMS_PER_BATCH
+    # is still the whole batch.
     cfg.SOLVER.ACCUMULATION_STEPS = 1
     # The learning rate of the backbone is BASE_LR times this.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
-    # By how much more it is multiplied for each layer of a backbone of timm, from the last to the
-    # first one. 1: not at all; vision transformers are trained with 0.65 to 0.9.
+    # Layer-wise decay for backbones of timm: the learning rate of each layer is this times that of
+    # the layer after it. 1: no decay; vision transformers are trained with 0.65 to 0.9.
     cfg.SOLVER.BACKBONE_LAYER_DECAY = 1.0
     # The keys below replace their namesakes in SOLVER during the stage "masks".
     cfg.SOLVER.MASK_STAGE = CfgNode()
@@ -193,7 +193,7 @@ def add_detr_config(cfg: CfgNode) -> None:
     cfg.DATASETS.CROWDS_AS_THINGS = False
 
     # --- Image files, wherever they are read: to train, to evaluate, to predict, to check ---
-    # The largest value of pixels in PNGs, TIFFs and arrays of 16 bits; other formats tell it. This
+    # The largest value of pixels in PNGs, TIFFs and arrays of 16 bits; other formats store it. This
     # value and larger ones become 255. It is 1023 for 10 bits, 4095 for 12, and 16383 for 14.
     cfg.INPUT.DEEP_RANGE = 65535
     # Whether images stay as they are stored and are not turned upright by their EXIF tag. Some
@@ -201,15 +201,15 @@ def add_detr_config(cfg: CfgNode) -> None:
     cfg.INPUT.IGNORE_EXIF = False
 
     # --- Augmentation, beside Detectron2's own INPUT keys ---
-    # Probability that a training image is cropped, between two resizes.
+    # Probability that a training image is resized, cropped and resized again, not only resized.
     cfg.INPUT.CROP_PROB = 0.5
-    # Shortest side before the crop, in pixels; one of these is drawn.
+    # Length of the shortest side before the crop, in pixels: one of these, drawn at random.
     cfg.INPUT.CROP_RESIZE = [400, 500, 600]
     # The least and the greatest length of the crop's sides, in pixels.
     cfg.INPUT.CROP_RANGE = [384, 600]
 
     # --- Loading, beside Detectron2's own DATALOADER keys ---
-    # What training does where an image can't be read or contradicts its annotation: "raise" stops,
+    # What training does if an image can't be read or contradicts its annotation: "raise" stops it,
     # "skip" logs the file and draws another image instead. Evaluation always stops.
     cfg.DATALOADER.ON_ERROR = "raise"
     # Largest share of the training images that may be skipped; beyond it training stops. Each
@@ -234,7 +234,7 @@ def _add_timm_config(cfg: CfgNode) -> None:
     # them, "SyncBN" with the statistics of all processes. What MODEL.BACKBONE.FREEZE_AT freezes
     # stays as it is in any case.
     timm.NORM = "FrozenBN"
-    # Probability that a block is left out in training, in the last block; less in those before.
+    # Probability with which training skips the last block (stochastic depth); less in earlier ones.
     timm.DROP_PATH = 0.0
     # Channels of the simple feature pyramid that plain vision transformers get.
     timm.PYRAMID_WIDTH = 256

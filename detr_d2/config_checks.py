@@ -10,8 +10,8 @@ from detectron2.config import CfgNode
 STAGES = ("boxes", "masks", "joint")
 # Tasks of COCO's average precision.
 AP_TASKS = ("bbox", "segm")
-# Checks of what is registered by name, such as mask heads and rules of merging. Each raises as
-# ``check_config`` does, which calls them.
+# Checks of parts that are registered by name, such as mask heads and rules of merging.
+# ``check_config`` calls each of them. They raise the same errors as ``check_config``.
 PART_CHECKS: list[Callable[[CfgNode], None]] = []
 # Parts that complete a config, such as backbones that know their pixel statistics. Each is called
 # by ``resolve_config``, with the config that it resolves.
@@ -90,7 +90,7 @@ def check_config(cfg: CfgNode) -> None:
 
 
 def require(condition: bool, key: str, value: object, wanted: str) -> None:
-    """Raises a ``ValueError`` that names a key, its value and what is wanted, unless that holds."""
+    """Raises a ``ValueError`` with key, value and what is wanted, unless the condition holds."""
     if not condition:
         raise ValueError(f"{key} is {value!r}, but must be {wanted}.")
 

@@ -1,4 +1,4 @@
-"""Finding config files: those that come with the package, and one's own."""
+"""Finds config files: those that come with the package, and those of the user."""
 
 from __future__ import annotations
 

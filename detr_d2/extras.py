@@ -33,7 +33,7 @@ def require_extra(extra: str, who_needs: str, names: Sequence[str]) -> None:
 def message_on_missing(error: ModuleNotFoundError) -> str:
     """Tells people what to do about a module that an import did not find."""
     missing = (error.name or "").partition(".")[0]
-    if missing in ("", "detr_d2"):  # our own fault, which no package mends
+    if missing in ("", "detr_d2"):  # an error of ours; installing a package can't fix it
         return str(error)
     basis = [name for name in BASIS if name == missing or not _is_installed(name)]
     if basis:

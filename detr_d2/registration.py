@@ -1,8 +1,8 @@
-"""What importing detr_d2 adds to Detectron2's registries, without importing Detectron2 itself.
+"""Adds the names of detr_d2 to Detectron2's registries, without importing Detectron2 itself.
 
-Detectron2 with PyTorch takes seconds to import, which commands that only print their help, prepare
-data or run exported models don't need. So names are registered as soon as somebody imports the
-module of Detectron2 that has the registry, and what is behind a name is imported when it is built.
+Detectron2 with PyTorch takes seconds to import. Commands that only print their help, prepare data
+or run exported models don't need it. So names are registered as soon as somebody imports the module
+of Detectron2 that has the registry, and the code behind a name is imported when it is built.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def register_datasets() -> None:
     register_shapes()
 
 
-# What follows the import of a module. Detectron2 and fvcore use what newer versions of PyTorch
-# deprecate; while these modules are imported, nobody is told.
+# The function to call after a module was imported. Detectron2 and fvcore use functions that newer
+# versions of PyTorch deprecate; the warnings are hidden while these modules are imported.
 AFTER_IMPORT: dict[str, Callable[[], None] | None] = {
     "fvcore.nn": None,
     "detectron2.data": register_datasets,
@@ -55,7 +55,7 @@ AFTER_IMPORT: dict[str, Callable[[], None] | None] = {
 
 
 def imported_when_called(module: str, name: str) -> Callable[..., object]:
-    """A function that imports the one of its name in a module, and calls it."""
+    """Returns a function that imports the function of this name from a module, and calls it."""
 
     def call(*args: object, **kwargs: object) -> object:
         return getattr(import_module(module), name)(*args, **kwargs)
@@ -65,12 +65,12 @@ def imported_when_called(module: str, name: str) -> Callable[..., object]:
 
 
 class ImportFollower(MetaPathFinder):
-    """Finds the modules of ``AFTER_IMPORT`` as Python does, and does what follows their import."""
+    """Finds the modules of ``AFTER_IMPORT`` as Python does, and calls their functions after it."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The module's own spec, whose loader also does what follows; None for other modules."""
+        """Returns a spec whose loader also calls the module's function; None for other modules."""
         spec = PathFinder.find_spec(fullname, path) if fullname in AFTER_IMPORT else None
         if spec is None or spec.loader is None:
             return None
@@ -96,7 +96,7 @@ def register() -> None:
 
 
 def _do(follow: Callable[[], None] | None) -> None:
-    """Does what follows an import, and says what is missing if that fails."""
+    """Calls the function of a module, and says what is missing if that fails."""
     try:
         if follow is not None:
             follow()

@@ -14,7 +14,7 @@ RENAMED_KEYS = {
 
 
 def rename_keys(loaded: dict) -> bool:
-    """Gives keys of a file, nested as there, their new names; a value under the new name stays.
+    """Renames the old keys of a file, which are nested dicts; a value under the new name stays.
 
     Returns:
         Whether a key had an old name.

@@ -1,1 +1,1 @@
-"""What people look at: applications that show what a model sees. Nothing below imports them."""
+"""Applications that show people what a model sees. No lower layer imports them."""

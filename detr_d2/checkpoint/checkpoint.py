@@ -158,7 +158,7 @@ def from_content(
 
 
 def _own_names(names: object) -> tuple[str | None, ...] | None:
-    """Reads the class names that ``describe`` wrote, of which digits may be real names."""
+    """Reads the class names that ``describe`` wrote. Names that are digits may be real names."""
     if not isinstance(names, list) or not any(isinstance(name, str) for name in names):
         return None
     return tuple(name if isinstance(name, str) else None for name in names)

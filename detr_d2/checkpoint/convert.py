@@ -24,7 +24,8 @@ def convert_file(
     Args:
         source: path or URL, see ``read_checkpoint``.
         output: a ``.pth`` file; written completely or not at all.
-        dataset_name: a dataset, whose classes a head by COCO's ids is reduced to; None: all stay.
+        dataset_name: a dataset. A class head whose rows are COCO's ids keeps only the rows of its
+            classes. None: all rows are kept.
         every_tensor: whether the table has a line for each tensor, and not for each module.
 
     Returns:

@@ -179,7 +179,7 @@ KEYS = {
     "attention_softmax": "MODEL.DETR.MASK_HEAD.ATTENTION_SOFTMAX",
     "stride_in_1x1": "MODEL.RESNETS.STRIDE_IN_1X1",
     "input_format": "INPUT.FORMAT",
-    "backbone": "The backbone",  # which several keys make
+    "backbone": "The backbone",  # several keys decide it
     "output_stride": "MODEL.TIMM.OUTPUT_STRIDE",
 }
 

@@ -1,4 +1,4 @@
-"""Lists what pickles name, and reads pickles of arrays. Nothing that they name is called."""
+"""Lists the functions and classes in pickles, and reads pickles of arrays without calling them."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def read_timm(path: str) -> dict[str, Any]:
             + (f" Similar names: {', '.join(similar)}." if similar else "")
         )
     try:
-        with torch.random.fork_rng(devices=[]):  # which initial values would draw from
+        with torch.random.fork_rng(devices=[]):  # timm would draw initial values from it
             return {"model": timm.create_model(name, pretrained=True).state_dict()}
     except Exception as error:  # of several libraries that download
         reason = brief(" ".join(str(error).split()), 200)

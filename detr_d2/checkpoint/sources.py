@@ -98,7 +98,7 @@ def fetch(path: str) -> str:
 
 
 def _download(url: str) -> str:
-    """Downloads a file once. Other than iopath, keeps files of different hosts apart."""
+    """Downloads a file once. Unlike iopath, it keeps files of different hosts apart."""
     try:
         return PathManager.get_local_path(
             url, cache_dir=os.path.join(get_cache_dir(), urlparse(url).netloc)

@@ -138,7 +138,7 @@ def _refused_global(path: Path, error: Exception) -> str:
     """Names the function or class for which torch refused a file; empty if there is none."""
     names = globals_of(path)
     match = re.search(r"GLOBAL ([\w.]+)", str(error))
-    if match and any(name.endswith(match[1]) for name in names):  # and not a part of one
+    if match and any(name.endswith(match[1]) for name in names):  # not only its beginning
         return brief(match[1])
     refused = [name for name in names if not PERMITTED_GLOBALS.fullmatch(name)]
     # A name of another package tells the user more than a name of torch.

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the datasets, which a config or their files tell."""
-    add_config_file(parser, "check its DATASETS.TRAIN and TEST: ", required=False)
+    """Adds the datasets, given by a config or by their files."""
+    add_config_file(parser, "config whose DATASETS.TRAIN and TEST are checked: ", required=False)
     parser.add_argument("--image-root", metavar="FOLDER")
     parser.add_argument("--panoptic-root", metavar="FOLDER")
     parser.add_argument("--panoptic-json", metavar="FILE")

@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset",
         metavar="NAME",
-        help="cut a class head by COCO's ids to the classes of this dataset, e.g. "
-        "coco_2017_val_panoptic; without it, all rows are kept",
+        help="keep only this dataset's classes, e.g. coco_2017_val_panoptic, of a class head whose "
+        "rows are COCO's ids; without it, all rows are kept",
     )
     parser.add_argument("--tensors", action="store_true", help="show every tensor, not modules")
 

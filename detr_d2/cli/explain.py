@@ -16,7 +16,7 @@ from detr_d2.cli.shared import add_model, load_model_config
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the image, the output and the model."""
     parser.add_argument(
-        "--input", metavar="IMAGE", help="an image file (the first image of DATASETS.TEST)"
+        "--input", metavar="IMAGE", help="an image file (default: the first of DATASETS.TEST)"
     )
     parser.add_argument("--output", required=True, metavar="FOLDER", help="where the page goes")
     add_model(parser)

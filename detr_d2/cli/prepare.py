@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     semantic = add("semantic", "folder", "semantic PNGs, whose pixels are classes")
     cityscapes = add("cityscapes", "folder", "PNGs with pixels of category·1000 + instance")
     labelme = add("labelme", "folder", "LabelMe's JSONs: polygons, rectangles, circles, masks")
-    split = add("split", "panoptic_json", "a panoptic JSON, into training and validation")
+    split = add("split", "panoptic_json", "splits a panoptic JSON for training and validation")
 
     instances.add_argument(
         "--semantic", metavar="FOLDER", help="semantic PNGs of the stuff, named like the images"
@@ -58,13 +58,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="read crowds of things as single objects, such as brush masks that are marked iscrowd",
     )
-    instances.add_argument("--categories", metavar="FILE", help="instead of the JSON's own")
+    instances.add_argument("--categories", metavar="FILE", help="categories instead of the JSON's")
     semantic.add_argument("--categories", required=True, metavar="FILE")
-    cityscapes.add_argument("--categories", metavar="FILE", help="instead of Cityscapes' own 19")
+    cityscapes.add_argument(
+        "--categories", metavar="FILE", help="categories instead of Cityscapes' 19"
+    )
     labelme.add_argument(
         "--categories",
         metavar="FILE",
-        help="their names are the labels; without it, labels are numbered as they appear",
+        help="categories named like the labels; without it, labels are numbered as they appear",
     )
     for source in (instances, semantic):
         source.add_argument(
@@ -93,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="components of fewer pixels are crumbs, and no instances",
+        help="components of fewer pixels are crumbs, not instances",
     )
     semantic.add_argument(
         "--crumbs",
@@ -113,12 +115,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         source.add_argument(
             "--png-suffix",
             default=png_suffix,
-            help="the end of PNGs' names, before .png, that images' names lack (%(default)r)",
+            help="end of the PNGs' names, before .png, which the images' names lack (%(default)r)",
         )
         source.add_argument(
             "--image-suffix",
             default=image_suffix,
-            help="the end of images' names that PNGs' names lack (%(default)r)",
+            help="end of the images' names which the PNGs' names lack (%(default)r)",
         )
     for source in (instances, semantic, cityscapes, labelme):
         source.add_argument(
@@ -135,8 +137,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         source.add_argument(
             "--workers", type=int, default=1, metavar="N", help="processes (default 1)"
         )
-    split.add_argument("--val", type=float, default=0.1, help="share of images (default 0.1)")
-    split.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
+    split.add_argument("--val", type=float, default=0.1, help="share for validation (default 0.1)")
+    split.add_argument("--seed", type=int, default=0, help="seed of the draw (default 0)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -18,11 +18,14 @@ from detr_d2.cli.shared import add_config_file, show_log
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the runs and their dataset."""
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="one or two")
-    add_config_file(parser, "of the runs, tells the dataset and the threshold: ", required=False)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="one run, or two")
+    add_config_file(parser, "config of the runs, for dataset and threshold: ", required=False)
     parser.add_argument("--dataset", metavar="NAME", help="a registered dataset")
     parser.add_argument(
-        "--output", type=Path, metavar="FOLDER", help="for report.html (default: the last RUN)"
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="where report.html goes (default: the last RUN)",
     )
 
 

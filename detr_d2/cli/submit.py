@@ -18,14 +18,18 @@ check_arguments = train.check_arguments
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the job, and those of a training."""
     job = parser.add_argument_group("the job")
-    job.add_argument("--nodes", type=int, default=1, help="machines (default: 1)")
-    job.add_argument("--processes", type=int, default=8, help="on each machine (default: 8)")
-    job.add_argument("--gpus", type=int, help="on each machine (default: one for each process)")
-    job.add_argument("--cpus", type=int, default=8, help="cores of each process (default: 8)")
+    job.add_argument("--nodes", type=int, default=1, help="number of machines (default: 1)")
     job.add_argument(
-        "--hours", type=float, default=24, help="time until it is queued again (default: 24)"
+        "--processes", type=int, default=8, help="processes on each machine (default: 8)"
     )
-    job.add_argument("--cluster", help="slurm (the default) or local: this machine")
+    job.add_argument(
+        "--gpus", type=int, help="GPUs of each machine (default: one for each process)"
+    )
+    job.add_argument("--cpus", type=int, default=8, help="CPU cores of each process (default: 8)")
+    job.add_argument(
+        "--hours", type=float, default=24, help="hours until it is queued again (default: 24)"
+    )
+    job.add_argument("--cluster", help="slurm (the default), or local for this machine")
     job.add_argument(
         "--slurm",
         nargs="+",

@@ -41,13 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--num-machines", type=int, default=1, metavar="N", help="machines in all (default: 1)"
     )
     parser.add_argument(
-        "--machine-rank", type=int, default=0, metavar="N", help="which of them this is, from 0"
+        "--machine-rank", type=int, default=0, metavar="N", help="rank of this machine, from 0 on"
     )
     parser.add_argument(
         "--dist-url",
         default=f"tcp://127.0.0.1:{_port_of_user()}",
         metavar="URL",
-        help="where the processes meet, a URL for torch.distributed (default: %(default)s)",
+        help="URL at which the processes meet, for torch.distributed (default: %(default)s)",
     )
     add_overrides(parser)
 

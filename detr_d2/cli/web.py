@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=20,
         metavar="MB",
-        help="largest image file (default: 20)",
+        help="largest size of an image file, in megabytes (default: 20)",
     )
     add_model(parser)
 

@@ -162,11 +162,11 @@ def resolve_classes(cfg: CfgNode) -> PanopticClasses | None:
     Datasets of ``DATASETS.PANOPTIC`` are registered first.
 
     Returns:
-        None where no dataset tells them, as where none is named.
+        None if no dataset has classes, for example because none is named.
 
     Raises:
-        ValueError: datasets disagree with ``NUM_CLASSES`` or with each other, or it is 0 and no
-            dataset tells the number.
+        ValueError: datasets disagree with ``NUM_CLASSES`` or with each other, or ``NUM_CLASSES`` is
+            0 and no dataset has classes.
     """
     register_from_config(cfg)
     dataset_names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]

@@ -1,4 +1,4 @@
-"""From a dataset's dict to the model's input: one image, its annotation, and their augmentation.
+"""Turns a dataset's dict into the model's input: reads and augments one image and its annotation.
 
 Axes: T segments of an image; H×W its pixels.
 """

@@ -1,7 +1,7 @@
-"""Images with more than 8 bits per channel, and which of their values is white.
+"""Scales images with more than 8 bits per channel to 8, by the value that stands for white.
 
 Files of 16 bits often use fewer: X-rays, microscopes and cameras have 10, 12 or 14. A PNG or TIFF
-does not say how many, and the other images of a dataset must not decide it, so a setting tells it.
+does not say how many, and the other images of a dataset must not decide it, so it is a setting.
 
 Axes: H×W pixels.
 """

@@ -1,4 +1,4 @@
-"""Reading image files: only this module opens pictures that others wrote.
+"""Reads image files. No other module opens pictures that other programs wrote.
 
 Axes: H×W pixels.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MAX_IMAGE_PIXELS = 2**27
 # How brands in headers of HEIF and AVIF files begin, with Pillow's names of the formats.
 _BRANDS = {b"avi": "AVIF", b"hei": "HEIF", b"hev": "HEIF", b"mif1": "HEIF", b"msf1": "HEIF"}
-# What turns an image upright, by its EXIF tag. Images with the tag 1 are stored upright.
+# How an image is turned upright, by its EXIF tag. Images with the tag 1 are stored upright.
 _STORED_UPRIGHT = 1
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -40,7 +40,7 @@ _UPRIGHT = {
 }
 _EXCHANGES_SIDES = {_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)}
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
-# What undoes each of these.
+# How each of these is undone.
 _BACK = {turn: turn for turn in _UPRIGHT.values()} | {
     Image.Transpose.ROTATE_270: Image.Transpose.ROTATE_90,
     Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270,

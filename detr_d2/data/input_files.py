@@ -1,4 +1,4 @@
-"""Finding the images that files, folders and globs name, and names for pictures of them."""
+"""Finds the images of files, folders and globs, and chooses names for pictures of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From instance annotations in Detectron2's dicts, such as COCO's, to targets of training.
+"""Turns instance annotations in Detectron2's dicts, such as COCO's, into targets of training.
 
 Axes: T instances of an image; H×W its pixels, H'×W' those after augmentation.
 """

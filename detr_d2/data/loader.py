@@ -1,4 +1,4 @@
-"""Data loaders. The draws of a training can be repeated exactly, from any iteration on."""
+"""Data loaders, whose random draws in a training can be repeated exactly from any iteration on."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class BatchGroups:
 
     @classmethod
     def of_orientations(cls, dicts: Sequence[dict], batch_size: int) -> BatchGroups:
-        """Wide images, and upright or square ones, as in Detectron2. Together they need padding."""
+        """Groups wide images, and the others, as Detectron2 does: mixed batches need padding."""
         wide = [record.get("width", 1) > record.get("height", 0) for record in dicts]
         return cls(~torch.tensor(wide, dtype=torch.bool), batch_size)
 
@@ -44,8 +44,8 @@ class BatchGroups:
         """Reorders images such that as many batches as possible are of one group.
 
         Images stay in order within their group, and batches come in the order of their first ones.
-        What is left of both groups fills the unfinished batches at both ends and, in a last one,
-        comes together.
+        The other images fill, in order, the unfinished batch at the start and then the end. So
+        these batches may mix both groups.
 
         Args:
             order: N int64, all images.

@@ -12,21 +12,21 @@ from detr_d2.data.panoptic_png import read_panoptic_png
 
 # Formats that change colours, always or by a setting.
 LOSSY_FORMATS = ("JPEG", "JPEG2000", "WEBP")
-# More unknown ids than so many times the segments: colours were mixed, not segments forgotten.
+# With more unknown ids per segment than this, colours were mixed, and not segments forgotten.
 MIXED = 4
-# Up to so many unknown ids say nothing about mixed colours.
+# With at most this many unknown ids, nothing is said about mixed colours.
 MANY = 20
 
 
 def why_ids_differ(path: str | Path, known: Iterable[int]) -> str:
-    """Why a PNG has ids that its annotation lacks, for the end of a message.
+    """Explains, at the end of a message, why a PNG has ids that its annotation lacks.
 
     Args:
         path: of the file, which is read again.
         known: the ids of the annotation's segments.
 
     Returns:
-        A sentence that begins with a space; "" if the reason is unknown, or no id is.
+        A sentence that begins with a space; "" if the reason is unknown, or all ids are known.
     """
     try:
         present = np.unique(read_panoptic_png(path))

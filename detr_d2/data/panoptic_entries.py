@@ -61,7 +61,7 @@ Tell = Callable[[Problem], None]
 
 
 def stop(problem: Problem) -> None:
-    """Stops at a problem. Who can go on collects problems instead.
+    """Raises a problem as an error; checks pass a function that collects problems instead.
 
     Raises:
         ValueError: always, with its message.
@@ -89,7 +89,7 @@ class AnnotatedImage:
 
 
 class PanopticEntries:
-    """Goes through the lists of a panoptic JSON. Entries with problems are told and left out."""
+    """Goes through the lists of a panoptic JSON; reports and leaves out entries with problems."""
 
     def __init__(self, content: dict, where: str | Path, tell: Tell = stop) -> None:
         """

@@ -172,7 +172,7 @@ def read_fields(entry: object, fields: dict[str, Field], where: str) -> dict:
 
     Args:
         entry: as the file has it; it isn't changed.
-        fields: that are read.
+        fields: the fields to read, by name.
         where: the file, the list and the place in it, for messages.
 
     Returns:

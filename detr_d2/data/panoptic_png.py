@@ -1,4 +1,4 @@
-"""Reading and writing panoptic PNGs: one segment id per pixel, stored in 24 bits of colour.
+"""Reads and writes panoptic PNGs: one segment id per pixel, stored in 24 bits of colour.
 
 The format is COCO's: ``id = R + 256·G + 256²·B``; id 0 is void (unlabelled).
 """

@@ -1,4 +1,4 @@
-"""Writing pictures for people.
+"""Writes pictures for people.
 
 Axes: H×W pixels.
 """

@@ -1,4 +1,4 @@
-"""Registering one's own panoptic datasets, by one call or by a config."""
+"""Registers the user's own panoptic datasets, by one call or by a config."""
 
 from __future__ import annotations
 

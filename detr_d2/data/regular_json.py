@@ -1,8 +1,8 @@
-"""Panoptic JSONs that are exactly as COCO's own, read as fast as they can be parsed.
+"""Reads panoptic JSONs that are exactly as COCO's own, as fast as they can be parsed.
 
-Everything is checked while the file is parsed, by types that leave no room for anything unusual.
-Where something is, no matter whether it is wrong or only rare, these functions give None, and
-``PanopticEntries`` reads the file entry by entry and says what it found.
+The parser checks everything by strict types, which accept nothing unusual. If a file has something
+unusual, whether it is wrong or only rare, these functions return None. ``PanopticEntries`` then
+reads the file entry by entry and reports what it found.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from detr_d2.data.panoptic_png import MAX_SEGMENT_ID
 from detr_d2.file_io import without_garbage_collection
 
 _Number = Annotated[int, msgspec.Meta(ge=1 - 2**63, le=2**63 - 1)]
-# Bytes in which the first annotation mentions its segments, also if there are hundreds.
+# The first annotation names its segments within this many bytes, even if there are hundreds.
 _FIRST_ANNOTATION = 2**17
 _Size = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 
 
 class _Segment(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A segment with COCO's fields and no other, which would have to be kept."""
+    """A segment with COCO's fields alone. Other fields would have to be kept."""
 
     id: Annotated[int, msgspec.Meta(ge=1, le=MAX_SEGMENT_ID)]
     category_id: _Number
@@ -71,9 +71,11 @@ class RegularFile(NamedTuple):
 
 
 def read_outline(path: str | Path) -> dict[str, list] | None:
-    """The categories of a file, unchecked, whose names differ.
+    """Reads the categories of a file, unchecked, and skips its images and annotations.
 
-    Images and annotations are skipped, and empty here.
+    Returns:
+        The three lists, of which only "categories" has entries; None if two names are the same, or
+        if the file has another form.
     """
     try:
         outline = msgspec.json.decode(Path(path).read_bytes(), type=_Outline)
@@ -106,7 +108,7 @@ def read_regular(
         things: the category ids of things.
 
     Returns:
-        None for any other file.
+        The dicts of the file; None for any other file.
     """
     with without_garbage_collection():
         try:
@@ -117,7 +119,7 @@ def read_regular(
                 return None
             dicts = []
             content.annotations.reverse()
-            while content.annotations:  # one by one, so that two forms of all never exist
+            while content.annotations:  # never all of them are in memory in both forms
                 annotation = content.annotations.pop()
                 image = images[annotation.image_id]
                 segments = annotation.segments_info

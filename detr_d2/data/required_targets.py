@@ -1,4 +1,4 @@
-"""Making sure, before a training begins, that it has something to learn from."""
+"""Makes sure, before a training begins, that it has something to learn from."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A graph with weights in 8-bit integers: a quarter of the size.
 
-Matrix products with weights calculate in integers, their inputs quantised as they come. Weights of
-convolutions are only stored in 8 bits, with a scale for each channel: integer convolutions of
-dynamic ranges take longer than float32 ones, and cost more accuracy.
+Matrix products with weights calculate in integers; their inputs are quantised dynamically. Weights
+of convolutions are only stored in 8 bits, with a scale for each channel: dynamically quantised
+convolutions take longer than float32 ones, and lose more accuracy.
 """
 
 from __future__ import annotations

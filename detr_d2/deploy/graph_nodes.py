@@ -1,4 +1,4 @@
-"""The dependencies between the nodes of an ONNX graph, including loops and branches."""
+"""Finds the dependencies between the nodes of an ONNX graph, including loops and branches."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class ModelInfo:
             return value
 
         fixed_size = read("fixed_size", lambda size: size is None or _is_size(size))
-        usual = DEFAULT_OPTIONS  # with which files were made that don't tell these options
+        usual = DEFAULT_OPTIONS  # of older files, which don't have these entries
         return cls(
             classes,
             read("input_format", lambda order: order in ("RGB", "BGR")),
@@ -126,13 +126,13 @@ class ModelInfo:
         """The same model with the ids, names and colours of a dataset's categories.
 
         Args:
-            categories: COCO's, in any order. Those of the model's ids are its classes of these ids;
-                of others things come first among the K classes, then stuff, both by rising id, as
-                in the datasets of detr_d2.
+            categories: COCO's, in any order. If their ids are the model's, they are matched by id.
+                If not, they are sorted as in the datasets of detr_d2: first things, then stuff,
+                both by rising id.
             where: the file that they come from, for messages.
 
         Raises:
-            ModelError: their number differs from that of the model's classes, or others are things.
+            ModelError: their number differs from the model's classes, or other classes are things.
             ValueError: a category is incomplete.
         """
         try:

@@ -1,4 +1,4 @@
-"""An exported model in onnxruntime: an image in, its panoptic picture out.
+"""Runs an exported model in onnxruntime, from an image to its panoptic picture.
 
 Axes: H×W the image, h×w the network's input, S segments.
 """

@@ -1,4 +1,4 @@
-"""Images on the disk in, pictures and COCO's panoptic JSON and PNGs out.
+"""Predicts on image files, and writes pictures and COCO's panoptic JSON and PNGs.
 
 Axes: H×W pixels.
 """

@@ -92,7 +92,7 @@ def _load(path: Path) -> onnx.ModelProto:
     if types & {onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT16}:
         raise ModelError(f"{path}: it is quantised already. Take the exporter's own file.")
     for number, node in enumerate(model.graph.node):
-        node.name = node.name or f"node_{number}"  # by which nodes are kept
+        node.name = node.name or f"node_{number}"  # ``keep`` has these names
     # onnxruntime lists all its operator sets, which other runtimes may not know.
     standard = [opset for opset in model.opset_import if opset.domain in ("", "ai.onnx")]
     del model.opset_import[:]

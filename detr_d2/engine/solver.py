@@ -17,11 +17,11 @@ from detr_d2.checkpoint.parameter_names import BACKBONE
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Builds ``SOLVER.OPTIMIZER`` over the trainable parameters.
 
-    The learning rate of the backbone is ``BASE_LR · BACKBONE_MULTIPLIER``, and less by
-    ``BACKBONE_LAYER_DECAY`` for each layer behind, as the ``layer_depths`` of timm's tell. What
-    timm exempts from weight decay, such as position embeddings, has none. With
-    ``CLIP_GRADIENTS.CLIP_TYPE: "full_model"``, gradients are clipped by their norm over the whole
-    model, as in the DETR reference. Other types are Detectron2's.
+    The learning rate of the backbone is ``BASE_LR · BACKBONE_MULTIPLIER``. It is multiplied by
+    ``BACKBONE_LAYER_DECAY`` once for each later layer, if the backbone has ``layer_depths``, as
+    timm's do. Parameters that timm exempts from weight decay, such as position embeddings, have
+    none. With ``CLIP_GRADIENTS.CLIP_TYPE: "full_model"``, gradients are clipped by their norm over
+    the whole model, as in the DETR reference. Other types are Detectron2's.
     """
     multiplier, decay = cfg.SOLVER.BACKBONE_MULTIPLIER, cfg.SOLVER.BACKBONE_LAYER_DECAY
     backbone = dict(model.named_modules()).get(BACKBONE.rstrip("."))
@@ -29,8 +29,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     exempt: Set[str] = getattr(backbone, "without_weight_decay", set())
     if decay != 1 and not depths:
         raise ValueError(
-            f"SOLVER.BACKBONE_LAYER_DECAY is {decay}, but must be 1: this backbone doesn't tell "
-            "its layers, as those of timm do."
+            f"SOLVER.BACKBONE_LAYER_DECAY is {decay}, but must be 1: only backbones of timm have "
+            "numbered layers, and this one is of another kind or has none."
         )
 
     def lr_factor(name: str) -> float:

@@ -11,7 +11,7 @@ from detr_d2.engine.mask_metrics import MaskRecorder
 
 
 class RepeatableRandomness(HookBase):
-    """Seeds each iteration by its number: a resumed run has the numbers of an unbroken run."""
+    """Seeds each iteration by its number: a resumed run draws the same as an unbroken one."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed

@@ -3,7 +3,7 @@
 One image's way: the model's output (``panoptic_output``) → the ground truth with which it is
 compared (``ground_truth``) → matched segments (``segment_matching``) → stats that add up over
 images (``panoptic_quality``) → figures and tables (``panoptic_results``). ``panoptic_evaluator``
-walks it for a whole dataset.
+goes this way with all images of a dataset.
 """
 
 from detr_d2.lazy_names import lazy_names

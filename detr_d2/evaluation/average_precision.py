@@ -28,7 +28,7 @@ class InstanceEvaluator(COCOEvaluator):
     ) -> None:
         """
         Args:
-            dataset_name: a registered dataset that has COCO's instance JSON, or becomes one.
+            dataset_name: a registered dataset with COCO's instance JSON; without, one is made.
             tasks: "bbox", "segm" or both.
             output_dir: the folder of ``RESULTS_NAME``, the results in COCO's format.
         """
@@ -77,7 +77,7 @@ def average_precision(
     """
     if not results:
         return None
-    # Ids of images may be texts, for which hotcoco has no room.
+    # Ids of images may be texts, which hotcoco doesn't accept.
     images = [i for i in truth["images"] if image_ids is None or i["id"] in image_ids]
     numbers = {image["id"]: number for number, image in enumerate(images, start=1)}
     content = {
@@ -85,7 +85,8 @@ def average_precision(
         "annotations": _of_images(truth["annotations"], numbers),
         "categories": truth["categories"],
     }
-    # The area of a result decides whether it is small or large. With a box, it would be the box's.
+    # The area of a result decides whether it is small or large. If a mask's result had a box, it
+    # would be the area of the box.
     unused = "bbox" if task == "segm" else "segmentation"
     compared = [
         {key: value for key, value in result.items() if key != unused}

@@ -1,4 +1,4 @@
-"""The annotation of one image, with which predictions are compared.
+"""Reads the annotation of one image, and compares predictions with it.
 
 Axes: H×W pixels of an image, K classes.
 """

@@ -1,4 +1,4 @@
-"""What an evaluator reads of a model's output.
+"""Reads the panoptic segments from the output of a model.
 
 Axes: H×W pixels of an image, K classes.
 """

@@ -64,7 +64,7 @@ def _log_groups(groups: dict[str, GroupQuality], dataset_name: str) -> None:
 
 
 def _log_classes(stats: PanopticStats, classes: PanopticClasses) -> None:
-    """Classes without any segment are left out, so that 133 classes stay readable."""
+    """Logs a table of classes, without those that have no segment: 133 would be hard to read."""
     quality = class_quality(stats)
     rows = [
         [

@@ -1,4 +1,4 @@
-"""Id maps as runs of equal pixels: an image has far fewer runs than pixels.
+"""Cuts id maps into runs of equal pixels: an image has far fewer runs than pixels.
 
 Axes: R runs of pixels.
 """

@@ -1,4 +1,4 @@
-"""Metadata of an exported file, which make it usable without its config."""
+"""The metadata of an exported file. With them, the file can be used without its config."""
 
 from __future__ import annotations
 

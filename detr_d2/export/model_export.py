@@ -34,7 +34,7 @@ def export_model(
     """Exports a model, in float32.
 
     Args:
-        cfg: the whole config; ``MODEL.WEIGHTS`` as for evaluation. Thresholds and
+        cfg: the whole config; ``MODEL.WEIGHTS`` is used as for evaluation. Thresholds and
             ``MODEL.DETR.TEST.STUFF_MERGING`` become constants of the graph.
         output: the file, ``.onnx`` or ``.pt2``; appears once it is complete.
         options: options of the export.

@@ -1,4 +1,4 @@
-"""The model, which knows no files. Importing this package registers its backbone and parts."""
+"""The model. It reads no files. Importing this package registers its backbone and parts."""
 
 from detr_d2.modeling.attention_mask_head import AttentionMaskHead
 from detr_d2.modeling.backbone import build_detr_resnet_backbone

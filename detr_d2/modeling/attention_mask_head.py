@@ -97,7 +97,7 @@ class AttentionMaskHead(MaskHead):
             attention_softmax: "joint" or "per_head".
             lateral_channels: channels of the backbone's outputs at strides 16, 8 and 4.
             chunk_size: how many masks are made at a time; 0: all.
-            checkpointing: whether training keeps no activations of a chunk, and makes them anew.
+            checkpointing: whether training recomputes a chunk's activations and doesn't keep them.
         """
         super().__init__()
         self.chunk_size = chunk_size
@@ -208,8 +208,8 @@ class AttentionMaskHead(MaskHead):
     ) -> list[torch.Tensor]:
         """Computes the image's part of every convolution that sees the image, with its bias.
 
-        Convolutions are linear: of a sum, or of channels side by side, the image's part is made
-        once per image, and not for each query.
+        Convolutions are linear. If their input is a sum or a concatenation of image and query, the
+        image's part is computed once per image, and not for each query.
 
         Returns:
             B×(D+M)×h×w of the first convolution, and B×D/2ᵏ⁺¹×H×W of those that take in laterals.
@@ -248,9 +248,9 @@ def _per_query(per_image: torch.Tensor, image_index: torch.Tensor) -> torch.Tens
 
 
 class _GroupNorm(nn.GroupNorm):
-    """Norms groups of one value, too: those of one query's mask on a grid of one pixel.
+    """Group norm that accepts groups of one value, as a mask on a grid of one pixel has.
 
-    PyTorch's module refuses them where the batch is one query, and takes them where it is two.
+    PyTorch's module refuses such groups if the batch is one query, but accepts them if it is two.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -17,11 +17,11 @@ def build_detr_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
 
     Where res5 keeps stride 16 (``RES5_DILATION: 2``), torchvision leaves the 3×3 convolution of its
     first block undilated, since that block still sees the grid of res4. Detectron2 dilates it too,
-    which released DC5 weights were not trained for. The weights' shapes are the same.
+    but released DC5 weights were trained without. The weights' shapes are the same.
 
     Where batch norm is trained, each residual block starts as the identity (Goyal et al. 2017,
-    arXiv:1706.02677, section 5.1). From scratch, DETR's classes stay at chance for many times
-    longer without; loaded weights replace these initial values.
+    arXiv:1706.02677, section 5.1). Without this, a training from scratch predicts classes at chance
+    for many times longer. Loaded weights replace these initial values.
     """
     backbone = build_resnet_backbone(cfg, input_shape)
     if cfg.MODEL.RESNETS.RES5_DILATION == 2:

@@ -1,4 +1,4 @@
-"""``build_timm_backbone``: any model of timm as the backbone, by ``MODEL.TIMM``."""
+"""Builds a model of timm as the backbone, as the keys of ``MODEL.TIMM`` say."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
 
 
 def look_at(name: str) -> Any:
-    """A whole model of timm, without values.
+    """Builds a whole model of timm whose tensors have shapes, but no values.
 
     Raises:
         ImportError: timm is missing.

@@ -1,4 +1,4 @@
-"""The detector: an image to N object queries, each with a class and a box.
+"""The detector: it predicts a class and a box for each object query of an image.
 
 Axes: B images, Q queries, K classes, D width, L decoder layers; h×w the res5 grid, H×W the padded
 batch.
@@ -150,7 +150,7 @@ class Detector(nn.Module):
     @property
     def size_divisibility(self) -> int:
         """The number that divides the sides of batches, if the backbone asks for one; else 0."""
-        # Detectron2's Swin raises an AttributeError, and ViTs' pyramids ask by a key, spelt so.
+        # Swin's property raises an AttributeError. ViTs' pyramids have a key, spelt as below.
         divisor = getattr(self.backbone, "size_divisibility", 0)
         return max(divisor, self.backbone.padding_constraints.get("size_divisiblity", 0))
 
@@ -240,7 +240,7 @@ class Detector(nn.Module):
             …×Q×(K+1) logits of classes, and …×Q×4 boxes (cx, cy, w, h) in [0, 1].
         """
         with _without_autocast(hidden.device):
-            # With the 8 bits of half precision, boxes would be off by pixels.
+            # bfloat16 has 8 bits of precision: boxes would be wrong by some pixels.
             hidden = hidden.to(self.class_head.weight.dtype)
             box_logits = self.box_head(hidden)
             if reference_boxes is not None:
@@ -272,7 +272,7 @@ def span(name: str) -> AbstractContextManager:
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager:
-    """Leaves the caller's autocast; where there is none, a traced graph holds nothing of it."""
+    """Switches autocast off. If it is off already, a traced graph gets no context for it."""
     if not torch.is_autocast_enabled(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)

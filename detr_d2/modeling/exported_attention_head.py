@@ -1,4 +1,4 @@
-"""The mask head for graphs of any image size: as ``AttentionMaskHead``, without its branches.
+"""The mask head in graphs of any image size: like ``AttentionMaskHead``, but without branches.
 
 Axes: B images, k chosen queries of each, D width, M heads; h×w the res5 grid, later the grid of a
 map, H×W that of the lateral that it meets.
@@ -71,9 +71,9 @@ def _upsampled_conv(weight: torch.Tensor, factor: float) -> nn.Module:
 
 
 class DoublingConv(nn.Module):
-    """``conv3x3_upsampled`` from h×w to 2h or 2h - 1 by 2w or 2w - 1, whichever it is.
+    """``conv3x3_upsampled`` from h×w to 2h or 2h - 1 rows and 2w or 2w - 1 columns.
 
-    The border of odd sides is corrected always, by a factor that is 0 at even ones.
+    The correction at the border of odd sides is always computed, and multiplied by 0 at even ones.
     """
 
     def __init__(self, weight: torch.Tensor) -> None:
@@ -87,7 +87,7 @@ class DoublingConv(nn.Module):
         """N×C×h×w to N×C'×H×W."""
         height, width = size
         y = F.conv_transpose2d(x, self.kernel, stride=2, padding=1)
-        # It went on for a row and a column, where a map of odd sides has ended.
+        # A map of odd sides ends a row and a column earlier than y: their part is subtracted.
         column = F.interpolate(x[..., -1:], scale_factor=(2.0, 1.0))
         column = F.conv2d(column, self.right, padding=(1, 0)) * (width % 2)  # N×C'×2h×1
         y = torch.cat([y.narrow(3, 0, width - 1), y.narrow(3, width - 1, 1) - column], dim=3)

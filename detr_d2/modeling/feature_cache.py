@@ -1,4 +1,4 @@
-"""Features of a frozen backbone that training keeps, so that each view of an image is seen once."""
+"""Keeps features of a frozen backbone in training, which then sees each view of an image once."""
 
 from __future__ import annotations
 

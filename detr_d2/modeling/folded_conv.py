@@ -1,4 +1,4 @@
-"""Convolutions that take the batch norm behind them into their weights."""
+"""Convolutions whose weights include the batch norm that follows them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch import nn
 class FoldedConv2d(Conv2d):
     """Detectron2's convolution, whose batch norm costs no pass over its output.
 
-    A norm by fixed statistics is a factor and a shift for each channel, which go into weight and
-    bias, anew at each call: beside the convolution that costs next to nothing, no copy of the
-    weights can get out of date, and parameters, gradients and checkpoints are what they were.
-    Norms of other kinds, and batch norm in training, are computed as ever.
+    A norm by fixed statistics is a factor and a shift for each channel. Each call multiplies them
+    into weight and bias. This takes little time compared to the convolution, no copy of the weights
+    can get out of date, and parameters, gradients and checkpoints stay the same. Norms of other
+    kinds, and batch norm in training, are computed as in Detectron2.
     """
 
     @classmethod
     def of(cls, conv: nn.Conv2d, norm: nn.Module | None) -> FoldedConv2d:
-        """A convolution with the parameters of another, the same objects, and with a norm."""
+        """A convolution that shares the parameters of another, and has a norm."""
         folded = cls(
             conv.in_channels,
             conv.out_channels,
@@ -49,7 +49,7 @@ class FoldedConv2d(Conv2d):
         return x if self.activation is None else self.activation(x)
 
     def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weight and bias of the one convolution that does the norm's work as well.
+        """Weight and bias of a convolution that includes the norm.
 
         Only for norms of fixed statistics, see ``has_fixed_statistics``.
         """

@@ -1,4 +1,4 @@
-"""Batch norms that follow a convolution as its neighbour, as in timm's models, folded into it."""
+"""Folds batch norms into convolutions that are modules of their own beside them, as in timm."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def following_norms(
 ) -> list[tuple[nn.Conv2d, BatchNorm]]:
     """Finds pairs of a convolution and the batch norm that takes its output.
 
-    They show when the module runs: nothing else takes the output, and both run once.
+    The module is run to find them: both run once, and no other operation takes the output.
 
     Args:
         module: any.
@@ -101,6 +101,6 @@ def _without_activation(norm: BatchNorm) -> nn.BatchNorm2d:
 
 
 def replace_module(module: nn.Module, name: str, part: nn.Module) -> None:
-    """Puts a part in the place of the one that has a name in a module."""
+    """Replaces the part of a module that has a given name."""
     parent, _, own = name.rpartition(".")
     setattr(module.get_submodule(parent), own, part)

@@ -1,4 +1,4 @@
-"""From the queries of one image to those that count, and to instances.
+"""Selects queries of one image, and makes instances of them.
 
 Axes: Q queries, K classes, n kept queries; h×w the mask logits (stride 4), H'×W' the output.
 """

@@ -68,7 +68,7 @@ def mask_focal_loss(
         target_masks: N×… bool.
         num_targets: the divisor.
         alpha: weight of pixels inside the target, 1 - alpha outside.
-        gamma: how much pixels weigh less that are right already.
+        gamma: the exponent; a higher one lowers the weight of pixels that are already right.
     """
     total = _FocalSum.apply(mask_logits, target_masks, alpha, gamma)
     return total / (mask_logits.shape[1:].numel() * num_targets)
@@ -77,8 +77,8 @@ def mask_focal_loss(
 class _FocalSum(torch.autograd.Function):
     """Focal loss, summed over all pixels.
 
-    For the gradient it keeps its arguments alone, 5 bytes a pixel. Of torchvision's formula,
-    autograd would keep 32.
+    For the gradient it keeps its arguments alone, 5 bytes a pixel. With torchvision's formula,
+    autograd would keep 32 bytes a pixel.
 
     Let z be the logit of the wrong answer, q = sigmoid(z), and α a pixel's weight. Its loss is
     α·q^γ·softplus(z), and the derivative of that by z is α·q^γ·(q + γ·(1 - q)·softplus(z)).
@@ -93,7 +93,7 @@ class _FocalSum(torch.autograd.Function):
         wrong = _choose(masks, -1, 1, logits.dtype).mul_(logits)
         loss = F.softplus(wrong)
         loss *= wrong.sigmoid_().pow_(gamma)
-        del wrong  # its memory is needed again
+        del wrong  # the next line needs its memory
         loss *= _choose(masks, alpha, 1 - alpha, loss.dtype)
         return loss.sum()
 

@@ -1,4 +1,4 @@
-"""The points of an image at which losses compare masks, where they don't compare every pixel.
+"""Draws the points of an image at which losses compare masks, if they don't compare every pixel.
 
 Axes: N masks, P points; h×w mask logits, H×W the padded batch.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import torch
 
-# The values of PointRend and Mask2Former: so many times as many points are drawn as are taken, and
-# this share of those taken are the most uncertain of the drawn.
+# The values of PointRend and Mask2Former: how many candidates are drawn for each point, and the
+# share of the P points that are the most uncertain candidates. The rest is drawn uniformly.
 OVERSAMPLE_RATIO = 3
 IMPORTANCE_RATIO = 0.75
 

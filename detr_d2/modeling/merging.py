@@ -1,4 +1,4 @@
-"""From the masks of one image's queries to its panoptic picture.
+"""Merges the masks of one image's queries to its panoptic picture.
 
 Axes: n kept queries; h×w the mask logits (stride 4), H'×W' the output.
 """
@@ -23,7 +23,7 @@ class MergeRound:
     Attributes:
         competing: those whose masks compete.
         winner: H'×W' int64, the one that has each pixel; the next round writes into it.
-        areas: n numbers of pixels, of the segment of which each is the first query, else 0.
+        areas: n numbers: the pixels of each segment at its first query, 0 at other queries.
         segment_of: n places, the first query of each query's segment.
         survivors: those of ``competing`` that are not dropped.
     """

@@ -55,7 +55,7 @@ class MergingRule(Protocol):
         """Says which queries go on to the next round.
 
         Args:
-            areas: n int64, pixels of the segment of which each is the first query, 0 at others.
+            areas: n int64, the pixels of each segment at its first query, 0 at other queries.
             segment_of: n int64, what ``segments`` gave.
             min_area: in pixels of the output.
 
@@ -85,8 +85,8 @@ class Merged:
 class Reference(Merged):
     """The rule of the released code, which keeps only the first query of a stuff class.
 
-    In the first round the pixels of the others count for the first, so that the others are
-    dropped as small. In the second round these pixels go to whichever mask comes next.
+    In the first round, the pixels of the other queries count for the first one, so the others have
+    none and are dropped. In the second round, their pixels go to the best of the remaining masks.
     """
 
     def survives(

@@ -27,19 +27,19 @@ class ChannelNorm(nn.LayerNorm):
 class PixelEmbedding(nn.Module):
     """An FPN that makes an embedding of every pixel at stride 4.
 
-    Two of the numbers that an embedding is made of are the pixel's place in the image, as in
-    CoordConv (Liu et al. 2018, arXiv:1807.03247): things that look alike differ in their places
-    alone. MaskFormer has no such places.
+    The last convolution gets the row and the column of each pixel as two more channels, as in
+    CoordConv (Liu et al. 2018, arXiv:1807.03247): things that look alike differ only in their
+    places. MaskFormer has no such channels.
     """
 
     def __init__(
         self, hidden_dim: int, lateral_channels: Sequence[int], width: int, depth: int
     ) -> None:
-        """Takes D, the channels of the laterals, coarsest first, C, and convolutions a stride."""
+        """Takes D, the laterals' channels (coarsest first), C, and the convolutions per stride."""
         super().__init__()
         self.projected_conv = mask_head_conv(hidden_dim, width, kernel_size=1)
         self.memory_conv = mask_head_conv(hidden_dim, width, kernel_size=1)
-        # At the finest stride, where most of the time goes, half the channels do as well.
+        # The finest stride takes most of the time, and half the channels suffice there.
         widths = [width] * len(lateral_channels) + [width // 2]
         self.lateral_convs = nn.ModuleList(
             mask_head_conv(i, o, kernel_size=1)
@@ -120,7 +120,7 @@ def _places(
 
 
 def _convolutions(in_channels: int, out_channels: int, depth: int) -> nn.Sequential:
-    """3×3 convolutions, each with its norm and ReLU, of which the last changes the width."""
+    """3×3 convolutions, each with norm and ReLU. The last one changes the number of channels."""
     block = nn.Sequential()
     for channels in [in_channels] * (depth - 1) + [out_channels]:
         conv = mask_head_conv(in_channels, channels, kernel_size=3)

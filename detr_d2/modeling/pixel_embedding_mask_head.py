@@ -51,7 +51,7 @@ class PixelEmbeddingMaskHead(MaskHead):
             lateral_channels: channels of the backbone's outputs at strides 16, 8 and 4.
             width: C, at least 2.
             depth: 3×3 convolutions at each stride.
-            checkpointing: whether training keeps no activations of the pixels, and makes them anew.
+            checkpointing: whether training recomputes activations of the pixels.
         """
         super().__init__()
         self.checkpointing = checkpointing
@@ -77,7 +77,7 @@ class PixelEmbeddingMaskHead(MaskHead):
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles the embedding of pixels, which takes nearly all of the time, as one graph.
 
-        The rest has as many rows as there are queries, and would be compiled anew for each number.
+        The rest has one row for each query, and would be compiled again for each number of them.
         """
         self.pixel_embedding.compile(*args, **kwargs)
 

@@ -16,7 +16,7 @@ from detr_d2.modeling.folded_siblings import BatchNorm, fold_pairs, following_no
 FEATURES = ("res2", "res3", "res4", "res5")
 # What ``MODEL.TIMM.NORM`` may be.
 NORMS = ("FrozenBN", "BN", "SyncBN")
-# A size that no stride divides, to try a model with.
+# The size of an image with which a model is tried. No stride divides its sides.
 TRIAL_SIZE = (97, 131)
 
 
@@ -30,7 +30,7 @@ class TimmBackbone(Backbone):
         architecture: the model's name in timm, without the tag of its weights.
         names_in_timm: names in timm's own state dicts → names here.
         names_of_whole: names of all tensors of timm's whole model, in its order.
-        layer_depths: names of the model's parameters → how many layers are behind theirs.
+        layer_depths: names of the model's parameters → how many layers come after theirs.
         without_weight_decay: last parts of names of parameters that timm exempts from it.
     """
 
@@ -51,7 +51,7 @@ class TimmBackbone(Backbone):
         self.layer_depths: dict[str, int] = {}
         exempt: set[str] = getattr(model, "no_weight_decay", set)()
         names = {name.rpartition(".")[2] for name in exempt or ()}
-        self.without_weight_decay = names - {"weight", "bias"}  # which everything has
+        self.without_weight_decay = names - {"weight", "bias"}  # modules of all kinds have these
         self._fixed: set[nn.Module] = set()
 
     def output_shape(self) -> dict[str, ShapeSpec]:

@@ -63,9 +63,9 @@ class TimmStages(TimmBackbone):
         self.set_up([self.end_of_stem(ends[0]), *ends], freeze_at, norm)
 
     def replace_parts(self) -> None:
-        """Pads convolutions of TensorFlow's kind always alike, as whole cells need it.
+        """Replaces TensorFlow's padding, which depends on the size, by that for whole cells.
 
-        Graphs of images of any size can't be traced with the other in any reasonable time.
+        With padding that depends on the size, tracing a graph of any image size takes too long.
         """
         for name, module in list(self.model.named_modules()):
             if _pads_as_tensorflow(module):

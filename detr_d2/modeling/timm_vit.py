@@ -83,7 +83,7 @@ class TimmViT(TimmBackbone):
         )
         for module in self.pyramid.modules():
             if isinstance(module, nn.MaxPool2d):
-                module.ceil_mode = True  # as the strides of the other backbones
+                module.ceil_mode = True  # other backbones round sides up, too
         self.require_any_size()
         blocks = [feature["module"] for feature in model.feature_info]
         ends = [blocks[math.ceil(depth * n / 4) - 1] for n in range(1, 4)]
@@ -113,7 +113,7 @@ class TimmViT(TimmBackbone):
         for (height, width), images in images_of.items():
             for name, feature in self._features(x[images, :, :height, :width]).items():
                 rows, columns = feature.shape[-2:]
-                result[name] = result[name].to(feature.dtype)  # as autocast has it
+                result[name] = result[name].to(feature.dtype)  # autocast may give another type
                 result[name][images, :, :rows, :columns] = feature
         return result
 

@@ -94,7 +94,7 @@ class Residual(nn.Module):
     def forward(
         self, x: torch.Tensor, block: Callable[[torch.Tensor], torch.Tensor]
     ) -> torch.Tensor:
-        """Adds what a block makes of …×D to it."""
+        """Adds the output of a block for …×D to its input."""
         if self.pre_norm:
             return x + self.dropout(block(self.norm(x)))
         return self.norm(x + self.dropout(block(x)))

@@ -1,4 +1,4 @@
-"""Masks at the pixels of the output, computed only where they are wanted.
+"""Upsamples masks to the pixels of the output, only where they are wanted.
 
 Axes: n masks; h×w their logits (stride 4), H×W the network's input without padding, H'×W' the
 output.
@@ -29,8 +29,8 @@ class ImageSizes:
     output: tuple[int, int]
 
 
-# Logits at full size that are there at a time: few enough for a processor's cache, and enough for
-# the launch of the work to cost nothing beside it.
+# Number of logits at full size that are in memory at a time: few enough for a processor's cache,
+# and enough that starting the computation takes little time compared to it.
 LOGITS_AT_ONCE = 2**20
 
 
@@ -38,8 +38,8 @@ class UpsampledMasks:
     """Mask logits of one image at the pixels of its output.
 
     As in the reference, masks are upsampled bilinearly to the padded batch, the padding is cut off,
-    and the output takes its nearest pixels from that. Of these steps only what the output takes is
-    computed, a strip of rows at a time: n×H'×W' logits are never there at once.
+    and the output takes its nearest pixels from that. Only logits that the output takes are
+    computed, a strip of rows at a time: all n×H'×W' are never in memory at once.
     """
 
     def __init__(self, mask_logits: torch.Tensor, sizes: ImageSizes) -> None:
@@ -49,7 +49,7 @@ class UpsampledMasks:
         if len(logits):
             size = (height, sizes.padded[1])
             logits = F.interpolate(logits[:, None], size=size, mode="bilinear")[:, 0]
-        else:  # which bilinear interpolation refuses
+        else:  # bilinear interpolation refuses empty batches
             logits = logits.new_zeros(0, height, sizes.padded[1])
         if not sizes.padded[1] == sizes.network[1] == sizes.output[1]:
             columns = nearest_pixels(sizes.network[1], sizes.output[1])
@@ -81,9 +81,9 @@ class _Rows:
     """Where the rows of the output lie among those of the logits.
 
     Attributes:
-        above: H' int64, the row of logits before each.
-        below: H' int64, the one after it.
-        weight: H' float32 in [0, 1], that of the one below.
+        above: H' int64, the row of logits above each row of the output.
+        below: H' int64, the row of logits below it.
+        weight: H' float32 in [0, 1], the weight of the row below.
     """
 
     above: torch.Tensor

@@ -59,7 +59,7 @@ def draw_prediction(picture: np.ndarray, prediction: dict, metadata: Metadata) -
 def draw_ground_truth(picture: np.ndarray, dataset_dict: dict, metadata: Metadata) -> np.ndarray:
     """Draws the annotation of an image.
 
-    Drawn is its panoptic PNG, or else its instances, with masks where all of them have one.
+    It draws the panoptic PNG or, without one, the instances, with masks if all of them have one.
 
     Args:
         picture: h×w×3 uint8, RGB: the image, at the size at which it is drawn.
@@ -76,7 +76,7 @@ def draw_ground_truth(picture: np.ndarray, dataset_dict: dict, metadata: Metadat
     if "pan_seg_file_name" in dataset_dict:
         ids = nearest(read_panoptic_png(dataset_dict["pan_seg_file_name"]), (height, width))
         scene = PanopticScene.from_panoptic(ids, dataset_dict["segments_info"])
-        # Small numbers, as predictions have, are sure to have colours that can be told apart.
+        # Small ids, as predictions have them, always get colours that can be told apart.
         scene = scene.numbered(range(1, len(scene.segments) + 1))
         return draw_view(picture, scene, metadata, "panoptic", numbered=False)
     annotations = dataset_dict["annotations"]

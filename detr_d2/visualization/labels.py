@@ -1,4 +1,4 @@
-"""Labels on pictures: legible on any ground, and none on top of another.
+"""Labels on pictures: legible on any background, and none on top of another.
 
 Axes: H×W the picture. Positions are x, y in pixels.
 """

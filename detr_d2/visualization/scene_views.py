@@ -32,8 +32,8 @@ def draw_view(
         image: H×W×3 uint8, RGB.
         scene: at any size.
         metadata: of the dataset that names the classes.
-        view: "panoptic": all segments; "instance": things; "semantic": classes, instances of one
-            being one; "boxes": things' boxes as predicted; "masks": a picture for each segment.
+        view: "panoptic": all segments; "instance": things; "semantic": classes, without telling
+            instances apart; "boxes": predicted boxes of things; "masks": a picture per segment.
         numbered: whether labels have the ids of segments.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Runs of the demo: images, videos and webcams in; pictures, videos and predictions out."""
+"""Runs the demo: it reads images, videos and webcams, and writes pictures, videos, predictions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def predict_files(
     Files that can't be read, or that the model can't take, are logged. The others are predicted.
 
     Args:
-        cfg: the whole config; ``MODEL.WEIGHTS`` as for evaluation.
+        cfg: the whole config; ``MODEL.WEIGHTS`` is used as for evaluation.
         inputs: files, folders or globs.
         output_dir: the folder of pictures (PNG) and videos, which are named as the inputs are.
         options: what is shown.
@@ -54,8 +54,8 @@ def predict_webcam(
     """Predicts on the frames of a camera, until the window is closed or Ctrl-C is pressed.
 
     Args:
-        cfg: the whole config; ``MODEL.WEIGHTS`` as for evaluation.
-        index: of the camera, from 0 on.
+        cfg: the whole config; ``MODEL.WEIGHTS`` is used as for evaluation.
+        index: the number of the camera, from 0 on.
         output_dir: the folder of the video ``webcam_<index>``; None for a window alone.
         options: what is shown.
 

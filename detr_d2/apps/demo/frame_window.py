@@ -1,4 +1,4 @@
-"""A window that shows frames while they are predicted."""
+"""A window that shows the frames of a video while the model predicts them."""
 
 from __future__ import annotations
 
@@ -71,5 +71,5 @@ class Window:
             return False
         try:
             return cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
-        except cv2.error:  # which some of OpenCV's windows raise when they are closed
+        except cv2.error:  # some of OpenCV's windows raise it when they are closed
             return False

@@ -99,7 +99,7 @@ class Demo:
         needs_masks = options.segment_id is not None or options.save_panoptic
         if not has_masks and (needs_masks or options.view not in ("panoptic", "boxes")):
             raise ValueError(
-                "Only boxes can be shown of a model without masks (MODEL.DETR.MASK_ON or "
+                "A model without masks can only show boxes (MODEL.DETR.MASK_ON or "
                 "MODEL.DETR.TEST.PANOPTIC_ON is False)."
             )
         predictor = Predictor(picture_config(evaluation_config(cfg), options.view))
@@ -163,7 +163,7 @@ class Demo:
         total: int | None = None,
         is_live: bool = False,
     ) -> None:
-        """Shows frames. The video of a camera is as fast as reality.
+        """Shows frames. The recorded video of a camera plays at real speed.
 
         Raises:
             OSError: a frame can't be written.

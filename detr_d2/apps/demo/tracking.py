@@ -49,7 +49,7 @@ def match_regions(before: Sequence[Region], now: Sequence[Region]) -> dict[int, 
         now: n of another.
 
     Returns:
-        Indices in ``now`` of the regions that have a partner → indices of these in ``before``.
+        The index in ``now`` of each region with a partner → the partner's index in ``before``.
     """
     if not before or not now:
         return {}
@@ -141,7 +141,7 @@ def _mask_cells(scene: PanopticScene, step: int) -> list[np.ndarray]:
     coarse = scene.places[::step, ::step]
     flat = coarse.ravel()
     order = np.argsort(flat, kind="stable")
-    # Places before 1 show nothing.
+    # The place 0 stands for pixels without a segment.
     ends = np.searchsorted(flat[order], np.arange(len(scene.segments) + 1), side="right")
     cells = [order[start:end] for start, end in zip(ends, ends[1:], strict=False)]
     for place, some in enumerate(cells, start=1):

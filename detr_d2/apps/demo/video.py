@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-# What sets how much OpenCV says: a module of its own in version 5, at the top in version 4.
+# The module that sets OpenCV's log level: cv2.utils.logging, or cv2 itself.
 opencv_logging = getattr(cv2.utils, "logging", cv2)
 
 # Container and codec, the best first: H.264 plays in browsers, MPEG-4 in players, and OpenCV can
@@ -73,7 +73,7 @@ class VideoReader:
         Raises:
             ValueError: none of the frames can be read.
         """
-        place = unread = 0  # frames behind us, and those of them that were damaged since a good one
+        place = unread = 0  # frames so far, and how many are damaged since the last good one
         # Frames may be damaged in the middle: the number of frames says whether to go on.
         while unread == 0 or (place < (self.num_frames or 0) and unread < MAX_UNREAD):
             frame = _read(self._capture)

@@ -19,7 +19,7 @@ MEAN = -1  # in place of a head's number: the mean over heads
 
 
 def point_step(grid: Sequence[int], max_weights: int = MAX_WEIGHTS) -> int:
-    """The n for which one head's weights fit, if every n-th row and column of h×w is shown."""
+    """The smallest n with which one head's weights fit, if every n-th row and column is shown."""
     step = 1
     while len(grid_points(grid, step)) * math.prod(grid) > max_weights:
         step += 1

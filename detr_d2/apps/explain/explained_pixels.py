@@ -1,4 +1,4 @@
-"""What a mask head made of the image alone: an embedding of every pixel, and stages on the way.
+"""What a mask head computed from the image alone: an embedding of every pixel, and its stages.
 
 Axes: n kept queries, C channels; H×W the grid at stride 4.
 """
@@ -20,7 +20,7 @@ class ExplainedPixels:
     Attributes:
         pixels: C×H×W float32.
         queries: n×C float32, of the kept queries.
-        stages: of the image, in the order in which they run.
+        stages: those that see only the image, in the order in which they run.
     """
 
     pixels: torch.Tensor
@@ -30,15 +30,15 @@ class ExplainedPixels:
     def similarity(self, row: int) -> torch.Tensor:
         """The cosine between the embedding of a kept query and each pixel's: H×W, in [-1, 1].
 
-        Times both lengths it is the mask logit.
+        The mask logit is this cosine times the lengths of both embeddings.
         """
         return F.cosine_similarity(self.queries[row, :, None, None], self.pixels, dim=0)
 
     def colors(self) -> torch.Tensor:
         """H×W×3 in [0, 1]: the three directions in which pixels differ most, as red, green, blue.
 
-        Pixels of like colours have like embeddings. Of each direction, the lowest and the highest
-        hundredth of the pixels look alike.
+        Pixels of similar colours have similar embeddings. In each direction, values are clamped to
+        their first and last percentile.
         """
         points = self.pixels.flatten(1).T  # H·W×C
         centred = points - points.mean(0)

@@ -132,8 +132,8 @@ def explain(
         metadata: names and colours of the classes; without it, names are the model's.
 
     Raises:
-        ValueError: it is not an image, or a part of the model runs past its hooks, as compiled
-            parts do.
+        ValueError: it is not an image, or a part of the model doesn't call its hooks, as is the
+            case for compiled parts.
         AttributeError: the model doesn't have a module that its transformer or mask head names.
     """
     attention = {
@@ -190,7 +190,7 @@ def _attention(
 
 
 def _mask_head_parts(named: ExplainedModules) -> dict[str, Callable[[Any, Any], Any]]:
-    """Says what is recorded of each module. A ReLU overwrites stages, so these are summarised."""
+    """Says what is recorded of each module. Stages are summarised: a ReLU overwrites them."""
 
     def summary(name: str, _args: Any, output: torch.Tensor) -> Stage:
         return Stage.of_norm(name, output)
@@ -259,8 +259,8 @@ def _require_calls(calls: dict[str, list], names: Iterable[str]) -> None:
     silent = [name for name in names if not calls[name]]
     if silent:
         raise ValueError(
-            f"Nothing was recorded of {', '.join(silent)}. Parts that were compiled run past their "
-            "hooks: explain a model that isn't compiled."
+            f"Nothing was recorded of {', '.join(silent)}. Compiled parts don't call their hooks: "
+            "explain a model that isn't compiled."
         )
 
 

@@ -76,7 +76,7 @@ def explain_file(cfg: CfgNode, image_file: str | None, output_dir: str) -> Path:
     """Follows an image file through the model of a config, and writes the page and its pictures.
 
     Args:
-        cfg: the whole config; ``MODEL.WEIGHTS`` as for evaluation.
+        cfg: the whole config; ``MODEL.WEIGHTS`` is used as for evaluation.
         image_file: an image of any kind that training takes; None: the first image of
             ``DATASETS.TEST``.
         output_dir: a folder.

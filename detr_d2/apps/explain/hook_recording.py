@@ -1,4 +1,4 @@
-"""Records what modules give during a forward pass, by hooks that change nothing and don't stay."""
+"""Records the outputs of modules in a forward pass, by hooks that are removed afterwards."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def recording(
 
     Args:
         model: in training or evaluation mode.
-        wanted: for the name of each module, a function of the positional arguments and the output
-            of a call, which gives what is kept of it. It must copy what the model will change in
-            place.
+        wanted: for the name of each module, a function that gets the positional arguments and the
+            output of a call, and returns what is kept of them. It must copy what the model will
+            change in place.
 
     Yields:
         For each name, a list of what was kept of each call, in order; it fills while the model

@@ -21,7 +21,7 @@ class Stage:
         name: of the module within the model that gave it.
         channels: C.
         mean: n×H×W float32, over the channels.
-        strongest: n×c int64, the channels that vary most over the image, the first most.
+        strongest: n×c int64, the channels that vary most over the image, in falling order.
         maps: n×c×H×W float32, these channels.
     """
 
@@ -53,7 +53,7 @@ class Stage:
 
 
 def strongest_channels(maps: torch.Tensor, count: int) -> torch.Tensor:
-    """Finds the channels that vary most over the grid: …×C×H×W to …×count indices, the first most.
+    """Finds the channels that vary most over the grid: …×C×H×W to …×count indices, best first.
 
     Where there are fewer channels than ``count``, it gives all of them.
     """

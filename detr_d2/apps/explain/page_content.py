@@ -134,7 +134,7 @@ def page_context(explanation: Explanation) -> dict:
 
 
 def softmax_of(maps: torch.Tensor) -> str:
-    """Tells from Q×M×h×w attention maps over what their softmax goes.
+    """Finds out over which axes the softmax of Q×M×h×w attention maps goes.
 
     Returns:
         "per_head" where each map sums to one, "joint" where the maps of each query sum to one

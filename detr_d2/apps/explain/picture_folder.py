@@ -146,5 +146,5 @@ def _boxes(explanation: Explanation, image: np.ndarray) -> np.ndarray:
 
 
 def _stages(stages: list[Stage], row: int) -> np.ndarray:
-    """Puts a row for each stage below the other: the mean over channels, then some channels."""
+    """Puts the rows of stages one below the other: the mean over channels, then some channels."""
     return below([_row(torch.cat([s.mean[row, None], s.maps[row]])) for s in stages])

@@ -17,7 +17,7 @@ SIZE_STYLES = {"recall": "second", "SQ": "third", "PQ": "run-a"}
 
 
 def sweep_chart(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """PQ over the score threshold: one run has lines for all, things and stuff, two have PQ."""
+    """PQ over the score threshold: one run has lines for all, things and stuff; two have PQ."""
     if len(runs) == 1:
         lines = [
             (name, style, runs[0], f"PQ{GROUP_SUFFIXES[name]}")
@@ -53,12 +53,12 @@ def sweep_chart(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _with_room(low: float, high: float) -> tuple[float, float]:
-    """Two ends that differ, even if there is only one threshold."""
+    """The two ends of an axis, which differ even if there is only one threshold."""
     return (low, high) if low < high else (low - 0.05, high + 0.05)
 
 
 def size_chart(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Figures over the size of segments: one run has recall, SQ and PQ, two have PQ."""
+    """Figures over the size of segments: recall, SQ and PQ of one run, or the PQ of two runs."""
     occurring = [
         i for i, rows in enumerate(zip(*(run["sizes"] for run in runs), strict=True))
         if any(row["segments"] + row["FP"] for row in rows)

@@ -40,7 +40,7 @@ class RawSweep:
     """
 
     def __init__(self, raw: Any) -> None:
-        """Takes a ``RawPrediction``, whose own options hold for all but the threshold."""
+        """Takes a ``RawPrediction``. Its own options apply, except for the threshold."""
         self._raw = raw
 
     def count(self, threshold: float) -> int:

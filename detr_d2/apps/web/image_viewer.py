@@ -61,7 +61,7 @@ class Shown:
         return replace(self, ids=ids, segments_info=segments_info)
 
     def pointed(self, x: int, y: int) -> Shown:
-        """Returns the same with another point, given in pixels of ``picture()``."""
+        """Returns the same image with another point, given in pixels of ``picture()``."""
         height, width = self.image.shape[:2]
         factor = self.picture_size[0] / height
         inside = [
@@ -71,7 +71,7 @@ class Shown:
         return replace(self, point=tuple(inside))
 
     def pointed_at(self, segment_id: int) -> Shown:
-        """Returns the same with a point inside a segment, or none for an unknown id."""
+        """Returns the same image with a point inside a segment, or none for an unknown id."""
         segments = self.scene.segments
         points = inner_points(self.scene.places, len(segments))
         of_id = {segment.id: point for segment, point in zip(segments, points, strict=True)}
@@ -125,7 +125,7 @@ class Viewer:
         """Builds the model.
 
         Args:
-            cfg: the whole config; ``MODEL.WEIGHTS`` as for evaluation.
+            cfg: the whole config; ``MODEL.WEIGHTS`` is used as for evaluation.
 
         Raises:
             FileNotFoundError: there are no weights.

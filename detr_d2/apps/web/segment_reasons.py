@@ -21,7 +21,7 @@ from detr_d2.visualization import enlarge
 TOP_CLASSES = 5
 # Longest side of a picture, in pixels.
 LONGEST = 480
-# Number of queries that are shown of a segment. Stuff may be made of all queries.
+# Largest number of queries that are shown for a segment. Stuff may be made of all queries.
 MAX_QUERIES = 4
 _BOX_COLOR = (64, 224, 255)
 

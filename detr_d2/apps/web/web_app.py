@@ -1,4 +1,4 @@
-"""The page itself, of gradio: what is on it, and what happens when something is touched."""
+"""The page itself, made with gradio: its elements, and what they do when people use them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_WAITING = 20
 
 SANS, MONO = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
 
-# What the page says of merging rules; of others it says the name alone.
+# How the page describes the rules of merging. For a rule that is not here, it shows the name.
 RULE_TEXTS = {
     "reference": "reference: the first query of a stuff class alone",
     "merged": "merged: all queries of a stuff class share a segment",
@@ -179,5 +179,5 @@ def _explain(shown: Shown | None) -> tuple[Shown | None, str, dict, str]:
 
 
 def _told(message: str) -> gr.Error:
-    """Makes an error of the user's, which the page shows and the log leaves out."""
+    """Makes an error for a mistake of the user: the page shows it, and the log leaves it out."""
     return gr.Error(message, print_exception=False)

@@ -37,10 +37,10 @@ def serve(cfg: CfgNode, host: str, port: int, max_upload_mb: float) -> None:
     """Serves the page of a config's model until Ctrl-C, or until the process is told to end.
 
     Args:
-        cfg: the whole config; ``MODEL.WEIGHTS`` as for evaluation.
+        cfg: the whole config; ``MODEL.WEIGHTS`` is used as for evaluation.
         host: the address to listen at; "127.0.0.1" is this machine alone.
-        port: likewise.
-        max_upload_mb: of one image file.
+        port: the port to listen at.
+        max_upload_mb: the largest size of an image file, in megabytes.
 
     Raises:
         ImportError: gradio is missing.

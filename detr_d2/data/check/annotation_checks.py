@@ -1,6 +1,7 @@
 """Checks the JSON alone, before any picture is read.
 
-It is read as in training and evaluation. They stop at the first problem, and this finds all.
+The JSON is read as in training and evaluation, but these stop at the first problem. A check finds
+all of them.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ TINY_AREA = 4
 # Pixels by which a box may be off: some tools count its last row and column, some don't.
 BOX_TOLERANCE = 1
 
-# An image of 16 bits is dark if even this many times its largest value is inside the range: with 14
-# of 16 bits, it is four times too dark.
+# An image of 16 bits is called dark if its largest value times this is still in the range. An image
+# that uses 14 of 16 bits is four times too dark.
 FAR_BELOW = 4
 # Bits that cameras and scanners use.
 DEPTHS = (8, 10, 12, 14, 16)
@@ -79,7 +79,7 @@ def check_files(task: AnnotatedImage, options: ImageOptions = DEFAULT_OPTIONS) -
 
 def _check_range(path: str, highest: int | None, deep_range: int) -> Iterator[Finding]:
     """Compares the largest value of an image of 16 bits (None for others) with the range."""
-    if not highest:  # for an image that is all black, no range is better
+    if not highest:  # an all-black image fits every range
         return
     said = f"its largest value is {highest} of {deep_range}"
     if highest > deep_range:

@@ -1,4 +1,4 @@
-"""Annotations of all kinds → COCO's panoptic format."""
+"""Converts annotations of several kinds to COCO's panoptic format."""
 
 from detr_d2.data.prepare.cityscapes import prepare_cityscapes
 from detr_d2.data.prepare.coco_instances import prepare_instances

@@ -1,4 +1,4 @@
-"""What lies behind all annotations: void, or stuff that is called the background.
+"""The pixels without annotation: void, or a category of stuff for the background.
 
 Axes: H×W pixels.
 """
@@ -30,7 +30,7 @@ class Background:
     def below(
         self, height: int, width: int, problems: Sequence[str], counts: Counter[str]
     ) -> Segmentation:
-        """H×W pixels of background, or of void if annotations were left out, which may be anywhere.
+        """H×W pixels of background, or of void if annotations were left out: these may be anywhere.
 
         Args:
             height, width: of the image.

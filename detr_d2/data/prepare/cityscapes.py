@@ -1,4 +1,4 @@
-"""Source: label images as Cityscapes has them (``*_instanceIds.png``).
+"""A source of annotations: label images as Cityscapes has them (``*_instanceIds.png``).
 
 A pixel of an instance is category·1000 + number of the instance. A pixel below 1000 is the category
 itself: stuff, or a crowd of things that nobody separated.

@@ -1,4 +1,4 @@
-"""Source: COCO's instance JSON, with or without semantic PNGs of what lies behind.
+"""A source of annotations: COCO's instance JSON, with or without semantic PNGs for the stuff.
 
 Axes: H×W pixels.
 """
@@ -68,8 +68,8 @@ def prepare_instances(
         mapping, ignore: the meaning of pixels in semantic PNGs, see ``read_pixel_categories``.
         crowds_as_things: read crowds of things as single objects. Some tools mark everything that
             is drawn with a brush as a crowd.
-        background: name of a category of stuff for all pixels without annotation. An image keeps
-            its void if one of its annotations is left out, which may be there.
+        background: name of a category of stuff for all pixels without annotation. If one of an
+            image's annotations is left out, they stay void, since it may be there.
         ignore_exif: take images as they are stored, not turned upright by their EXIF tags.
         skip_errors, workers: see ``write_panoptic``.
 

@@ -1,4 +1,4 @@
-"""Source: LabelMe's JSONs, one for each image.
+"""A source of annotations: LabelMe's JSONs, one for each image.
 
 Axes: H×W pixels; points are (x, y).
 """

@@ -1,4 +1,4 @@
-"""Source: semantic label images, whose pixels are classes.
+"""A source of annotations: semantic label images, whose pixels are classes.
 
 They show stuff, but separate things only if these don't touch each other.
 """

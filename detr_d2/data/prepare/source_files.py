@@ -1,4 +1,4 @@
-"""Finding files that belong together, and checking file names that others gave."""
+"""Finds files that belong together, and checks file names that other programs wrote."""
 
 from __future__ import annotations
 

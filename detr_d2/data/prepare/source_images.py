@@ -1,4 +1,4 @@
-"""Reading label images and the sizes of photographs."""
+"""Reads label images and the sizes of photographs."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def write_shapes(root: Path, split: str, num_images: int) -> None:
             _write_split(folder, list(NUM_IMAGES).index(split), num_images, split)
         logger.info("Wrote %d scenes to %s", num_images, root)
     except OSError:
-        if not root.is_dir():  # otherwise another process was faster
+        if not root.is_dir():  # otherwise another process has written it first
             raise
 
 

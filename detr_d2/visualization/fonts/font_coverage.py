@@ -1,4 +1,4 @@
-"""Which characters a font has, read from its table ``cmap`` alone, since fonts are many.
+"""Finds the characters that a font has. It reads only the table ``cmap``, since fonts are many.
 
 The format is that of OpenType; https://learn.microsoft.com/typography/opentype/spec/cmap.
 """

@@ -1,4 +1,4 @@
-"""Lines of text, of as many fonts as their characters need.
+"""Draws lines of text, with as many fonts as their characters need.
 
 Positions are x, y in pixels.
 """

@@ -195,7 +195,7 @@ def test_what_cannot_be_shown_is_refused_before_the_model_is_built(tiny_cfg, mak
         DemoOptions(segment_id=1),
         DemoOptions(save_panoptic=1),
     ):
-        with pytest.raises(ValueError, match=r"Only boxes can be shown.*MODEL\.DETR\.MASK_ON"):
+        with pytest.raises(ValueError, match=r"can only show boxes.*MODEL\.DETR\.MASK_ON"):
             predict_files(tiny_cfg, clip, str(tmp_path / "out"), options)
     assert not (tmp_path / "out").exists()
 
