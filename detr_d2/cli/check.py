@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the datasets, given by a config or by their files."""
     add_config_file(parser, "config whose DATASETS.TRAIN and TEST are checked: ", required=False)
-    parser.add_argument("--image-root", metavar="FOLDER")
-    parser.add_argument("--panoptic-root", metavar="FOLDER")
-    parser.add_argument("--panoptic-json", metavar="FILE")
+    parser.add_argument("--image-root", metavar="FOLDER", help="folder of the images")
+    parser.add_argument("--panoptic-root", metavar="FOLDER", help="folder of the panoptic PNGs")
+    parser.add_argument("--panoptic-json", metavar="FILE", help="the panoptic JSON")
     parser.add_argument("--output", metavar="FILE", help="write the report there, as JSON")
     parser.add_argument(
         "--workers",

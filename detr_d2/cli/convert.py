@@ -16,7 +16,7 @@ from detr_d2.cli.shared import show_log
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the source, the output, and the dataset whose classes are kept."""
-    parser.add_argument("source", metavar="SOURCE")
+    parser.add_argument("source", metavar="SOURCE", help="weights of any kind, see docs/weights.md")
     parser.add_argument("output", metavar="OUTPUT", help="a new .pth file")
     parser.add_argument(
         "--dataset",

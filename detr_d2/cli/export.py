@@ -16,8 +16,18 @@ from detr_d2.cli.shared import add_model, load_model_config
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the file, its form, and the model."""
     parser.add_argument("--output", required=True, metavar="FILE", help="a .onnx or .pt2 file")
-    parser.add_argument("--format", choices=["onnx", "torch"], default="onnx")
-    parser.add_argument("--form", choices=["panoptic", "raw"], default="panoptic")
+    parser.add_argument(
+        "--format",
+        choices=["onnx", "torch"],
+        default="onnx",
+        help="ONNX, or a program of torch.export (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--form",
+        choices=["panoptic", "raw"],
+        default="panoptic",
+        help="what the model gives: segments, or all queries (default: %(default)s)",
+    )
     parser.add_argument(
         "--size",
         nargs=2,

@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     def add(name: str, first: str, about: str) -> argparse.ArgumentParser:
         source = sources.add_parser(name, help=about, description=about)
-        source.add_argument(first, metavar="JSON" if "json" in first else "FOLDER")
+        kind = "JSON" if "json" in first else "FOLDER"
+        source.add_argument(first, metavar=kind, help="the annotations")
         source.add_argument("output", metavar="OUTPUT", help="a new folder")
         return source
 
@@ -43,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--semantic", metavar="FOLDER", help="semantic PNGs of the stuff, named like the images"
     )
     for source in (semantic, cityscapes):
-        source.add_argument("--images", required=True, metavar="FOLDER")
+        source.add_argument(
+            "--images", required=True, metavar="FOLDER", help="folder of the images"
+        )
     for source in (instances, labelme):
         source.add_argument(
             "--images", metavar="FOLDER", help="needed if the images are not beside the JSON"
@@ -59,7 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="read crowds of things as single objects, such as brush masks that are marked iscrowd",
     )
     instances.add_argument("--categories", metavar="FILE", help="categories instead of the JSON's")
-    semantic.add_argument("--categories", required=True, metavar="FILE")
+    semantic.add_argument(
+        "--categories", required=True, metavar="FILE", help="the categories, see above"
+    )
     cityscapes.add_argument(
         "--categories", metavar="FILE", help="categories instead of Cityscapes' 19"
     )

@@ -4,6 +4,7 @@ import argparse
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,24 @@ def test_help_shows_the_command_as_it_was_typed(command, capsys):
     shown = capsys.readouterr().out
     assert shown.startswith("usage: tools/x.py ")
     assert "\ntools/x.py" in shown and f"detr-d2 {command}" not in shown
+
+
+def arguments_without_help(parser: argparse.ArgumentParser, command: str) -> list[str]:
+    found = []
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, below in action.choices.items():
+                found += arguments_without_help(below, f"{command} {name}")
+        elif not action.help:
+            found.append(f"{command} {action.dest}")
+    return found
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_argument_is_explained(command):
+    parser = argparse.ArgumentParser()
+    import_module(f"detr_d2.cli.{command}").add_arguments(parser)
+    assert arguments_without_help(parser, command) == []
 
 
 def test_help_lists_all_commands(capsys):
