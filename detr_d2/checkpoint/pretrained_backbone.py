@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from detr_d2.checkpoint.checkpoint_errors import CheckpointError, brief
+from detr_d2.checkpoint.checkpoint_errors import CheckpointError
 from detr_d2.checkpoint.formats import Format, NamedWeights, StateDict, is_counter, shorten
-from detr_d2.checkpoint.sources import SUFFIXES, TIMM, fetch
+from detr_d2.checkpoint.sources import SUFFIXES, TIMM, download_error, fetch
 from detr_d2.checkpoint.weight_files import read_file
 from detr_d2.checkpoint.wrappers import unwrap
 from detr_d2.extras import require_extra
@@ -110,5 +110,4 @@ def read_timm(path: str) -> dict[str, Any]:
         with torch.random.fork_rng(devices=[]):  # timm would draw initial values from it
             return {"model": timm.create_model(name, pretrained=True).state_dict()}
     except Exception as error:  # of several libraries that download
-        reason = brief(" ".join(str(error).split()), 200)
-        raise CheckpointError(f"{path} could not be downloaded: {reason}") from error
+        raise download_error(path, error) from error

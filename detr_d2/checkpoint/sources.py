@@ -93,8 +93,16 @@ def fetch(path: str) -> str:
     except CheckpointError:
         raise
     except (OSError, HTTPException, ValueError) as error:  # the address is missing or invalid
-        reason = brief(str(error).strip(), 200)
-        raise CheckpointError(f"{path} could not be downloaded: {reason}") from error
+        raise download_error(path, error) from error
+
+
+def download_error(path: str, error: Exception) -> CheckpointError:
+    """The error, in one line, of weights that couldn't be fetched from another machine."""
+    reason = brief(" ".join(str(error).split()), 200).rstrip(".")
+    return CheckpointError(
+        f"{path} could not be downloaded: {reason}. Where there is no network, give the path of a "
+        "file that was downloaded elsewhere."
+    )
 
 
 def _download(url: str) -> str:

@@ -113,7 +113,8 @@ def test_without_a_network_it_is_one_line(make_timm_model, monkeypatch):
     with pytest.raises(CheckpointError) as caught:
         StrictCheckpointer(model, to_train=True).load("timm://test_resnet.r160_in1k")
     assert str(caught.value) == (
-        "timm://test_resnet.r160_in1k could not be downloaded: We couldn't connect to the hub."
+        "timm://test_resnet.r160_in1k could not be downloaded: We couldn't connect to the hub. "
+        "Where there is no network, give the path of a file that was downloaded elsewhere."
     )
 
 
