@@ -21,6 +21,7 @@ A file of categories is a JSON list as COCO has it, or a JSON with such a list a
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -150,7 +151,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints what was made; the status is 1 if something was left out."""
     from detr_d2.data import prepare as preparation
 
-    sources = {
+    sources: dict[str, Callable[..., preparation.PreparationReport]] = {
         "instances": preparation.prepare_instances,
         "semantic": preparation.prepare_semantic,
         "cityscapes": preparation.prepare_cityscapes,

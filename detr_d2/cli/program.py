@@ -134,7 +134,7 @@ def _parse(module: ModuleType, argv: Sequence[str], program: str) -> argparse.Na
     documented = f"detr-d2 {module.__name__.rpartition('.')[2]}"
     parser = argparse.ArgumentParser(
         prog=program,
-        description=module.__doc__.replace(documented, program),
+        description=(module.__doc__ or "").replace(documented, program),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)

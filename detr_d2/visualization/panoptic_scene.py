@@ -162,7 +162,7 @@ class PanopticScene:
             s if s.box is None else replace(s, box=_scaled(s.box, right, down))
             for s in self.segments
         ]
-        return PanopticScene(places, tuple(segments), tuple(size))
+        return PanopticScene(places, tuple(segments), (size[0], size[1]))
 
     def regrouped(
         self, group_of: Mapping[int, int], segments: Sequence[SceneSegment]
@@ -197,6 +197,8 @@ def nearest(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return ids[np.ix_(rows, columns)]
 
 
-def _scaled(box: tuple[float, ...], right: float, down: float) -> tuple[float, ...]:
+def _scaled(
+    box: tuple[float, float, float, float], right: float, down: float
+) -> tuple[float, float, float, float]:
     left, upper, right_edge, lower = box
     return left * right, upper * down, right_edge * right, lower * down

@@ -92,7 +92,7 @@ def draw_one(
     picture = cv2.convertScaleAbs(grey, alpha=0.35)
     for place, segment in enumerate(scene.segments, start=1):
         if segment.id == segment_id:
-            alone = (scene.places == place).astype(np.uint16)
+            alone = np.asarray(scene.places == place).astype(np.uint16)
             color = segment_color(metadata, segment)
             cv2.copyTo(image, alone.astype(np.uint8), picture)
             picture[outline_mask(alone, outline_width(alone.shape))] = lighter(color).round()
@@ -116,12 +116,12 @@ def _draw_boxes(
     image: np.ndarray, scene: PanopticScene, metadata: Metadata, numbered: bool
 ) -> np.ndarray:
     picture = image.copy()
-    things = [s for s in scene.segments if s.is_thing and s.box is not None]
+    things = [(s, s.box) for s in scene.segments if s.is_thing and s.box is not None]
     width = outline_width(scene.size)
     labels = []
-    for segment in things:
+    for segment, box in things:
         color = segment_color(metadata, segment)
-        left, upper, right, lower = (round(edge) for edge in segment.box)
+        left, upper, right, lower = (round(edge) for edge in box)
         corners = (left, upper), (max(left, right - 1), max(upper, lower - 1))
         cv2.rectangle(picture, *corners, color.round().tolist(), 2 * width)
         labels.append(Label(_text(segment, metadata, numbered), (left, upper), color, False))

@@ -36,12 +36,13 @@ def draw_segments(
     Returns:
         H×W×3 uint8, RGB.
     """
+    assert scene.places is not None
     outlines = as_table([lighter(color) for color in colors])
     picture = paint_segments(image, scene.places, as_table(colors), outlines, OPACITY)
     points = inner_points(scene.places, len(scene.segments))
     # Ids follow segments through a video. In their order, labels find the same room in each frame.
     order = sorted(range(len(points)), key=lambda place: scene.segments[place].id)
-    labels = [Label(texts[i], points[i], colors[i]) for i in order if points[i] is not None]
+    labels = [Label(texts[i], point, colors[i]) for i in order if (point := points[i]) is not None]
     draw_labels(picture, labels)
     return picture
 

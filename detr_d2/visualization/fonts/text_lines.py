@@ -60,7 +60,8 @@ class Line:
         self, canvas: ImageDraw.ImageDraw, place: tuple[int, int], fill: int | tuple[int, ...]
     ) -> None:
         """Writes the line; a place is its upper left corner, ``ascent`` above the baseline."""
-        x, baseline = place[0], place[1] + self.ascent
+        x: float = place[0]
+        baseline = place[1] + self.ascent
         for part, font in self.runs:
             canvas.text((round(x), baseline), part, fill=fill, font=font, anchor="ls")
             x += font.getlength(part)
@@ -145,7 +146,7 @@ def _is_invisible(character: str) -> bool:
 @cache
 def _own_coverage() -> bytes:
     """Reads the font inside Pillow, which has little more than the letters of Western Europe."""
-    return coverage_of(io.BytesIO(ImageFont.load_default(size=16).font_bytes))
+    return coverage_of(io.BytesIO(_pillows_font(16).font_bytes))
 
 
 @lru_cache(maxsize=32)
@@ -155,4 +156,10 @@ def _font(path: Path | None, size: float) -> ImageFont.FreeTypeFont:
             return ImageFont.truetype(str(path), size)
         except OSError:
             logger.warning("%s is damaged: remove this font, or replace it.", path)
-    return ImageFont.load_default(size=size)
+    return _pillows_font(size)
+
+
+def _pillows_font(size: float) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size=size)
+    assert isinstance(font, ImageFont.FreeTypeFont)  # as it is wherever FreeType is, as in wheels
+    return font
