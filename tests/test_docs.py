@@ -168,3 +168,13 @@ def test_the_picture_of_the_architecture_shows_who_imports_whom():
         *("data/shapes", "data/prepare", "data/check", "visualization/fonts"),
         *(name for name in LAYERS if name.startswith("apps/")),
     }
+
+
+def test_modules_of_the_architecture_exist():
+    page = read("docs/architecture.md")
+    modules = re.findall(r"`([a-z_/]+\.py)`", page)
+    assert len(modules) > 8
+    folders = (ROOT / "detr_d2", ROOT)
+    assert [name for name in modules if not any((f / name).exists() for f in folders)] == []
+    for name, module in re.findall(r"`(?:\w+\.)?(\w+)` in `([a-z_/]+\.py)`", page):
+        assert f"def {name}(" in read(f"detr_d2/{module}"), (name, module)
