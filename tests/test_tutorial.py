@@ -33,7 +33,8 @@ def kinds(cell: nbformat.NotebookNode) -> list[str]:
     found = []
     for output in cell.outputs:
         if output.output_type == "stream":
-            found.append(output.name)
+            if found[-1:] != [output.name]:  # kernels send a stream in as many parts as they like
+                found.append(output.name)
         elif output.output_type == "error":
             found.append("error")
         else:
