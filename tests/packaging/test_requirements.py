@@ -199,20 +199,25 @@ def test_pythons_are_the_same_wherever_they_are_named(wheel: Path):
     assert newest in ("Unreleased", detr_d2.__version__)
 
 
-@pytest.mark.parametrize(
-    "wanted", ["from detr_d2 import add_detr_config", "import detr_d2; detr_d2.register_panoptic"]
-)
-def test_without_detectron2_whoever_needs_it_is_told_how_to_get_it(wanted: str, tmp_path: Path):
-    code = f"import sys; sys.modules['detectron2'] = None; {wanted}"
+def what_fails_says(code: str, folder: Path, *arguments: str) -> str:
+    """What a program of Python, which fails, writes for people."""
     result = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
     assert result.returncode == 1
-    last_line = result.stderr.strip().splitlines()[-1]
+    return result.stderr
+
+
+@pytest.mark.parametrize(
+    "wanted", ["from detr_d2 import add_detr_config", "import detr_d2; detr_d2.register_panoptic"]
+)
+def test_without_detectron2_whoever_needs_it_is_told_how_to_get_it(wanted: str, tmp_path: Path):
+    code = f"import sys; sys.modules['detectron2'] = None; {wanted}"
+    last_line = what_fails_says(code, tmp_path).strip().splitlines()[-1]
     assert last_line.startswith("ImportError: detr_d2 needs Detectron2")
     assert "pip install" in last_line
 
@@ -220,15 +225,7 @@ def test_without_detectron2_whoever_needs_it_is_told_how_to_get_it(wanted: str, 
 def test_a_package_that_registering_needs_is_named_with_its_extra(tmp_path: Path):
     """In a Detectron2 that lacks what the extra brings, whose own import then fails."""
     code = "import sys; sys.modules['msgspec'] = None; import detr_d2, detectron2.data"
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 1
-    last_line = result.stderr.strip().splitlines()[-1]
+    last_line = what_fails_says(code, tmp_path).strip().splitlines()[-1]
     assert last_line.startswith("ImportError: detr_d2 needs msgspec")
     assert "pip install 'detr_d2[train]'" in last_line
 
@@ -237,13 +234,7 @@ def test_commands_say_what_is_missing(tmp_path: Path):
     """Also where Detectron2 is there, and what else a training needs is not."""
     for module, said in (("detectron2", "Detectron2"), ("scipy", "scipy"), ("cv2", "cv2")):
         code = f"import sys; sys.modules[{module!r}] = None; import detr_d2.cli as cli; cli.main()"
-        result = subprocess.run(
-            [sys.executable, "-c", code, "train", "--config-file", "detr_panoptic.yaml"],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-        )
-        assert result.returncode == 1
-        assert result.stderr.startswith(f"error: detr_d2 needs {said}"), result.stderr
-        assert "pip install 'detr_d2[train]'" in result.stderr
+        arguments = ("train", "--config-file", "detr_panoptic.yaml")
+        written = what_fails_says(code, tmp_path, *arguments)
+        assert written.startswith(f"error: detr_d2 needs {said}"), written
+        assert "pip install 'detr_d2[train]'" in written
