@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from detectron2.config import CfgNode, get_cfg
+from page_blocks import blocks
 
 from detr_d2 import add_detr_config, load_config
 from detr_d2.cli.program import COMMANDS
@@ -22,10 +23,6 @@ TABLES = {"docs/training.md": "train", "docs/prediction.md": "demo", "docs/expor
 
 def read(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
-
-
-def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def anchors(page: Path) -> set[str]:
@@ -75,7 +72,7 @@ def test_links_lead_somewhere(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_yaml_is_a_config(name, tmp_path):
-    for i, text in enumerate(blocks(read(name), "yaml")):
+    for i, text in enumerate(blocks(name, "yaml")):
         path = tmp_path / f"{i}.yaml"
         base = ROOT / "configs" / "detr_panoptic.yaml"
         path.write_text(yaml.safe_dump({"_BASE_": str(base), **yaml.safe_load(text)}))
@@ -84,7 +81,7 @@ def test_yaml_is_a_config(name, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_commands_have_options_that_exist(name, run_cli, capsys):
-    text = "\n".join(blocks(read(name), "bash")).replace("\\\n", " ")
+    text = "\n".join(blocks(name, "bash")).replace("\\\n", " ")
     scripts = {path.stem: path.read_text() for path in (ROOT / "tools").glob("*.py")}
     for line in text.splitlines():
         match = re.match(r"(?:\w+=\S+ )*(?:tools/(\w+)\.py|detr-d2 (\w+))", line)
@@ -114,7 +111,7 @@ def test_tables_have_options_that_exist(name, run_cli, capsys):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_named_files_exist(name):
-    commands = "\n".join(blocks(read(name), "bash"))
+    commands = "\n".join(blocks(name, "bash"))
     paths = re.findall(r"(?<![\w/])(?:tools|configs|docs)/[\w./-]+", commands)
     assert [path for path in paths if not (ROOT / path).exists()] == []
 

@@ -2,19 +2,12 @@
 
 import json
 import re
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
-
-DOCS = Path(__file__).resolve().parents[1] / "docs"
-
-
-def snippets(name: str) -> list[str]:
-    page = (DOCS / name).read_text(encoding="utf-8")
-    return re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+from page_blocks import blocks
 
 
 def run(snippet: str, name: str, names: dict) -> None:
@@ -23,7 +16,7 @@ def run(snippet: str, name: str, names: dict) -> None:
 
 def test_predictions_and_their_explanation(quickstart_model, capsys):
     names: dict = {}
-    prediction, views = snippets("prediction.md")
+    prediction, views = blocks("docs/prediction.md", "python")
     run(prediction, "prediction.md", names)
     printed = capsys.readouterr().out.strip().splitlines()
     assert printed
@@ -32,7 +25,7 @@ def test_predictions_and_their_explanation(quickstart_model, capsys):
     run(views, "prediction.md", names)
     height, width = names["image"].shape[:2]
     assert names["picture"].shape[0] * width == names["picture"].shape[1] * height
-    (explanation,) = snippets("explanation.md")
+    (explanation,) = blocks("docs/explanation.md", "python")
     run(explanation, "explanation.md", names)
     assert names["attention"].shape[0] == 8
     assert (quickstart_model / "explained" / "explain.html").is_file()
@@ -45,7 +38,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_a_source_of_annotations(folder):
-    source, _ = snippets("extending.md")
+    source, _ = blocks("docs/extending.md", "python")
     categories = [{"id": 1, "name": "cat", "isthing": 1}, {"id": 4, "name": "sky", "isthing": 0}]
     (folder / "categories.json").write_text(json.dumps(categories))
     (folder / "photos").mkdir()
@@ -61,7 +54,7 @@ def test_a_source_of_annotations(folder):
 
 
 def test_a_figure_from_a_report(folder):
-    _, figure = snippets("extending.md")
+    _, figure = blocks("docs/extending.md", "python")
     (folder / "output").mkdir()
     report = {"runs": [{"images": [{"PQ": 50.0}, {"PQ": None}, {"PQ": 70.0}]}]}
     (folder / "output" / "report.json").write_text(json.dumps(report))

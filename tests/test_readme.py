@@ -1,15 +1,15 @@
 """The README's snippet runs, and it stays short. test_docs.py looks at the rest."""
 
-import re
 from pathlib import Path
 
 import cv2
+from page_blocks import blocks
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_snippet_runs(quickstart_model):
-    (snippet,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (snippet,) = blocks("README.md", "python")
     names: dict = {}
     exec(compile(snippet, "README.md", "exec"), names)
     assert names["ids"].max() >= 1 and names["segments_info"]

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import re
 from pathlib import Path
 
 import cv2
@@ -13,6 +12,7 @@ import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
+from page_blocks import blocks
 
 from detr_d2 import config_file, load_config, register_panoptic
 from detr_d2.checkpoint import read_checkpoint
@@ -262,8 +262,7 @@ def test_the_recipe_needs_nothing_but_data(own):
 
 
 def test_the_snippet_of_the_page_runs(tmp_path, monkeypatch, capsys):
-    page = (Path(__file__).resolve().parents[2] / "docs" / "your-data.md").read_text("utf-8")
-    (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (snippet,) = blocks("docs/your-data.md", "python")
     _, pngs, annotation = map(Path, write_dataset(tmp_path / "pets"))
     for folder in ("prepared", "split"):
         (tmp_path / "pets" / folder).mkdir()
@@ -274,6 +273,6 @@ def test_the_snippet_of_the_page_runs(tmp_path, monkeypatch, capsys):
     exec(compile(snippet, "your-data.md", "exec"), {})
     assert capsys.readouterr().out.strip() == "['cat', 'dog', 'grass']"
     assert len(get_dataset_dicts(["pets_train", "pets_val"])) == 8
-    entries = yaml.safe_load(re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1])["DATASETS"]
+    entries = yaml.safe_load(blocks("docs/your-data.md", "yaml")[0])["DATASETS"]
     recipe = load_config(config_file("finetune_panoptic.yaml")).DATASETS
     assert entries["PANOPTIC"] == recipe.PANOPTIC

@@ -1,13 +1,12 @@
 """The predictor: what it makes of an image, and which files it refuses."""
 
 import json
-import re
-from pathlib import Path
 
 import cv2
 import numpy as np
 import onnx
 import pytest
+from page_blocks import blocks
 from PIL import Image
 
 from detr_d2.data.panoptic_png import read_panoptic_png
@@ -242,10 +241,7 @@ def test_weights_in_8_bits_are_brought_back_once(make_model):
 
 
 def test_the_snippet_of_the_page_runs(make_model, stripes, tmp_path, monkeypatch, capsys):
-    page = (Path(__file__).resolve().parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
-    (snippet,) = (
-        block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "detr.onnx" in block
-    )
+    (snippet,) = (each for each in blocks("docs/export.md", "python") if "detr.onnx" in each)
     make_model("detr.onnx")
     monkeypatch.chdir(tmp_path)
     Image.fromarray(stripes).save("image.jpg", quality=100)
