@@ -15,7 +15,7 @@ LEAVES = {"config_files", "extras", "file_io", "lazy_names", "renamed_keys"}
 # What each layer may import beside itself; evaluation and modeling don't know each other. Packages
 # within a layer that are named here have rules of their own, and are no part of it.
 LAYERS = {
-    **dict.fromkeys(LEAVES, set()),
+    **dict.fromkeys(sorted(LEAVES), set()),
     "config_checks": set(),
     "config": {"config_checks"},
     "data": {"config_checks"},

@@ -12,7 +12,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
-from torchvision.ops import box_convert, generalized_box_iou
+from torchvision.ops import box_convert, generalized_box_iou_loss
+
+# Keeps the GIoU of two boxes without area finite. A pixel of an image of 4000×4000 has the relative
+# area 6e-8, which torchvision's own 1e-7 would more than double.
+_LEAST_AREA = 1e-12
 
 
 def class_loss(
@@ -47,11 +51,13 @@ def box_losses(
         (l1, giou), each a scalar.
     """
     l1 = F.l1_loss(boxes_cxcywh, target_boxes_cxcywh, reduction="sum")
-    giou = generalized_box_iou(
+    giou = generalized_box_iou_loss(
         box_convert(boxes_cxcywh, "cxcywh", "xyxy"),
         box_convert(target_boxes_cxcywh, "cxcywh", "xyxy"),
-    ).diag()
-    return l1 / num_targets, (1 - giou).sum() / num_targets
+        reduction="sum",
+        eps=_LEAST_AREA,
+    )
+    return l1 / num_targets, giou / num_targets
 
 
 def mask_focal_loss(

@@ -47,27 +47,18 @@ class HungarianMatcher(nn.Module):
         Raises:
             FloatingPointError: a cost is not finite.
         """
-        of_all_images = Target(
-            torch.cat([target.classes for target in targets]),
-            torch.cat([target.boxes_cxcywh for target in targets]),
-        )
-        numbers = [len(target) for target in targets]
-        costs = []
-        for of_layer, boxes in zip(logits, boxes_cxcywh, strict=True):
-            # One matrix for the whole batch, B·Q × ΣT: far fewer operations than one per image.
-            cost = self.cost(of_layer.flatten(0, 1), boxes.flatten(0, 1), of_all_images)
-            of_images = cost.unflatten(0, of_layer.shape[:2]).split(numbers, dim=2)  # B×Q×T each
-            costs += [of_image[i].flatten() for i, of_image in enumerate(of_images)]
-        # A GPU is waited for once, and not after every layer.
         num_layers, _, num_queries, _ = logits.shape
-        sizes = [num_queries * number for number in numbers] * num_layers
-        pairs = [
-            _assign(cost.view(num_queries, number))
-            for cost, number in zip(
-                torch.cat(costs).cpu().split(sizes), numbers * num_layers, strict=True
-            )
+        costs = [  # L·Q×T of each image: no query is compared with targets of other images
+            self.cost(logits[:, i].flatten(0, 1), boxes_cxcywh[:, i].flatten(0, 1), target)
+            for i, target in enumerate(targets)
         ]
-        return [pairs[i : i + len(targets)] for i in range(0, len(pairs), len(targets))]
+        # A GPU is waited for once, and not for every image and layer.
+        on_host = torch.cat([cost.flatten() for cost in costs]).cpu()
+        of_images = [
+            part.view(num_layers, num_queries, len(target))
+            for part, target in zip(on_host.split([c.numel() for c in costs]), targets, strict=True)
+        ]
+        return [[_assign(cost[layer]) for cost in of_images] for layer in range(num_layers)]
 
     def cost(
         self, logits: torch.Tensor, boxes_cxcywh: torch.Tensor, target: Target

@@ -55,7 +55,7 @@ def gradients(conv: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 @BOTH_NORMS
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_equals_detectron2s_with_fixed_statistics(make_pair, norm, shape):
     plain, folded = (conv.eval() for conv in make_pair(norm(12), **shape))
     with torch.no_grad():
@@ -65,7 +65,7 @@ def test_equals_detectron2s_with_fixed_statistics(make_pair, norm, shape):
 
 
 @BOTH_NORMS
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_gradients_are_detectron2s(make_pair, norm, shape):
     plain, folded = (conv.eval() for conv in make_pair(norm(12), **shape))
     expected = gradients(plain, image())

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from torchvision.ops import sigmoid_focal_loss
+from torchvision.ops import box_convert, generalized_box_iou, sigmoid_focal_loss
 
 from detr_d2.modeling.losses import box_losses, class_loss, dice_loss, mask_focal_loss
 
@@ -55,6 +55,24 @@ def test_box_losses_equal_their_formulas():
         giou += 1 - (overlap / union - (hull - union) / hull)
     actual = [loss.item() for loss in box_losses(predicted, target, NUM_TARGETS)]
     assert actual == pytest.approx([l1 / NUM_TARGETS, giou / NUM_TARGETS], abs=1e-5)
+
+
+@pytest.mark.parametrize("pixel", [1.0, 1 / 30, 1 / 4000])  # the side of a box of one pixel
+def test_giou_and_its_gradient_are_those_of_the_pairwise_function(pixel):
+    predicted, target = (boxes.double() * pixel for boxes in random_boxes())
+    predicted.requires_grad_()
+    _, actual = box_losses(predicted, target, 1)
+    corners = [box_convert(boxes, "cxcywh", "xyxy") for boxes in (predicted, target)]
+    expected = (1 - generalized_box_iou(*corners).diagonal()).sum()
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=0)
+    (gradient,), (expected,) = (torch.autograd.grad(x, predicted) for x in (actual, expected))
+    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-3 / pixel)
+
+
+def test_boxes_without_area_have_finite_losses_and_gradients():
+    boxes = torch.zeros(3, 4, requires_grad=True)
+    sum(box_losses(boxes, torch.zeros(3, 4), 1)).backward()
+    assert boxes.grad.isfinite().all()
 
 
 def test_equal_boxes_cost_nothing():

@@ -127,6 +127,20 @@ def test_layers_and_batches_are_matched_as_their_images_are(seed):
         assert cost[pairs].sum().item() == pytest.approx(cost[alone].sum().item(), abs=1e-5)
 
 
+def test_queries_are_compared_with_targets_of_their_own_image_alone(monkeypatch):
+    compared = []
+    cost = HungarianMatcher.cost
+
+    def counting(self, logits, boxes, target):
+        compared.append(len(logits) * len(target))
+        return cost(self, logits, boxes, target)
+
+    monkeypatch.setattr(HungarianMatcher, "cost", counting)
+    logits, boxes, targets = random_case(0, 5, 3, 0, 4)
+    HungarianMatcher(**WEIGHTS)(logits.expand(2, -1, -1, -1), boxes.expand(2, -1, -1, -1), targets)
+    assert compared == [2 * 5 * 3, 0, 2 * 5 * 4]  # L·Q×T of each image
+
+
 def test_perfect_predictions_find_their_targets():
     logits, boxes, (target,) = random_case(0, 7, 5)
     order = torch.tensor([6, 2, 0, 5, 3])
