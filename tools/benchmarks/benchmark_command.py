@@ -2,9 +2,9 @@
 
 tools/benchmark.py [PART ...] --output FOLDER
 
-Each PART is one of: startup (commands and imports), inference, training (a step of the mask stage),
-boxes (a step of the box stage), loading (images for a training), evaluation (PQ), ap, files (a JSON
-read, PNGs written), export, all.
+Each PART is one of: startup (commands and imports), inference, training (ways to take a step of the
+mask stage), boxes and masks (a step of each stage beside transformers), loading (images for a
+training), evaluation (PQ), ap, files (a JSON read, PNGs written), export, all.
 
 Writes benchmark.json (all figures), benchmark.md (tables) and benchmark.png into FOLDER, and prints
 the tables. BENCHMARKS.md explains the figures. After an interruption, the files hold what was
@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         default="all",  # which argparse compares with the choices as it is
         choices=(
-            *("startup", "inference", "training", "boxes", "loading", "evaluation", "ap", "files"),
-            *("export", "all"),
+            *("startup", "inference", "training", "boxes", "masks", "loading", "evaluation", "ap"),
+            *("files", "export", "all"),
         ),
         metavar="PART",
         help="what is measured (default: all, without export)",

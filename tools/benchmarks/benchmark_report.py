@@ -23,7 +23,8 @@ NAME = "benchmark"
 # Sections that are one table each: heading, the name of the first column, and what ratios refer to.
 TABLES = {
     "start_up": ("Start-up", "process", "detectron2.engine"),
-    "box_stage": ("Training step, box stage", "step", "ours"),
+    "box_stage": ("Training step of the box stage beside transformers", "step", "ours"),
+    "mask_stage": ("Training step of the mask stage beside transformers", "step", "ours"),
     "loading": ("Loading for a training", "what", "COCO's"),
     "average_precision": ("Average precision of boxes", "evaluation", "ours"),
     "reading": ("Reading a panoptic JSON", "reader", "ours"),
@@ -94,11 +95,12 @@ def medians(seconds: dict[str, list[float]]) -> dict[str, float]:
 
 
 def describe_machine(settings: BenchmarkSettings) -> dict:
-    """Processor, memory, threads and GPU."""
+    """Processor, the vector instructions that PyTorch takes, memory, threads and GPU."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     on_gpu = settings.device.startswith("cuda")
     return {
         "processor": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "processor_cores": os.cpu_count(),
         "memory_gib": round(memory, 1),
         "threads": settings.threads,
@@ -155,7 +157,7 @@ def to_markdown(content: dict) -> str:
 
 def _about(content: dict) -> str:
     machine, settings, versions = (content[k] for k in ("machine", "settings", "versions"))
-    where = machine["gpu"] or machine["processor"]
+    where = machine["gpu"] or f"{machine['processor']} ({machine['instructions']})"
     height, width = settings["size"]
     return (
         f"`{' '.join(content['command'])}`\n\n"

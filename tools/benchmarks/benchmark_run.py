@@ -10,13 +10,13 @@ import transformers
 
 from benchmarks.benchmark_report import BenchmarkReport
 from benchmarks.benchmark_settings import BenchmarkSettings
-from benchmarks.box_stage import run_box_stage
 from benchmarks.dataset_files import run_files
 from benchmarks.evaluation import run_evaluation
 from benchmarks.export import run_export
 from benchmarks.inference import run_inference
 from benchmarks.instance_ap import run_average_precision
 from benchmarks.loading import run_loading
+from benchmarks.peer_steps import run_box_stage, run_mask_stage
 from benchmarks.plot import draw
 from benchmarks.start_up import run_start_up
 from benchmarks.training import run_training
@@ -28,6 +28,7 @@ PARTS = {
     "inference": run_inference,
     "training": run_training,
     "boxes": run_box_stage,
+    "masks": run_mask_stage,
     "loading": run_loading,
     "evaluation": run_evaluation,
     "ap": run_average_precision,

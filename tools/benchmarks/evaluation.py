@@ -1,5 +1,7 @@
 """Compares our evaluator with Detectron2's and with hotcoco on the same predictions.
 
+Ours is measured in several processes as well, each of which evaluates its share.
+
 Axes: H×W an image.
 """
 
@@ -7,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +20,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from detectron2.evaluation import COCOPanopticEvaluator, DatasetEvaluator
+from torch.multiprocessing import start_processes
 
 from benchmarks.benchmark_report import BenchmarkReport
 from benchmarks.benchmark_settings import BenchmarkSettings
@@ -35,7 +38,8 @@ DATASET = "detr_d2_benchmark_panoptic"
 FEWEST_SEGMENTS, MOST_SEGMENTS = 15, 25
 # The model's input, as far as evaluators read it, and its ``panoptic_seg``.
 Prediction = tuple[dict, tuple[torch.Tensor, list[dict]]]
-# Figures that both evaluators report.
+NUM_PROCESSES = 2
+# Figures that all evaluators report.
 FIGURES = [figure + end for figure in ("PQ", "SQ", "RQ") for end in GROUP_SUFFIXES.values()]
 
 
@@ -54,6 +58,9 @@ def run_evaluation(settings: BenchmarkSettings, report: BenchmarkReport) -> None
                 name: _evaluation(name, evaluator, predictions, figures)
                 for name, evaluator in evaluators.items()
             }
+            runs[f"ours, {NUM_PROCESSES} processes"] = _evaluation_in_processes(
+                Path(folder), predictions, figures
+            )
             runs["hotcoco"] = _evaluation_of_files(Path(folder), predictions, figures)
             measure_times(runs, settings, report, found.setdefault("seconds", {}))
     found["figures"] = figures
@@ -72,15 +79,48 @@ def _evaluation(
     """Returns a whole evaluation, which stores the evaluator's figures under its name."""
 
     def run() -> None:
-        evaluator.reset()
-        for inputs, (ids, segments_info) in predictions:
-            # Detectron2's evaluator changes its inputs.
-            segments_info = [dict(segment) for segment in segments_info]
-            evaluator.process([inputs], [{"panoptic_seg": (ids, segments_info)}])
-        results = evaluator.evaluate()["panoptic_seg"]
-        figures[name] = {figure: float(results[figure]) for figure in FIGURES}
+        figures[name] = _evaluate(evaluator, predictions)
 
     return run
+
+
+def _evaluate(evaluator: DatasetEvaluator, predictions: Iterable[Prediction]) -> dict[str, float]:
+    """The figures of these predictions; of those of all processes, on the main one."""
+    evaluator.reset()
+    for inputs, (ids, segments_info) in predictions:
+        # Detectron2's evaluator changes its inputs.
+        segments_info = [dict(segment) for segment in segments_info]
+        evaluator.process([inputs], [{"panoptic_seg": (ids, segments_info)}])
+    results = evaluator.evaluate().get("panoptic_seg", {})
+    return {figure: float(results[figure]) for figure in FIGURES if results}
+
+
+def _evaluation_in_processes(
+    folder: Path, predictions: list[Prediction], figures: dict
+) -> Callable[[], None]:
+    """Returns an evaluation by several processes, which starts them without any import."""
+
+    def run() -> None:
+        with TemporaryDirectory(dir=folder) as shared:
+            start_processes(
+                _evaluate_share, (Path(shared), predictions), NUM_PROCESSES, start_method="fork"
+            )
+            found = json.loads((Path(shared) / "figures.json").read_text())
+        figures[f"ours, {NUM_PROCESSES} processes"] = found
+
+    return run
+
+
+def _evaluate_share(rank: int, folder: Path, predictions: list[Prediction]) -> None:
+    """Evaluates every n-th prediction; the main process writes the figures of all."""
+    store = f"file://{folder / 'store'}"
+    torch.distributed.init_process_group(
+        "gloo", init_method=store, world_size=NUM_PROCESSES, rank=rank
+    )
+    found = _evaluate(PanopticEvaluator(DATASET), predictions[rank::NUM_PROCESSES])
+    if rank == 0:
+        (folder / "figures.json").write_text(json.dumps(found))
+    torch.distributed.destroy_process_group()
 
 
 def _evaluation_of_files(

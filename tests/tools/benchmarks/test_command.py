@@ -41,7 +41,7 @@ def test_quick_run_of_all_parts(run_tool, tmp_path, capsys):
     )
     assert list(inference["seconds"]) == [n for n in SUBJECTS if n != "panoptic compiled"]
     assert list(training["seconds"]) == [*VARIANTS, PLAIN]
-    assert list(evaluation["seconds"]) == ["ours", "detectron2", "hotcoco"]
+    assert list(evaluation["seconds"]) == ["ours", "detectron2", "ours, 2 processes", "hotcoco"]
     for part in (inference, training, evaluation):
         assert all(len(times) == 2 for times in part["seconds"].values())
         assert next(iter(part["ratios"].values())) == 1

@@ -10,7 +10,7 @@ def test_evaluators_agree(quick_settings, tmp_path):
     run_evaluation(quick_settings, report)
     found = report.content["evaluation"]
     assert found["largest_difference"] < 1e-9
-    assert list(found["figures"]) == ["ours", "detectron2", "hotcoco"]
+    assert list(found["figures"]) == ["ours", "detectron2", "ours, 2 processes", "hotcoco"]
     assert set(found["figures"]["ours"]) == set(FIGURES)
     assert 0 < found["figures"]["ours"]["PQ"] < 100
     assert DATASET not in DatasetCatalog.list()
