@@ -59,11 +59,11 @@ def _store_convolutions(graph: onnx.GraphProto, keep: set[str]) -> None:
     weights = {w.name: w for w in graph.initializer if w.data_type == TensorProto.FLOAT}
     nodes, stored = [], {}
     for node in graph.node:
-        axis = _CONVOLUTIONS.get(node.op_type)
-        name = node.input[1] if axis is not None else ""
+        name = node.input[1] if node.op_type in _CONVOLUTIONS else ""
         if name in weights and name not in stored and node.name not in keep:
             values = numpy_helper.to_array(weights[name])
             if values.size >= _MIN_ELEMENTS:
+                axis = _CONVOLUTIONS[node.op_type]
                 stored[name] = _quantized(values, axis, name)
                 inputs = [tensor.name for tensor in stored[name]]
                 nodes.append(

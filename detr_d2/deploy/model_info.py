@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from detr_d2.data.deep_pixels import EIGHT_BITS, FULL_RANGE
 from detr_d2.data.image_file import DEFAULT_OPTIONS, ImageOptions
@@ -35,13 +35,14 @@ class ModelClass:
         id: of the category in the dataset's files.
         name: for people.
         isthing: else it is stuff.
-        color: red, green and blue in 0 … 255.
+        color: red, green and blue in 0 … 255; () in a category that names none,
+            until ``with_categories`` gives it the model's.
     """
 
     id: int
     name: str
     isthing: bool
-    color: tuple[int, int, int]
+    color: tuple[int, int, int] | tuple[()]
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ def _read_classes(
     return classes
 
 
-def _read_class(entry: object, where: str, needs_color: bool) -> ModelClass:
+def _read_class(entry: Any, where: str, needs_color: bool) -> ModelClass:
     color = _get(entry, "color")
     sane = (
         _is_whole(_get(entry, "id"))
@@ -212,11 +213,11 @@ def _read_class(entry: object, where: str, needs_color: bool) -> ModelClass:
     )
 
 
-def _get(entry: object, key: str) -> object:
+def _get(entry: object, key: str) -> Any:
     return entry.get(key) if isinstance(entry, dict) else None
 
 
-def _is_whole(value: object) -> bool:
+def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

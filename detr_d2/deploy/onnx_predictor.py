@@ -91,11 +91,11 @@ class OnnxPredictor:
                 or the model fails on it, for example because memory runs out.
         """
         image = to_uint8_colors(image, self.info.image_options.deep_range)
-        size = image.shape[:2]
+        height, width = size = image.shape[:2]
         if self._image_format != self.info.input_format:
             image = image[:, :, ::-1]
         fixed = self.info.fixed_size
-        inside = fixed or network_size(*size, self.info.min_size, self.info.max_size)
+        inside = fixed or network_size(height, width, self.info.min_size, self.info.max_size)
         limit = self.info.max_side
         if limit is not None and max(inside) > limit:
             raise ValueError(
@@ -204,7 +204,7 @@ def _to_size(
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Resizes ids and boxes, and removes segments that have no pixel at the new size."""
     classes, scores, _, boxes = segments
-    boxes = boxes * np.float32([size[1] / ids.shape[1], size[0] / ids.shape[0]] * 2)
+    boxes = boxes * np.array([size[1] / ids.shape[1], size[0] / ids.shape[0]] * 2, np.float32)
     ids = resize_ids(ids, size)
     areas = np.bincount(ids.ravel(), minlength=len(classes) + 1)[1:]
     left = areas > 0

@@ -28,6 +28,7 @@ def network_size(height: int, width: int, min_size: int, max_size: int) -> tuple
         return height, width
     # The order of operations is Detectron2's: another order rounds to another size at times.
     scale = min_size / min(height, width)
+    new: tuple[float, float]
     new = (min_size, scale * width) if height < width else (scale * height, min_size)
     if max(new) > max_size:
         scale = max_size / max(new)
