@@ -157,9 +157,10 @@ class StrictCheckpointer(DetectionCheckpointer):
         last = Path(self.get_checkpoint_file())
         yield last
         number = _number(last)
-        saved = [path for path in last.parent.glob("*.pth") if _number(path) is not None]
-        for path in sorted(saved, key=_number, reverse=True):
-            if number is None or _number(path) < number:
+        paths = last.parent.glob("*.pth")
+        saved = [(its_number, path) for path in paths if (its_number := _number(path)) is not None]
+        for its_number, path in sorted(saved, reverse=True):
+            if number is None or its_number < number:
                 yield path
 
 

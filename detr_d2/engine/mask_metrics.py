@@ -80,17 +80,18 @@ class MaskRecorder:
 
     def __init__(self, model: nn.Module) -> None:
         """Starts to record a DETR with a mask head."""
-        self.criterion = model.criterion
+        detr: Any = model  # the engine imports no classes of models
+        self.criterion = detr.criterion
         self.ious: list[torch.Tensor] = []
         self.similarities: list[torch.Tensor] = []
         self.empty: list[torch.Tensor] = []
         self.entropies: list[torch.Tensor] = []
         self.shares: list[torch.Tensor] = []
         self._attention: torch.Tensor | None = None  # B×Q×M×h×w, of the call that is running
-        self._handles = [model.mask_head.register_forward_hook(self._see_head, with_kwargs=True)]
-        name = model.mask_head.explained_modules().attention_maps
+        self._handles = [detr.mask_head.register_forward_hook(self._see_head, with_kwargs=True)]
+        name = detr.mask_head.explained_modules().attention_maps
         if name is not None:
-            attention_maps = model.mask_head.get_submodule(name)
+            attention_maps = detr.mask_head.get_submodule(name)
             self._handles.append(attention_maps.register_forward_hook(self._see_attention))
         self.criterion.mask_observer = self._see_masks
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from detectron2.utils import comm
@@ -52,7 +53,7 @@ class StepStatus:
 
 def stop(
     statuses: Sequence[StepStatus], reason: str, *, iteration: int, seed: int, output_dir: str
-) -> None:
+) -> NoReturn:
     """Ends training in all processes. The main process writes a file that helps repeat the step.
 
     Args:

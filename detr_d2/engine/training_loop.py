@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +68,8 @@ class Trainer(SimpleTrainer):
         batch = next(self._data_loader_iter)
         status = StepStatus(data_time=time.perf_counter() - start)
         self.optimizer.zero_grad()
-        divisors = getattr(self.model, "module", self.model).divisors(batch)
+        model: Any = getattr(self.model, "module", self.model)
+        divisors = model.divisors(batch)
         parts = self.split(batch)
         for part in parts:
             is_last = part is parts[-1]
@@ -78,6 +80,7 @@ class Trainer(SimpleTrainer):
                 if is_last or status.error:
                     statuses = comm.all_gather(status)
                     self._stop_if(next((s.error for s in statuses if s.error), ""), statuses)
+                assert total is not None  # else all processes have stopped
                 self.grad_scaler.scale(total).backward()
         self.after_backward()
         self._put_metrics(statuses)
