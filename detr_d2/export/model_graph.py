@@ -27,10 +27,20 @@ from detr_d2.modeling.merging_rules import segment_ids
 class Network(nn.Module):
     """Detector and mask head on images of one size, which need no padding."""
 
+    # Buffers:
+    pixel_mean: torch.Tensor
+    pixel_std: torch.Tensor
+
     def __init__(self, model: DETR) -> None:
-        """Copies a model with masks; see ``check_exportable``."""
+        """Copies a model with masks; see ``check_exportable``.
+
+        Raises:
+            ValueError: it has no masks.
+        """
         super().__init__()
         model = copy.deepcopy(model).eval().requires_grad_(False)
+        if model.mask_head is None:
+            raise ValueError("The model has no masks: MODEL.DETR.MASK_ON is False.")
         fold_for_good(model)
         detector = model.detector
         self.detector = detector
@@ -83,6 +93,8 @@ class RawGraph(nn.Module):
 
 class PanopticGraph(nn.Module):
     """Computes the panoptic picture of one image."""
+
+    is_thing: torch.Tensor  # a buffer
 
     def __init__(self, model: DETR, top_k: int | None = None) -> None:
         super().__init__()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -39,6 +40,7 @@ def to_onnx(program: ExportedProgram, interface: Interface, metadata: dict) -> o
         exported = torch.onnx.export(
             program, dynamo=True, opset_version=OPSET, optimize=False, verbose=False
         )
+    assert exported is not None  # only the exporter without dynamo gives None
     model = exported.model
     _simplify(model)
     _name(model.graph.inputs, interface.inputs)
@@ -72,18 +74,20 @@ def _simplify(model: onnx_ir.Model) -> None:
         log.setLevel(level)
 
 
-def _name(values: list[onnx_ir.Value], axes: dict[str, tuple]) -> None:
+def _name(values: Sequence[onnx_ir.Value], axes: dict[str, tuple]) -> None:
     import onnx_ir
 
     for value, (name, shape) in zip(values, axes.items(), strict=True):
         value.name = name
+        assert value.shape is not None  # as it is in every program of torch.export
         known = zip(value.shape, shape, strict=True)
         value.shape = onnx_ir.Shape([a if isinstance(a, int) else b for a, b in known])
 
 
 def _forget_sources(model: onnx_ir.Model) -> None:
     """Removes the exporter's notes on the origin of operations, a tenth of the file."""
-    for graph in (model.graph, *model.functions.values()):
+    graphs: list[onnx_ir.Graph | onnx_ir.Function] = [model.graph, *model.functions.values()]
+    for graph in graphs:
         graph.metadata_props.clear()
         for node in graph.all_nodes():
             node.metadata_props.clear()

@@ -72,7 +72,7 @@ def trace(model: DETR, options: ExportOptions) -> ExportedProgram:
         paths of this machine.
 
     Raises:
-        ValueError: see ``check_exportable``.
+        ValueError: the model has no masks, or see ``check_exportable``.
     """
     check_exportable(model)
     graph_type = PanopticGraph if options.form == "panoptic" else RawGraph
@@ -98,7 +98,8 @@ def trace(model: DETR, options: ExportOptions) -> ExportedProgram:
 @contextmanager
 def _any_size_alike() -> Iterator[None]:
     """Keeps memory layouts, which programs check, independent of the example's size."""
-    with symbolic_config.patch(backed_size_oblivious=True):
+    # PyTorch gives this module its ``patch`` when it is imported.
+    with symbolic_config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         yield
 
 

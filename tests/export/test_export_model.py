@@ -4,9 +4,11 @@ import json
 import sys
 
 import pytest
+from detectron2.modeling import build_model
 
 from detr_d2.deploy import OnnxPredictor
 from detr_d2.export import ExportOptions, export_model
+from detr_d2.export.traced_program import trace
 
 
 def test_the_command_writes_onnx_with_metadata_and_for_triton(exported_folder):
@@ -77,6 +79,12 @@ def test_what_cannot_be_is_refused_in_a_line(run_tool, tmp_path, arguments, over
     with pytest.raises(SystemExit, match=f"error: .*{message}"):
         run_tool(tmp_path / "model.onnx", *arguments, overrides=overrides)
     assert not (tmp_path / "model.onnx").exists()
+
+
+def test_a_model_without_masks_is_refused(tiny_cfg_of):
+    model = build_model(tiny_cfg_of("R50, reference", "MODEL.DETR.MASK_ON", False))
+    with pytest.raises(ValueError, match="no masks: MODEL.DETR.MASK_ON is False"):
+        trace(model, ExportOptions())
 
 
 def test_missing_packages_are_named_with_their_extra(tiny_cfg_of, monkeypatch):
