@@ -99,6 +99,7 @@ def _asset_of(environment: Environment) -> Callable[[str], Markup]:
     """A function that includes style and scripts; a script can't end its own script element."""
 
     def asset(name: str) -> Markup:
+        assert environment.loader is not None
         source = environment.loader.get_source(environment, name)[0]
         return Markup(source.replace("</", "<\\/") if name.endswith(".js") else source)
 

@@ -27,10 +27,11 @@ def find_reasons(matching: SegmentMatching) -> tuple[np.ndarray, np.ndarray]:
     """
     rough = ious_of_one_class(matching) > ROUGH_IOU
     other = pairs_of_other_classes(matching)
-    return tuple(
+    of_truth, of_prediction = (
         np.select([other.any(axis), rough.any(axis)], [OTHER_CLASS, OUTLINE], NOTHING)
         for axis in (1, 0)
     )
+    return of_truth, of_prediction
 
 
 def pairs_of_other_classes(matching: SegmentMatching) -> np.ndarray:

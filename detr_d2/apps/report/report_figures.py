@@ -104,7 +104,7 @@ def _classes(counts: ReportCounts, classes: PanopticClasses) -> list[dict[str, A
 
 
 def _sweep(run: RunRecord, classes: PanopticClasses) -> dict[str, Any]:
-    points = []
+    points: list[dict[str, Any]] = []
     for threshold, stats in zip(run.options.thresholds, run.counts.sweep, strict=True):
         groups = group_qualities(stats, classes.is_thing)
         pq = {f"PQ{GROUP_SUFFIXES[name]}": _percent(group.pq) for name, group in groups.items()}

@@ -107,8 +107,8 @@ def _picture_of_mistake(kind: str, mistake: Mistake, run: RunRecord, record: dic
 def _groups(runs: Sequence[RunRecord]) -> list[tuple[str, list[int]]]:
     """The headings with the places of their images."""
     if len(runs) == 1:
-        tops = {"Worst": runs[0].ranking.worst, "Best": runs[0].ranking.best}
-        groups = [(title, [image.place for image in top.items]) for title, top in tops.items()]
+        ends = {"Worst": runs[0].ranking.worst, "Best": runs[0].ranking.best}
+        groups = [(title, [image.place for image in top.items]) for title, top in ends.items()]
     else:
         gained, lost = places_that_differ(*(run.images for run in runs))
         groups = [("Better in B", gained), ("Worse in B", lost)]
@@ -126,6 +126,7 @@ def _caption(image: ImageScore | None) -> str:
 
 def _gain(of_runs: Sequence[ImageScore | None]) -> Any:
     """The difference of PQ between two runs, or None."""
-    if len(of_runs) < 2 or not all(image is not None and image.has_pq for image in of_runs):
+    known = [image for image in of_runs if image is not None and image.has_pq]
+    if len(known) < 2:
         return None
-    return difference(*(100 * image.pq for image in of_runs), more_is_better=True)
+    return difference(*(100 * image.pq for image in known), more_is_better=True)

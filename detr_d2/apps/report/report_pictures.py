@@ -61,7 +61,7 @@ def picture_of_segment(record: dict[str, Any], mask: np.ndarray, options: ImageO
     image = read_image(record["file_name"], "RGB", options)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if len(rows):
-        longer = max(np.ptp(rows), np.ptp(columns)) + 1
+        longer = int(max(np.ptp(rows), np.ptp(columns))) + 1
         side = longer + 2 * max(MIN_MARGIN, round(MARGIN * longer))
         # The cutout is a square if the image is large enough, so that pictures form a neat grid.
         top, bottom = _span(rows[0], rows[-1], side, mask.shape[0])
