@@ -120,7 +120,13 @@ class Demo:
         self._open.close()
 
     def show_images(self, paths: Sequence[Path]) -> None:
-        """Writes a picture of each image."""
+        """Writes a picture of each image.
+
+        Raises:
+            ValueError: there is no folder to write to.
+        """
+        if self._folder is None:
+            raise ValueError("Pictures need a folder to write to: name it by --output.")
         # The bar is left out where the output goes to a file and not to a terminal.
         bar = tqdm(total=len(paths), unit="image", disable=None)
         written = 0

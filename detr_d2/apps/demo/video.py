@@ -44,14 +44,15 @@ class VideoReader:
         if not path.exists():
             raise FileNotFoundError(f"{path}: there is no such file.")
         self.path = path
-        self._capture = cv2.VideoCapture(str(path)) if path.is_file() else None
-        if self._capture is None or not self._capture.isOpened():
+        capture = cv2.VideoCapture(str(path)) if path.is_file() else None
+        if capture is None or not capture.isOpened():
             raise ValueError(
                 f"{path}: cannot be read as a video: it is damaged or cut off, or of a kind that "
                 "this OpenCV doesn't know. ffmpeg may be able to convert it: ffmpeg -i FILE new.mp4"
             )
-        self.fps = _sane_fps(self._capture)
-        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self._capture = capture
+        self.fps = _sane_fps(capture)
+        count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.num_frames = int(count) if math.isfinite(count) and count >= 1 else None
         self.num_damaged = 0
         self._first_damaged = 0
@@ -74,8 +75,9 @@ class VideoReader:
             ValueError: none of the frames can be read.
         """
         place = unread = 0  # frames so far, and how many are damaged since the last good one
+        expected = self.num_frames or 0
         # Frames may be damaged in the middle: the number of frames says whether to go on.
-        while unread == 0 or (place < (self.num_frames or 0) and unread < MAX_UNREAD):
+        while unread == 0 or (place < expected and unread < MAX_UNREAD):
             frame = _read(self._capture)
             if frame is not None:
                 self._count_damaged(place, unread)
@@ -87,9 +89,9 @@ class VideoReader:
         if unread == place:
             raise ValueError(f"{self.path}: no frame of this video can be read.")
         # Some files estimate the number from their duration, and tell a few frames too many.
-        missing = (self.num_frames or 0) - (place - unread)
+        missing = expected - (place - unread)
         if missing > max(1, self.fps):
-            self._count_damaged(self.num_frames, missing)
+            self._count_damaged(expected, missing)
 
     def problem(self) -> str | None:
         """Says what was wrong with the frames that were read so far; None if nothing was."""
@@ -173,7 +175,7 @@ class VideoWriter:
         self._base = folder / name
         self._fps = fps
         self._writer: cv2.VideoWriter | None = None
-        self._size: tuple[int, ...] | None = None
+        self._size: tuple[int, ...] = ()  # of the first frame
         self.path: Path | None = None
         self.num_frames = 0
 
@@ -210,7 +212,7 @@ class VideoWriter:
         for suffix, codec in CODECS:
             path = self._base.with_name(self._base.name + suffix)
             with _quiet_opencv():
-                fourcc = cv2.VideoWriter_fourcc(*codec)
+                fourcc = cv2.VideoWriter.fourcc(*codec)
                 writer = cv2.VideoWriter(str(path), fourcc, self._fps, size[::-1])
             if writer.isOpened():
                 return writer, path

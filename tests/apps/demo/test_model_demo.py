@@ -44,6 +44,12 @@ def test_a_video_becomes_a_video_of_as_many_frames(make_demo, make_video, tmp_pa
     assert {(info["id"], info["category_id"]) for info in squares} == {(1, 9), (2, 5)}
 
 
+def test_pictures_of_images_need_a_folder(metadata, tmp_path):
+    with Demo(None, metadata, None, DemoOptions()) as demo:
+        with pytest.raises(ValueError, match="Pictures need a folder"):
+            demo.show_images([tmp_path / "a.png"])
+
+
 def test_an_interrupted_video_can_be_played(make_demo, make_video, tmp_path, read_video, caplog):
     def press_ctrl_c(place):
         if place == 20:
