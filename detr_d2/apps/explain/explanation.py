@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ class Masks:
     """Moves 4 to 7, which only models with masks have.
 
     Attributes:
+        named: the modules of the mask head that are shown.
         attention_maps: Q×M×h×w float32, of all queries; None where the mask head names none.
         kept: n int64, the queries whose best class is an object above the threshold.
         stages: of the mask head, in the order in which they run; empty where it names none.
@@ -49,6 +50,7 @@ class Masks:
         segments_info: what each id stands for, see ``merge_panoptic``.
     """
 
+    named: ExplainedModules
     attention_maps: torch.Tensor | None
     kept: torch.Tensor
     stages: list[Stage]
@@ -185,7 +187,7 @@ def _attention(
 ) -> RecordedAttention:
     """Gathers what was recorded of an attention module; the padding mask is h×w."""
     q, k = (calls[f"{name}.{part}"][0][0] for part in _PROJECTIONS)
-    num_heads = model.get_submodule(name).num_heads
+    num_heads = cast(int, model.get_submodule(name).num_heads)
     return RecordedAttention(name, q, k, num_heads, padding_mask.flatten())
 
 
@@ -198,7 +200,8 @@ def _mask_head_parts(named: ExplainedModules) -> dict[str, Callable[[Any, Any], 
     whole = (named.attention_maps, named.pixel_embedding, named.query_embedding)
     whole_names = [_in_model(name) for name in whole if name is not None]
     stages = map(_in_model, (*named.stages, *named.image_stages))
-    return dict.fromkeys(whole_names, output_of) | {name: partial(summary, name) for name in stages}
+    kept_whole: dict[str, Callable[[Any, Any], Any]] = dict.fromkeys(whole_names, output_of)
+    return kept_whole | {name: partial(summary, name) for name in stages}
 
 
 def _in_model(name: str) -> str:
@@ -221,6 +224,7 @@ def _masks(raw: RawPrediction, named: ExplainedModules, calls: dict[str, list]) 
     maps = [] if named.attention_maps is None else calls[_in_model(named.attention_maps)]
     stages = [calls[name] for name in map(_in_model, named.stages)]
     return Masks(
+        named=named,
         attention_maps=maps[0][0].float() if maps else None,
         kept=kept.query_index,
         stages=[Stage.joined(chunks) for chunks in stages if chunks],

@@ -21,7 +21,7 @@ def left_out(explanation: Explanation) -> dict[str, str]:
         sentences["decoder"] = _attention_sentence(explanation, "decoder")
     if explanation.masks is None:
         return sentences
-    named = explanation.model.mask_head.explained_modules()
+    named = explanation.masks.named
     if explanation.masks.embedded is not None:  # shown in place of maps and stages
         return sentences
     if explanation.masks.attention_maps is None:

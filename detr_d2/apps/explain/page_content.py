@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,7 +21,7 @@ from detr_d2.apps.explain.attention_views import (
     tiles_view,
 )
 from detr_d2.apps.explain.explained_pixels import ExplainedPixels
-from detr_d2.apps.explain.explanation import Explanation
+from detr_d2.apps.explain.explanation import Explanation, Masks
 from detr_d2.apps.explain.grid_pictures import (
     LOGIT_RANGE,
     Tiles,
@@ -60,7 +61,7 @@ def page_context(explanation: Explanation) -> dict:
     grid = tuple(explanation.padding_mask.shape)
     positions = explanation.positions
     step = point_step(grid) if explanation.encoder_attention else 1
-    context = {
+    context: dict[str, Any] = {
         "title": "The seven moves of one image",
         "sizes": explanation.raw.sizes,
         "grid": grid,
@@ -112,23 +113,24 @@ def page_context(explanation: Explanation) -> dict:
         },
         "with_masks": explanation.masks is not None,
     }
-    if explanation.masks is not None:
-        maps = explanation.masks.attention_maps
+    masks = explanation.masks
+    if masks is not None:
+        maps = masks.attention_maps
         context["data"] |= {
             "maps": None if maps is None else _attention_maps(maps),
-            "stages": _stages(explanation, queries),
+            "stages": _stages(masks, queries),
         }
         context |= {
-            "embedded": _embedded(explanation),
+            "embedded": _embedded(masks.embedded),
             "map_heads": 0 if maps is None else maps.shape[1],
             "softmax": "" if maps is None else softmax_of(maps),
             "logit_range": f"{LOGIT_RANGE:g}",
-            "rounds": _rounds(explanation),
-            "margins": _margins(explanation),
+            "rounds": _rounds(masks, len(queries)),
+            "margins": _margins(masks),
             "final": jpeg_uri(final_picture(explanation), 90),
-            "segments": explanation.masks.segments_info,
+            "segments": masks.segments_info,
             "class_names": explanation.class_names,
-            "num_pixels": explanation.masks.ids.numel(),
+            "num_pixels": masks.ids.numel(),
         }
     return context
 
@@ -178,9 +180,8 @@ def _attention_maps(maps: torch.Tensor) -> dict:
     }
 
 
-def _stages(explanation: Explanation, queries: list[QueryOutcome]) -> dict:
+def _stages(masks: Masks, queries: list[QueryOutcome]) -> dict:
     """For each of the surest kept queries, the pictures of every stage, and its mask."""
-    masks = explanation.masks
     kept = masks.kept.tolist()
     return {
         query: {
@@ -195,7 +196,7 @@ def _stages(explanation: Explanation, queries: list[QueryOutcome]) -> dict:
                 }
                 for stage in masks.stages
             ],
-            "similarity": _similarity(explanation, row),
+            "similarity": _similarity(masks.embedded, row),
             "logits": palette_uri(signed_levels(masks.logits[row], LOGIT_RANGE), "RdBu_r"),
             "mask": png_uri(_mask(masks.logits[row], query_color(query))),
         }
@@ -204,9 +205,8 @@ def _stages(explanation: Explanation, queries: list[QueryOutcome]) -> dict:
     }
 
 
-def _embedded(explanation: Explanation) -> dict | None:
+def _embedded(embedded: ExplainedPixels | None) -> dict | None:
     """The embedding of the pixels as a picture, and the stages on the way to it; None without."""
-    embedded = explanation.masks.embedded
     if embedded is None:
         return None
     return {
@@ -229,9 +229,8 @@ def pixel_colors(embedded: ExplainedPixels) -> np.ndarray:
     return (255 * embedded.colors()).round().byte().cpu().numpy()
 
 
-def _similarity(explanation: Explanation, row: int) -> str | None:
+def _similarity(embedded: ExplainedPixels | None, row: int) -> str | None:
     """Where a kept query's embedding is like the pixels'; None without embeddings."""
-    embedded = explanation.masks.embedded
     if embedded is None:
         return None
     return palette_uri(signed_levels(embedded.similarity(row), limit=1.0), "RdBu_r")
@@ -240,25 +239,26 @@ def _similarity(explanation: Explanation, row: int) -> str | None:
 def _mask(logits: torch.Tensor, color: tuple[int, int, int]) -> np.ndarray:
     """Paints where the logits of a mask are above 0, in a colour: H×W×4 uint8 RGBA."""
     inside = (logits > 0).cpu().numpy()
-    return np.dstack([np.broadcast_to(np.uint8(color), (*inside.shape, 3)), inside * np.uint8(170)])
+    colors = np.broadcast_to(np.array(color, np.uint8), (*inside.shape, 3))
+    return np.dstack([colors, inside * np.uint8(170)])
 
 
-def _rounds(explanation: Explanation) -> list[dict]:
-    colors = query_colors(len(explanation.raw.logits))
+def _rounds(masks: Masks, num_queries: int) -> list[dict]:
+    colors = query_colors(num_queries)
     return [
         {
             "winner": png_uri(colors[at_most(_host(one.winner).astype(np.int32), LONGEST)]),
             "candidates": sorted(one.candidates, key=lambda candidate: -candidate.pixels),
         }
-        for one in explanation.masks.rounds
+        for one in masks.rounds
     ]
 
 
-def _margins(explanation: Explanation) -> dict | None:
+def _margins(masks: Masks) -> dict | None:
     """How clearly the best mask wins each pixel; None where fewer than two masks compete."""
-    if len(explanation.masks.kept) < 2:
+    if len(masks.kept) < 2:
         return None
-    margins = _host(explanation.masks.margins)
+    margins = _host(masks.margins)
     clear = float(np.percentile(margins, 90))
     levels = (255 * np.clip(margins / max(clear, 1e-12), 0, 1)).round().astype(np.uint8)
     return {
@@ -271,10 +271,12 @@ def _margins(explanation: Explanation) -> dict | None:
 
 def final_picture(explanation: Explanation) -> np.ndarray:
     """Draws the panoptic picture as ``detr-d2 demo`` does, at most ``LONGEST`` long: RGB uint8."""
-    ids = at_most(_host(explanation.masks.ids), LONGEST)
+    masks = explanation.masks
+    assert masks is not None  # without them, there is no such picture
+    ids = at_most(_host(masks.ids), LONGEST)
     height, width = explanation.raw.sizes.network
     picture = enlarge(cv2.resize(explanation.picture[:height, :width], ids.shape[::-1]))
-    prediction = {"panoptic_seg": (torch.from_numpy(ids), explanation.masks.segments_info)}
+    prediction = {"panoptic_seg": (torch.from_numpy(ids), masks.segments_info)}
     return draw_prediction(picture, prediction, explanation.metadata)
 
 

@@ -71,8 +71,8 @@ def pictures(explanation: Explanation) -> Iterator[tuple[str, np.ndarray]]:
             attention = explanation.decoder_attention[-1].weights()[:, query].mean(0)
             yield f"move3_{of_query}_attention", heated(small, _levels(attention, explanation))
         if masks.attention_maps is not None:
-            maps = [_levels(m.flatten(), explanation) for m in masks.attention_maps[query]]
-            yield f"move4_{of_query}_maps", beside([heated(small, levels) for levels in maps])
+            heads = [_levels(m.flatten(), explanation) for m in masks.attention_maps[query]]
+            yield f"move4_{of_query}_maps", beside([heated(small, levels) for levels in heads])
         if masks.stages:
             yield f"move5_{of_query}_stages", _stages(masks.stages, row)
         if masks.embedded is not None:

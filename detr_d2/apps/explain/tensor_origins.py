@@ -9,7 +9,9 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from detr_d2.apps.explain.explanation import Explanation
+from torch import nn
+
+from detr_d2.apps.explain.explanation import Explanation, Masks
 from detr_d2.apps.explain.query_rounds import margins
 from detr_d2.apps.explain.recorded_attention import RecordedAttention
 from detr_d2.modeling import DETR
@@ -43,17 +45,17 @@ def origins(explanation: Explanation) -> dict[int, list[Origin]]:
     moves = {1: _backbone(explanation), 2: _encoder(explanation), 3: _decoder(explanation)}
     if explanation.masks is not None:
         moves |= {
-            4: _attention_maps(explanation),
-            5: _mask_head(explanation),
-            6: _selection(explanation),
-            7: _merging(explanation),
+            4: _attention_maps(explanation, explanation.masks),
+            5: _mask_head(explanation, explanation.masks),
+            6: _selection(explanation.masks),
+            7: _merging(explanation.masks),
         }
     return moves
 
 
 def place_of(code: Callable) -> str:
     """File, line and name of a function, a method or the forward method of a module's class."""
-    function = code.forward if inspect.isclass(code) else code
+    function = code.forward if isinstance(code, type) and issubclass(code, nn.Module) else code
     file = function.__module__.replace(".", "/") + ".py"
     try:
         line = f":{inspect.getsourcelines(inspect.unwrap(function))[1]}"
@@ -104,46 +106,45 @@ def _decoder(e: Explanation) -> list[Origin]:
     ]
 
 
-def _attention_maps(e: Explanation) -> list[Origin]:
-    named = e.model.mask_head.explained_modules()
-    if e.masks.embedded is not None:
-        stages, pixels = e.masks.embedded.stages, e.masks.embedded.pixels
-        name = f"mask_head.{named.pixel_embedding}"
+def _attention_maps(e: Explanation, masks: Masks) -> list[Origin]:
+    if masks.embedded is not None:
+        stages, pixels = masks.embedded.stages, masks.embedded.pixels
+        name = f"mask_head.{masks.named.pixel_embedding}"
         made = _of_module(e, "pixels", "C×H/4×W/4", pixels.shape, name)
         return [
             *(Origin("x", "C×H×W", stage.shape[1:], made.code, stage.name) for stage in stages),
             made,
         ]
-    if e.masks.attention_maps is None:
+    if masks.attention_maps is None:
         return []
-    name = f"mask_head.{named.attention_maps}"
-    return [_of_module(e, "attention", "Q×M×h×w", e.masks.attention_maps.shape, name)]
+    name = f"mask_head.{masks.named.attention_maps}"
+    return [_of_module(e, "attention", "Q×M×h×w", masks.attention_maps.shape, name)]
 
 
-def _mask_head(e: Explanation) -> list[Origin]:
-    head = place_of(type(e.model.mask_head))
-    logits, masks = tuple(e.masks.logits.shape), place_of(RawPrediction.masks)
+def _mask_head(e: Explanation, masks: Masks) -> list[Origin]:
+    head = place_of(type(e.model.get_submodule("mask_head")))
+    logits, code = tuple(masks.logits.shape), place_of(RawPrediction.masks)
     embedded = []
-    if e.masks.embedded is not None:
-        name = f"mask_head.{e.model.mask_head.explained_modules().query_embedding}"
-        embedded = [_of_module(e, "embedded", "n×C", e.masks.embedded.queries.shape, name)]
+    if masks.embedded is not None:
+        name = f"mask_head.{masks.named.query_embedding}"
+        embedded = [_of_module(e, "embedded", "n×C", masks.embedded.queries.shape, name)]
     return [
         *embedded,
-        *(Origin("x", "n×C×H×W", stage.shape, head, stage.name) for stage in e.masks.stages),
-        Origin("mask_logits", "n×H/4×W/4", logits, masks, "mask_head"),
+        *(Origin("x", "n×C×H×W", stage.shape, head, stage.name) for stage in masks.stages),
+        Origin("mask_logits", "n×H/4×W/4", logits, code, "mask_head"),
     ]
 
 
-def _selection(e: Explanation) -> list[Origin]:
-    code, kept = place_of(select_panoptic_queries), tuple(e.masks.kept.shape)
+def _selection(masks: Masks) -> list[Origin]:
+    code, kept = place_of(select_panoptic_queries), tuple(masks.kept.shape)
     return [Origin(name, "n", kept, code) for name in ("scores", "classes", "query_index")]
 
 
-def _merging(e: Explanation) -> list[Origin]:
-    size, code = tuple(e.masks.ids.shape), place_of(merge_panoptic)
+def _merging(masks: Masks) -> list[Origin]:
+    size, code = tuple(masks.ids.shape), place_of(merge_panoptic)
     return [
         Origin("winner", "H'×W'", size, code),
         Origin("margins", "H'×W'", size, place_of(margins)),
         Origin("ids", "H'×W'", size, code),
-        Origin("segments_info", "segments", (len(e.masks.segments_info),), code),
+        Origin("segments_info", "segments", (len(masks.segments_info),), code),
     ]
