@@ -70,12 +70,12 @@ class Shown:
         ]
         return replace(self, point=tuple(inside))
 
-    def pointed_at(self, segment_id: int) -> Shown:
-        """Returns the same image with a point inside a segment, or none for an unknown id."""
+    def pointed_at(self, segment_id: int | None) -> Shown:
+        """Returns the same image with a point inside a segment; without, if there is no such id."""
         segments = self.scene.segments
         points = inner_points(self.scene.places, len(segments))
         of_id = {segment.id: point for segment, point in zip(segments, points, strict=True)}
-        return replace(self, point=of_id.get(segment_id))
+        return replace(self, point=None if segment_id is None else of_id.get(segment_id))
 
     @property
     def chosen(self) -> dict | None:

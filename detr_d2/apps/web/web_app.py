@@ -71,7 +71,7 @@ def build_app(viewer: Viewer) -> gr.Blocks:
             )
             # Gradio's own preprocessing would open images of any size. This isn't a subclass, since
             # gradio writes a stub file beside the module of each subclass.
-            image.preprocess = _uploaded_path
+            image.preprocess = _uploaded_path  # type: ignore[method-assign]
             picture = gr.Image(
                 label="Segments",
                 interactive=False,
@@ -87,7 +87,7 @@ def build_app(viewer: Viewer) -> gr.Blocks:
                 # The choice does the same as a click on the picture, for people who use keys.
                 choice = gr.Dropdown([], value=None, label="Explain a segment", elem_id="choice")
                 # Gradio's own preprocessing would refuse choices that it forgot with the image.
-                choice.preprocess = lambda segment_id: segment_id
+                choice.preprocess = lambda segment_id: segment_id  # type: ignore[method-assign, assignment]
         reasons = gr.HTML(elem_id="reasons")
 
         def on(event, function, inputs, outputs, **options) -> None:
@@ -134,7 +134,7 @@ def _merging(score_thresh: float, min_area: int, stuff_merging: str) -> Panoptic
     return PanopticOptions(score_thresh, stuff_merging, min_area)
 
 
-def _settings(merging: PanopticOptions) -> list[gr.components.Component]:
+def _settings(merging: PanopticOptions) -> list[gr.Slider | gr.Radio]:
     """Makes the settings that ``_merging`` takes, in the same order."""
     return [
         gr.Slider(
@@ -165,8 +165,8 @@ def _settings(merging: PanopticOptions) -> list[gr.components.Component]:
 
 
 def _show(shown: Shown | None) -> tuple[Shown | None, np.ndarray | None, str, dict, str]:
-    shown, *texts = _explain(shown)
-    return shown, None if shown is None else shown.picture(), *texts
+    shown, segments, choice, reasons = _explain(shown)
+    return shown, None if shown is None else shown.picture(), segments, choice, reasons
 
 
 def _explain(shown: Shown | None) -> tuple[Shown | None, str, dict, str]:
