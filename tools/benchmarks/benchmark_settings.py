@@ -53,8 +53,8 @@ class BenchmarkSettings:
     trained_size: tuple[int, int] = (480, 640)
     evaluated_images: int = 200
     evaluated_size: tuple[int, int] = (480, 640)
-    annotated_images: int = 20_000
-    ap_images: int = 500
+    annotated_images: int = 118_287
+    ap_images: int = 5_000
     architecture: Mapping[str, Any] = field(default_factory=lambda: FULL)
     matrix_side: int = 2048
     memory: bool = True
