@@ -100,6 +100,7 @@ setup(
             # tools/setup_env.sh installs it without its dependencies.
             "panopticapi-lite>=0.2.0",
             "pytest>=8.0",
+            "pytest-xdist>=3.5",
             "ruff>=0.9",
             "safetensors>=0.8",  # which transformers asks for
             "selenium>=4.20",

@@ -6,6 +6,7 @@ Nothing here imports detr_d2, Detectron2 or PyTorch before the environment varia
 from __future__ import annotations
 
 import base64
+import operator
 import os
 import shutil
 import tempfile
@@ -34,8 +35,46 @@ os.environ["OMP_NUM_THREADS"] = "1"
 SMALL_SHAPES = {"small_shapes_train": 12, "small_shapes_val": 6}
 
 
+# What tests measured, for the lines at the end of the run: each figure, and the format of its text.
+_figures: dict[str, tuple[float, str]] = {}
+_JOINED: dict[str, Callable[[float, float], float]] = {"max": max, "min": min, "sum": operator.add}
+
+
 def pytest_unconfigure() -> None:
     _session_folder.cleanup()
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Collects what tests recorded, in this process or in one of several."""
+    if report.when != "teardown":  # the last report of a test has all that it recorded
+        return
+    for kind, value in report.user_properties:
+        if kind == "figure":
+            what, figure, text, joined = value
+            if what in _figures:
+                figure = _JOINED[joined](_figures[what][0], figure)
+            _figures[what] = figure, text
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _figures:
+        terminalreporter.section("measured")
+    for what, (figure, text) in _figures.items():
+        terminalreporter.line(f"{what:{max(map(len, _figures))}}  {text.format(figure)}")
+
+
+@pytest.fixture
+def record_figure(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Shows a figure in a line at the end of the run.
+
+    ``record_figure(what, figure, text="{:g}", joined="max")``: the figure in a format; of several
+    by one name, the largest ("max"), the smallest ("min") or the sum ("sum") is shown.
+    """
+
+    def record(what: str, figure: float, text: str = "{:g}", joined: str = "max") -> None:
+        record_property("figure", (what, figure, text, joined))
+
+    return record
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Counts bad inputs, and what became of them, for one line at the end of the run.
+"""Counts bad inputs, and what became of them, for the lines at the end of the run.
 
 A long run, of some hours: ``pytest tests/bad_input --hypothesis-profile=long``.
 """
@@ -29,19 +29,16 @@ def try_input() -> Callable[..., None]:
             answer = read()
         except (FileNotFoundError, ValueError) as error:
             assert names in str(error) and str(error).strip()
-            COUNTS["errors"] += 1
+            COUNTS["refused in one clear error"] += 1
         else:
             check(answer)
-            COUNTS["answers"] += 1
+            COUNTS["answered rightly"] += 1
 
     return run
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if COUNTS:
-        tried, answers, errors = (COUNTS[what] for what in ("tried", "answers", "errors"))
-        lost = tried - answers - errors
-        terminalreporter.line(
-            f"bad inputs tried: {tried}, {answers} answered rightly, {errors} refused in one clear "
-            f"error, {lost or 'none'} lost"
-        )
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Hands over what a test counted; Hypothesis wants no fixture of single tests for that."""
+    for what, count in COUNTS.items():
+        item.user_properties.append(("figure", (f"bad inputs {what}", count, "{}", "sum")))
+    COUNTS.clear()

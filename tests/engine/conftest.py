@@ -29,21 +29,6 @@ RANDOM_TRAINING = (
 )
 
 
-# What tests of faults have counted, for the lines at the end of the run.
-COUNTS: dict[str, str] = {}
-
-
-@pytest.fixture(scope="session")
-def record_count() -> Callable[[str, object], None]:
-    """Records a number for the summary: ``(name, number)``. The last number of a name counts."""
-    return lambda what, count: COUNTS.update({what: str(count)})
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for what, count in COUNTS.items():
-        terminalreporter.line(f"{what}: {count}")
-
-
 @dataclass(frozen=True)
 class Run:
     """A finished run: its config, what ``train`` returned, and the lines of its log."""

@@ -75,7 +75,7 @@ def unbroken(make_random_cfg, tmp_path_factory) -> tuple[list[dict], float]:
     return final_models(cfg), time.perf_counter() - begun
 
 
-def test_killed_at_random_moments(make_random_cfg, tmp_path, unbroken, record_count):
+def test_killed_at_random_moments(make_random_cfg, tmp_path, unbroken, record_figure):
     """``DETR_D2_KILLS`` is the number of kills. A run is killed again and again until it ends."""
     expected, seconds = unbroken
     moments = random.Random(0)
@@ -94,7 +94,7 @@ def test_killed_at_random_moments(make_random_cfg, tmp_path, unbroken, record_co
         # Even a finished run is resumed: a kill may have left a part of a file to remove.
         finish(cfg)
         assert_equal_bitwise(final_models(cfg), expected)
-        record_count("kills survived", f"{killed} of {KILLS}")
+        record_figure("kills survived", killed, f"{{}} of {KILLS}")
     assert not list(tmp_path.rglob("*.tmp"))
 
 
@@ -138,7 +138,7 @@ class DeadlyFiles:
 
 
 def test_killed_at_each_moment_of_beginning_anew_and_of_the_switch(
-    make_fast_cfg, tmp_path, record_count
+    make_fast_cfg, tmp_path, record_figure
 ):
     """A new run in the folder of an older one has either begun or not; no file is lost."""
     older, newer = (make_fast_cfg(tmp_path / name, "SEED", i) for i, name in enumerate("ab"))
@@ -162,4 +162,4 @@ def test_killed_at_each_moment_of_beginning_anew_and_of_the_switch(
         shutil.rmtree(folder)
     # Two folders are set aside. Each stage has one checkpoint, in two parts, and last_checkpoint.
     assert moment - 1 == 2 * 2 + 2 * (1 + 2 + 2)
-    record_count("moments of writing survived", moment - 1)
+    record_figure("moments of writing survived", moment - 1)

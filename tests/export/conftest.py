@@ -28,21 +28,12 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
-# Share of pixels with the same id, the lowest of each kind.
-FIGURES: dict[str, float] = {}
+# The lowest share of pixels with the same id.
 WANTED = 0.999
 
 
 # PyTorch traces its own compiling in detail wherever a logger listens, as pytest's does: slow.
 logging.getLogger("torch.__trace").disabled = True
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if FIGURES:
-        terminalreporter.section("export: pixels with the same id, lowest")
-        width = max(map(len, FIGURES))
-        for what, share in FIGURES.items():
-            terminalreporter.line(f"{what:{width}}  {100 * share:8.4f} %")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -51,12 +42,12 @@ def needed_torch() -> None:
         pytest.skip("exporting needs PyTorch 2.8 or newer")
 
 
-@pytest.fixture(scope="session")
-def record_agreement() -> Callable[[str, float], None]:
-    """Checks a share of equal pixels, and keeps the lowest for the table at the end of the run."""
+@pytest.fixture
+def record_agreement(record_figure: Callable[..., None]) -> Callable[[str, float], None]:
+    """Checks a share of pixels with the same id, and shows the lowest at the end of the run."""
 
     def record(what: str, share: float) -> None:
-        FIGURES[what] = min(FIGURES.get(what, 1.0), share)
+        record_figure(f"pixels with the same id, {what}", share, "{:.4%}", "min")
         assert share >= WANTED, f"{what}: {100 * share:.3f} % of pixels have the same id"
 
     return record

@@ -21,8 +21,6 @@ from detr_d2.modeling import DETR
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# What was measured, in the order of the tests: largest difference and tolerance.
-FIGURES: dict[str, tuple[float, float]] = {}
 # Queries whose masks are computed at a time, to bound memory.
 QUERIES_AT_ONCE = 4
 # Changes to the tiny model of the benchmarks.
@@ -30,29 +28,18 @@ FEW = {"num_queries": 9, "num_labels": 6}
 
 
 @pytest.fixture
-def record_parity() -> Callable[..., None]:
-    """Checks a figure, and keeps the largest of its name for the table at the end of the run.
+def record_parity(record_figure: Callable[..., None]) -> Callable[..., None]:
+    """Checks a difference, and shows the largest of its name at the end of the run.
 
-    ``record_parity(what, measured, tolerance)``; without a tolerance the figure is only shown.
+    ``record_parity(what, measured, tolerance)``; without a tolerance it is only shown.
     """
 
     def record(what: str, measured: float, tolerance: float = math.inf) -> None:
-        largest, _ = FIGURES.get(what, (measured, tolerance))
-        FIGURES[what] = (max(largest, measured), tolerance)
+        allowed = "" if tolerance == math.inf else f", allowed are {tolerance:.1e}"
+        record_figure(f"parity, {what}", measured, f"{{:.1e}}{allowed}")
         assert measured <= tolerance, f"{what}: {measured:.2g}, allowed are {tolerance:.2g}"
 
     return record
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if not FIGURES:
-        return
-    width = max(map(len, FIGURES))
-    terminalreporter.section("parity")
-    terminalreporter.line(f"{'':{width}}   largest  tolerance")
-    for what, (measured, tolerance) in FIGURES.items():
-        allowed = "" if tolerance == math.inf else f"{tolerance:.1e}"
-        terminalreporter.line(f"{what:{width}}  {measured:8.1e}  {allowed:>9}".rstrip())
 
 
 @dataclass(frozen=True)

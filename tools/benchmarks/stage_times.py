@@ -134,9 +134,16 @@ def _attention_macs(inputs: list, outputs: list) -> Counter[str]:
     return Counter({ATTENTION: macs})
 
 
-def matrix_rate(dtype: torch.dtype, device: str, side: int, repeats: int = 5) -> float:
-    """Measures FLOPs per second in the fastest of several products of side × side matrices."""
+def matrix_rate(
+    dtype: torch.dtype, device: str, side: int, repeats: int = 6, enough: float = 10.0
+) -> float:
+    """Measures FLOPs per second in the fastest of several products of side × side matrices.
+
+    No product begins after ``enough`` seconds: a CPU without instructions for bfloat16 takes a
+    minute for one.
+    """
     a, b = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
-    torch.mm(a, b)
-    best = min(seconds_of(lambda: torch.mm(a, b), device) for _ in range(repeats))
-    return 2 * side**3 / best
+    seconds: list[float] = []
+    while len(seconds) < repeats and sum(seconds) < enough:
+        seconds.append(seconds_of(lambda: torch.mm(a, b), device))
+    return 2 * side**3 / min(seconds)

@@ -1,4 +1,4 @@
-"""Models and files to predict on, and what the long runs of tests needed of memory."""
+"""Models and files to predict on."""
 
 from __future__ import annotations
 
@@ -12,24 +12,6 @@ import torch
 from detectron2.data import Metadata
 
 from detr_d2.apps.demo import Demo, DemoOptions
-
-# What was measured, for the end of the run: frames, and by how many MB memory rose.
-MEMORY: dict[str, tuple[int, float]] = {}
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for what, (frames, risen) in MEMORY.items():
-        terminalreporter.line(f"memory over {frames} frames, {what}: {risen:+.1f} MB")
-
-
-@pytest.fixture
-def record_memory() -> Callable[[str, int, float], None]:
-    """Keeps a figure for the end of the run: ``record_memory(what, frames, MB)``."""
-
-    def record(what: str, frames: int, risen: float) -> None:
-        MEMORY[what] = frames, risen
-
-    return record
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ def resident_mb() -> float:
 
 
 @needs_statm
-def test_2000_frames_need_no_more_memory_than_200(make_demo, make_video, tmp_path, record_memory):
+def test_2000_frames_need_no_more_memory_than_200(make_demo, make_video, tmp_path, record_figure):
     """Read, tracked, drawn, and written as a video and as panoptic predictions."""
     used = {}
     clip = make_video(num_frames=2000, size=(480, 48))
@@ -31,13 +31,13 @@ def test_2000_frames_need_no_more_memory_than_200(make_demo, make_video, tmp_pat
     assert demo.failed == 0 and len(used) == 2000
     assert len(list((tmp_path / "out" / "predictions" / "clip").iterdir())) == 2000
     risen = max(used[place] for place in range(200, 2000)) - used[200]
-    record_memory("a cheap model", 2000, risen)
+    record_figure("memory over 2000 frames, a cheap model", risen, "{:+.1f} MB")
     assert risen < MAX_RISE
 
 
 @needs_statm
 def test_frames_through_the_model_need_no_more_memory(
-    trained_cfg, make_video, tmp_path, record_memory, monkeypatch
+    trained_cfg, make_video, tmp_path, record_figure, monkeypatch
 ):
     used, predict = [], Predictor.predict_batch
 
@@ -51,5 +51,5 @@ def test_frames_through_the_model_need_no_more_memory(
     options = DemoOptions("boxes", batch_size=2)  # which keep the raw predictions for a while
     assert predict_files(trained_cfg, [str(clip)], str(tmp_path / "out"), options) == 0
     risen = max(used[10:]) - used[10]
-    record_memory("a tiny DETR", 120, risen)
+    record_figure("memory over 120 frames, a tiny DETR", risen, "{:+.1f} MB")
     assert len(used) == 60 and risen < MAX_RISE

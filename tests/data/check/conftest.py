@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 # Images of the dataset, and their size.
 NUM_IMAGES, HEIGHT, WIDTH = 3, 12, 16
-# Planted, and whether it was found.
-FOUND: dict[str, bool] = {}
 
 
 @dataclass
@@ -95,19 +93,12 @@ def dataset(tmp_path: Path) -> Dataset:
 
 
 @pytest.fixture
-def planted(request: pytest.FixtureRequest) -> Callable[[bool], None]:
-    """Notes for the line at the end of the run whether the fault of this test was found."""
-    name = request.node.name
-    FOUND[name] = False
+def planted(record_figure: Callable[..., None]) -> Callable[[bool], None]:
+    """Counts for the end of the run how many planted faults were found: this test's, for one."""
+    record_figure("faults planted, one at a time", 1, "{}", "sum")
 
     def note(found: bool) -> None:
-        FOUND[name] = found
+        record_figure("faults found", int(found), "{}", "sum")
         assert found
 
     return note
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if FOUND:
-        found = sum(FOUND.values())
-        terminalreporter.line(f"planted faults: {len(FOUND)}, one at a time; found: {found}")
