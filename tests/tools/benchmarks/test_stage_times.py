@@ -66,3 +66,13 @@ def test_both_ways_of_counting_agree_on_the_plain_path(workload):
 def test_matrix_rate_is_of_one_product(monkeypatch):
     monkeypatch.setattr("benchmarks.stage_times.seconds_of", lambda run, device: 0.5)
     assert matrix_rate(torch.float32, "cpu", side=8, repeats=2) == 2 * 8**3 / 0.5
+
+
+@pytest.mark.parametrize(("seconds", "products"), [(0.5, 6), (4.0, 3), (60.0, 1)])
+def test_slow_matrix_products_are_few(monkeypatch, seconds, products):
+    taken = []
+    monkeypatch.setattr(
+        "benchmarks.stage_times.seconds_of", lambda run, device: taken.append(seconds) or seconds
+    )
+    assert matrix_rate(torch.bfloat16, "cpu", side=8) == 2 * 8**3 / seconds
+    assert len(taken) == products
