@@ -23,7 +23,7 @@ from benchmarks.evaluation import MOST_SEGMENTS
 from benchmarks.inference import measure_memory, measure_times
 from benchmarks.scenes import blob_labels
 from detr_d2.data.panoptic_json import class_metadata, read_categories, read_panoptic_json
-from detr_d2.data.panoptic_png import read_panoptic_png, write_panoptic_png
+from detr_d2.data.panoptic_png import MAX_SEGMENT_ID, read_panoptic_png, write_panoptic_png
 
 logger = logging.getLogger(__name__)
 
@@ -58,10 +58,10 @@ def made_up_json(path: Path, num_images: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     category_ids = [category["id"] for category in COCO_CATEGORIES]
 
-    def segment() -> dict:
+    def segment(segment_id: int) -> dict:
         left, top, width, height = rng.integers(1, 320, 4).tolist()
         return {
-            "id": int(rng.integers(1, 2**24)),
+            "id": segment_id,
             "category_id": category_ids[rng.integers(len(category_ids))],
             "iscrowd": 0,
             "bbox": [left, top, width, height],
@@ -76,7 +76,9 @@ def made_up_json(path: Path, num_images: int, seed: int) -> None:
         images.append(
             {"license": 3, "file_name": f"{name}.jpg", "coco_url": url, **size, "id": image_id}
         )
-        segments = [segment() for _ in range(rng.integers(1, 2 * SEGMENTS_OF_AN_IMAGE))]
+        num_segments = rng.integers(1, 2 * SEGMENTS_OF_AN_IMAGE)
+        segment_ids = 1 + rng.choice(MAX_SEGMENT_ID, num_segments, replace=False)
+        segments = [segment(segment_id) for segment_id in segment_ids.tolist()]
         annotations.append(
             {"segments_info": segments, "file_name": f"{name}.png", "image_id": image_id}
         )
