@@ -144,7 +144,7 @@ def to_markdown(content: dict) -> str:
             rows = [[value, seconds] for value, seconds in points.items()]
             parts += [f"### Sweep: {name}", _table([name, "s per image"], rows)]
     if content.get("training"):
-        parts += ["## Training step, mask stage", _training_table(content["training"])]
+        parts += ["## Ways to take a step of the mask stage", _training_table(content["training"])]
     if content.get("evaluation"):
         parts += ["## Evaluation", _evaluation_table(content["evaluation"])]
     for name, (heading, column, reference) in TABLES.items():
@@ -208,7 +208,7 @@ def _stages_table(stages: dict) -> str:
         )
     columns = ["stage", "median s", "share", "GFLOP", "GFLOP, plain", "GFLOP/s", "of matrix rate"]
     rates = ", ".join(
-        f"{x / 1e9:.0f} GFLOP/s in {name}" for name, x in stages["matrix_flops_per_second"].items()
+        f"{x / 1e9:.3g} GFLOP/s in {name}" for name, x in stages["matrix_flops_per_second"].items()
     )
     return _table(columns, rows) + f"\n\nMatrix products reach {rates}."
 

@@ -50,7 +50,11 @@ def _panels(content: Mapping) -> list[Panel]:
     add("Stages of our prediction, seconds", _stages, inference.get("stages", {}).get("medians"))
     for name, points in inference.get("sweep_medians", {}).items():
         add(f"Seconds per image by {name}", _line, points)
-    add("Training step of the mask stage, seconds", _bars, training.get("medians"), "{:.3g} s")
+    for stage in ("box", "mask"):
+        of_peers = content.get(f"{stage}_stage", {}).get("medians")
+        add(f"Training step of the {stage} stage, seconds", _bars, of_peers, "{:.3g} s")
+    steps = training.get("medians")
+    add("Variants of that step, seconds", _bars, steps, "{:.3g} s")
     add("Memory of a training step, MiB", _bars, rises_of_steps, "{:,.0f}")
     count = content["settings"]["evaluated_images"]
     add(f"PQ of {count} images, seconds", _bars, evaluation.get("medians"), "{:.3g} s")
@@ -74,7 +78,7 @@ def _make_quiet(ax: Axes) -> None:
 
 
 def _color(name: str) -> str:
-    if name in ("transformers", "transformers detector", "detectron2"):
+    if name in ("transformers", "transformers detector", "detectron2", "hotcoco"):
         return THEIRS
     return PLAIN if "plain" in name else OURS
 
