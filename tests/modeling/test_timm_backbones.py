@@ -250,6 +250,8 @@ def test_a_vision_transformer_sees_no_padding(make_backbone, name):
 
 @pytest.mark.parametrize("name", TINIEST)
 def test_it_compiles(make_timm_model, make_batch, name):
+    if name == "test_convnext" and torch.__version__ < (2, 8):
+        pytest.skip("compiling, PyTorch 2.6 loses track of how many features ConvNeXt returns")
     model = make_timm_model(name).eval()
     image = make_batch((64, 96))
     with torch.no_grad():
