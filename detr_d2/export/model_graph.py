@@ -21,6 +21,7 @@ from detr_d2.export.merging_loop import (
 from detr_d2.modeling import DETR
 from detr_d2.modeling.detector import DetectorOutput
 from detr_d2.modeling.folded_conv import FoldedConv2d, has_fixed_statistics
+from detr_d2.modeling.mask_head_base import required_mask_head
 from detr_d2.modeling.merging_rules import segment_ids
 
 
@@ -39,14 +40,13 @@ class Network(nn.Module):
         """
         super().__init__()
         model = copy.deepcopy(model).eval().requires_grad_(False)
-        if model.mask_head is None:
-            raise ValueError("The model has no masks: MODEL.DETR.MASK_ON is False.")
+        mask_head = required_mask_head(model.mask_head)
         fold_for_good(model)
         detector = model.detector
         self.detector = detector
         shapes = detector.backbone.output_shape()
         strides = [shapes[name].stride for name in reversed(detector.in_features)]
-        self.mask_head = model.mask_head.exported(strides)
+        self.mask_head = mask_head.exported(strides)
         self.register_buffer("pixel_mean", model.pixel_mean)
         self.register_buffer("pixel_std", model.pixel_std)
 

@@ -21,7 +21,7 @@ from detr_d2.modeling.detector import Detector, DetectorOutput
 from detr_d2.modeling.feature_cache import FeatureCache
 from detr_d2.modeling.inference import checked_image, output_size
 from detr_d2.modeling.inference_options import InferenceOptions
-from detr_d2.modeling.mask_head_base import MaskHead, build_mask_head
+from detr_d2.modeling.mask_head_base import MaskHead, build_mask_head, required_mask_head
 from detr_d2.modeling.matcher import HungarianMatcher
 from detr_d2.modeling.raw_prediction import RawPrediction
 from detr_d2.modeling.targets import Target
@@ -186,10 +186,11 @@ class DETR(nn.Module):
 
         Returns:
             N×H/4×W/4.
+
+        Raises:
+            ValueError: the model has no masks.
         """
-        if self.mask_head is None:
-            raise ValueError("The model has no masks: MODEL.DETR.MASK_ON is False.")
-        return self.mask_head(
+        return required_mask_head(self.mask_head)(
             **detected.mask_inputs(), image_index=image_index, query_index=query_index
         )
 

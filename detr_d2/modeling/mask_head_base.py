@@ -52,6 +52,17 @@ def check_mask_head(cfg: CfgNode) -> None:
 PART_CHECKS.append(check_mask_head)
 
 
+def required_mask_head(mask_head: MaskHead | None) -> MaskHead:
+    """The mask head of a model that may have none.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if mask_head is None:
+        raise ValueError("The model has no masks: MODEL.DETR.MASK_ON is False.")
+    return mask_head
+
+
 def mask_head_conv(in_channels: int, out_channels: int, kernel_size: int) -> nn.Conv2d:
     """A convolution that keeps the grid, with the initial values of the reference's mask head."""
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)

@@ -20,7 +20,7 @@ from detr_d2.modeling.inference import (
     select_things,
 )
 from detr_d2.modeling.inference_options import InferenceOptions, PanopticOptions
-from detr_d2.modeling.mask_head_base import MaskHead
+from detr_d2.modeling.mask_head_base import MaskHead, required_mask_head
 from detr_d2.modeling.merging import MergeRound, merge_panoptic
 from detr_d2.modeling.upsampling import ImageSizes
 
@@ -170,11 +170,10 @@ class RawPrediction:
     @torch.no_grad()
     def _make_masks(self, query_index: torch.Tensor) -> torch.Tensor:
         """N int64 to n×h×w."""
-        if self._mask_head is None:
-            raise ValueError("The model has no masks: MODEL.DETR.MASK_ON is False.")
+        mask_head = required_mask_head(self._mask_head)
         with self.options.autocast(self.logits.device):
             if self._masks_of is None:
-                self._masks_of = self._mask_head.for_images(**self._detected.image_inputs())
+                self._masks_of = mask_head.for_images(**self._detected.image_inputs())
             return self._masks_of(
                 queries=self._detected.hidden[-1],
                 image_index=torch.zeros_like(query_index),
