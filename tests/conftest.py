@@ -57,10 +57,12 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _figures:
-        terminalreporter.section("measured")
+    if not _figures:
+        return
+    terminalreporter.section("measured")
+    width = max(map(len, _figures))
     for what, (figure, text) in _figures.items():
-        terminalreporter.line(f"{what:{max(map(len, _figures))}}  {text.format(figure)}")
+        terminalreporter.line(f"{what:{width}}  {text.format(figure)}")
 
 
 @pytest.fixture

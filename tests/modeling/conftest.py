@@ -204,6 +204,10 @@ class Operations(TorchDispatchMode):
         """Of all tensors that were made, those included that are views."""
         return [shape for _, _, given in self.calls for shape, _ in given]
 
+    def largest(self) -> int:
+        """The number of elements of the largest of them."""
+        return max(shape.numel() for shape in self.shapes())
+
 
 def _describe(tree: object) -> list[tuple[torch.Size, torch.dtype]]:
     return [(x.shape, x.dtype) for x in tree_leaves(tree) if isinstance(x, torch.Tensor)]

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from detr_d2.data.segment_masks import SegmentMasks
 from detr_d2.modeling.criterion import (
@@ -140,30 +139,17 @@ def test_mask_losses_of_label_maps_are_those_of_separate_masks(make_targets, num
     assert losses[0] == losses[1] == losses[2]
 
 
-class LargestTensor(TorchDispatchMode):
-    """Remembers how many elements the largest tensor has that operators return."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for leaf in result if isinstance(result, (list, tuple)) else [result]:
-            if isinstance(leaf, torch.Tensor):
-                self.elements = max(self.elements, leaf.numel())
-        return result
-
-
-def test_no_masks_are_made_but_those_of_matched_targets():
+def test_no_masks_are_made_but_those_of_matched_targets(record_operations):
     """Of 50 targets, 2 are matched: nothing is made that is larger than their two masks."""
     label_map = torch.randint(51, (30, 40), generator=torch.Generator().manual_seed(0))
     masks = SegmentMasks(label_map.byte(), torch.arange(1, 51))
     target = Target(torch.zeros(50, dtype=torch.int64), torch.rand(50, 4), masks)
     matches = random_matches(50, num_matched=2)
     logits = torch.randn(2, 8, 10, requires_grad=True)
-    with LargestTensor() as largest:
+    with record_operations() as operations:
         losses = make_criterion().mask_losses(logits, [target], matches, 1, (32, 40))
         sum(losses.values()).backward()
-    assert largest.elements == 2 * 32 * 40
+    assert operations.largest() == 2 * 32 * 40
 
 
 @pytest.mark.parametrize("mask_on", [True, False])

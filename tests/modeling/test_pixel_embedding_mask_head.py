@@ -173,8 +173,7 @@ def test_no_tensor_has_the_size_of_all_queries_and_channels(record_operations):
     with record_operations() as operations:
         head(**inputs, **chosen(every))
     height, width = GRIDS["odd sides"][-1]
-    largest = max(shape.numel() for shape in operations.shapes())
-    assert largest <= IMAGES * max(QUERIES, C, *LATERAL_CHANNELS) * height * width
+    assert operations.largest() <= IMAGES * max(QUERIES, C, *LATERAL_CHANNELS) * height * width
 
 
 @torch.no_grad()
